@@ -1,0 +1,1 @@
+"""Dewey: the log store on PostgreSQL and its MCP tools."""

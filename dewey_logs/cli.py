@@ -1,0 +1,39 @@
+"""The command `dewey`."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+import click
+
+from godot import __version__
+from godot.cli.entry import CONTEXT, listening_options, run_command
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="dewey")
+def cli() -> None:
+    """Dewey, the log store of Godot."""
+
+
+@cli.command()
+@listening_options("DEWEY", 9020)
+def serve(**options: Any) -> None:
+    """Serve the log store on its own port.
+
+    \b
+    DATABASE_URL   PostgreSQL, such as postgresql://dewey@host/winni
+
+    Godot finds it by DEWEY_MCP_URL. The README lists all settings.
+    """
+    from dewey_logs.serve import run_serve
+    from godot.config import DeweyServeSettings, load
+
+    run_command(partial(load, DeweyServeSettings, os.environ, options), run_serve)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()

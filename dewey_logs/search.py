@@ -1,0 +1,248 @@
+"""What can be asked of the log (DEW-006), and the SQL that asks it.
+
+Pure: no driver, no clock. `Query.parse` says what is wrong with a question, `Query.to_sql` words it for
+PostgreSQL, `dewey_logs.store.MemoryStore` answers it from the same fields.
+
+Paging is by keyset: a cursor holds the (created_at, id) of the last entry shown, and the next page
+begins strictly behind it. Entries that arrive meanwhile shift nothing.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import attrs
+
+from godot.entries import LEVELS, parse_level
+from godot.errors import EntryRejected
+
+DEFAULT_LIMIT: Final = 100
+MAX_LIMIT: Final = 1_000
+
+SEARCHED_CHARS: Final = 65_536
+"""How much of a message the full-text index sees (`log_search_vector` in schema/0001_logs.sql)."""
+
+_WORD: Final = re.compile("[0-9A-Za-z\x80-\ud7ff\ue000-\U0010ffff]+")
+"""ASCII punctuation separates words; what lies beyond ASCII is left to PostgreSQL, on both sides."""
+
+_TERM: Final = re.compile(r'(-?)"([^"]*)"?|(-?)([^\s"]+)')
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+
+Order = Literal["newest", "oldest"]
+
+
+def words(text: str) -> list[str]:
+    """Split a text into the words that full-text search compares, in lower case."""
+    return _WORD.findall(text.lower())
+
+
+@attrs.frozen
+class Term:
+    """Words that stand next to each other in a message, or must not."""
+
+    words: tuple[str, ...]
+    negated: bool = False
+
+
+@attrs.frozen
+class Search:
+    """A full-text search: one of the alternatives, every term of it."""
+
+    alternatives: tuple[tuple[Term, ...], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Search:
+        """Read what a person types into a search box: `"a phrase"`, `-without`, `this or that`.
+
+        A word with punctuation inside (`tools/call`, `server.js`) is a phrase, because that is how the
+        messages are indexed.
+
+        :raises EntryRejected: when there is no word in it.
+        """
+        alternatives: list[list[Term]] = [[]]
+        for minus_phrase, phrase, minus_word, word in _TERM.findall(text):
+            if word.lower() == "or" and not minus_word:
+                alternatives.append([])
+            elif found := words(phrase or word):
+                alternatives[-1].append(Term(tuple(found), negated=bool(minus_phrase or minus_word)))
+        kept = tuple(tuple(terms) for terms in alternatives if terms)
+        if not kept:
+            raise EntryRejected(
+                f'search: must contain a word; it takes words, "a phrase", -without and or, not {text!r:.80}'
+            )
+        return cls(kept)
+
+    def websearch(self) -> str:
+        """Word it for PostgreSQL's `websearch_to_tsquery`, every term as a phrase."""
+        return " or ".join(
+            " ".join(f'{"-" * term.negated}"{" ".join(term.words)}"' for term in terms) for terms in self.alternatives
+        )
+
+
+@attrs.frozen(order=True)
+class Cursor:
+    """The place of an entry in the order in which entries are read."""
+
+    created_at: str
+    id: str
+
+    def encode(self) -> str:
+        """Return the text that a client passes back; what is in it is nobody else's business."""
+        return urlsafe_b64encode(f"{self.created_at} {self.id}".encode()).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Cursor:
+        """Read it back.
+
+        :raises EntryRejected: when it is none of ours.
+        """
+        try:
+            created_at, entry_id = urlsafe_b64decode(text.encode()).decode().split(" ")
+            return cls(_moment("cursor", created_at), str(UUID(entry_id)))
+        except (binascii.Error, ValueError, EntryRejected):
+            raise EntryRejected(f"cursor: must be the next_cursor of an earlier answer, not {text!r:.80}") from None
+
+
+@attrs.frozen
+class Query:
+    """A question that makes sense.
+
+    :param level: the least severe level that is wanted.
+    :param start_time: ISO 8601 in UTC with microseconds; included.
+    :param end_time: the same; excluded.
+    :param after: show what comes behind this place.
+    """
+
+    trace_id: str | None = None
+    component: str | None = None
+    level: str | None = None
+    start_time: str | None = None
+    end_time: str | None = None
+    search: Search | None = None
+    limit: int = DEFAULT_LIMIT
+    order: Order = "newest"
+    after: Cursor | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        trace_id: str | None = None,
+        component: str | None = None,
+        level: str | None = None,
+        start_time: str | None = None,
+        end_time: str | None = None,
+        search: str | None = None,
+        limit: int | None = None,
+        order: Order | None = None,
+        cursor: str | None = None,
+    ) -> Query:
+        """Check what was asked; None is "not asked".
+
+        :raises EntryRejected: naming the argument and what is allowed.
+        """
+        limit = DEFAULT_LIMIT if limit is None else limit
+        if not 1 <= limit <= MAX_LIMIT:
+            raise EntryRejected(
+                f"limit: from 1 to {MAX_LIMIT:,}, not {limit}; ask for more with the next_cursor of an answer"
+            )
+        if component is not None and _UNSTORABLE.search(component):
+            raise EntryRejected("component: must not contain NUL or half a surrogate pair; none is stored so")
+        start = None if start_time is None else _moment("start_time", start_time)
+        end = None if end_time is None else _moment("end_time", end_time)
+        if start is not None and end is not None and start >= end:
+            raise EntryRejected(f"end_time: must be later than start_time; {end} is not later than {start}")
+        return cls(
+            trace_id=None if trace_id is None else _uuid(trace_id),
+            component=component,
+            level=None if level is None else parse_level(level),
+            start_time=start,
+            end_time=end,
+            search=None if search is None else Search.parse(search),
+            limit=limit,
+            order=order or "newest",
+            after=None if cursor is None else Cursor.decode(cursor),
+        )
+
+    def to_sql(self) -> tuple[str, dict[str, Any]]:
+        """Word it for PostgreSQL, asking for one entry more than the limit: whether there is more.
+
+        :return: a statement with `%(name)s` placeholders, and their values. Values never get into the
+            text, but for levels, which are known words: a partial index is chosen by its condition.
+        """
+        conditions, values = [], {}
+        for wording, name, value in (
+            ("logs.trace_id = %(trace_id)s::uuid", "trace_id", self.trace_id),
+            ("logs.component = %(component)s", "component", self.component),
+            ("logs.created_at >= %(start_time)s::timestamptz", "start_time", self.start_time),
+            ("logs.created_at < %(end_time)s::timestamptz", "end_time", self.end_time),
+        ):
+            if value is not None:
+                conditions.append(wording)
+                values[name] = value
+        if self.level is not None and self.level != LEVELS[-1]:
+            listed = ", ".join(f"'{level}'" for level in levels_from(self.level))
+            conditions.append(f"logs.level IN ({listed})")
+        if self.search is not None:
+            conditions.append("log_search_vector(logs.message) @@ websearch_to_tsquery('simple', %(search)s)")
+            values["search"] = self.search.websearch()
+        behind, direction = ("<", "DESC") if self.order == "newest" else (">", "ASC")
+        if self.after is not None:
+            # The row comparison finds the place in the index; the other one spares whole partitions.
+            conditions += [
+                f"(logs.created_at, logs.id) {behind} (%(after_time)s::timestamptz, %(after_id)s::uuid)",
+                f"logs.created_at {behind}= %(after_time)s::timestamptz",
+            ]
+            values |= {"after_time": self.after.created_at, "after_id": self.after.id}
+        where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
+        in_order = f"ORDER BY logs.created_at {direction}, logs.id {direction}"
+        # The page is chosen first, and its columns made afterwards: where the plan has to sort, it must
+        # not unpack the data of every entry that it looks at.
+        return (
+            f"SELECT {_COLUMNS} FROM "  # noqa: S608 - no value is in the text, see above
+            f"(SELECT * FROM logs {where}{in_order} LIMIT {self.limit + 1:d}) AS logs {in_order}",
+            values,
+        )
+
+
+_ISO: Final = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
+_COLUMNS: Final = (
+    "id::text, trace_id::text, component, level, message, data::text, "
+    f"to_char(created_at AT TIME ZONE 'UTC', {_ISO}) AS created_at, "
+    f"to_char(ingested_at AT TIME ZONE 'UTC', {_ISO}) AS ingested_at, "
+    "extract(epoch FROM clock_timestamp() - created_at)::float8 AS age"
+)
+
+
+def levels_from(least: str) -> tuple[str, ...]:
+    """Return the levels that are at least as severe."""
+    return LEVELS[: LEVELS.index(least) + 1]
+
+
+def iso(moment: datetime) -> str:
+    """Write a moment as entries carry it; such texts sort by time."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def _moment(name: str, text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return iso(moment)
+    except (ValueError, OverflowError):
+        raise EntryRejected(
+            f"{name}: must be ISO 8601, such as 2026-11-20T08:30:00Z (UTC without an offset), not {text!r:.80}"
+        ) from None
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise EntryRejected(f"trace_id: must be a UUID, not {text!r:.80}") from None

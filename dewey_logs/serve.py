@@ -1,0 +1,87 @@
+"""Dewey as a server: alone on its port, or ready to be called inside Godot."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import trio
+
+from dewey_logs.postgres import PostgresStore
+from dewey_logs.tools import dewey_tools
+from godot import __version__
+from godot.backoff import delays
+from godot.config import DeweyServeSettings, DeweySettings, refuse_open_door
+from godot.errors import ConfigError, StoreUnavailable
+from godot.mcp.server import Server, listening_url, open_listeners, serve_websocket
+from godot.mcp.session import ServerInfo
+from godot.mcp.tools import Toolbox
+from godot.signals import Life
+from godot.status import logfmt, print_line, ready_line
+
+INSTRUCTIONS: Final = (
+    "Dewey keeps the log entries of a system of MCP servers in PostgreSQL. Components do not call it: they log to "
+    "Godot, which stores here. To find entries use dewey_query_logs."
+)
+
+
+@asynccontextmanager
+async def open_dewey(
+    settings: DeweySettings, *, report: Callable[[str], None], max_message_bytes: int
+) -> AsyncIterator[tuple[Server, PostgresStore]]:
+    """Make Dewey's server and its store; nothing is connected yet.
+
+    :param report: gets a line for each connection that ended with a bug.
+    :raises ConfigError: there is no database, or its DSN is none.
+    """
+    if settings.database_url is None:
+        raise ConfigError("DATABASE_URL is not set: Dewey needs a PostgreSQL, such as postgresql://dewey@host/winni")
+    store = PostgresStore(settings.database_url, query_timeout_s=settings.query_timeout_s)
+    toolbox = Toolbox(
+        dewey_tools(store, partitions_ahead=settings.partitions_ahead, retention_days=settings.retention_days)
+    )
+    try:
+        yield Server(ServerInfo("dewey", __version__, INSTRUCTIONS), toolbox, report, max_message_bytes), store
+    finally:
+        store.close()
+
+
+async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
+    """Serve Dewey's tools on its own port until stopped (`dewey serve`).
+
+    Waits for its database when that is not there yet, and says so; the ready line comes after it.
+
+    :returns: the exit code.
+    :raises ConfigError: it cannot listen, or the database does not fit this program.
+    """
+    refuse_open_door(settings.host, allowed=settings.allow_anonymous, name="DEWEY_ALLOW_ANONYMOUS")
+
+    def report(text: str) -> None:
+        print_line(logfmt("bug", reason=text))
+
+    async with open_dewey(settings, report=report, max_message_bytes=settings.max_message_bytes) as (server, store):
+        listeners = await open_listeners(settings.host, settings.port)
+        await _wait_for_database(store)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve_websocket, server, listeners), name="listener")
+            print_line(ready_line(listening_url(listeners), __version__))
+            life.ready.set()
+            await life.stop.wait()
+            nursery.cancel_scope.cancel()
+        print_line(logfmt("stopped"))
+    return 0
+
+
+async def _wait_for_database(store: PostgresStore) -> None:
+    said = None
+    for pause in delays(0.2, longest=5.0):
+        try:
+            await store.migrate()
+            return
+        except StoreUnavailable as exc:
+            if str(exc) != said:
+                said = str(exc)
+                print_line(logfmt("database_down", reason=said))
+        await trio.sleep(pause)

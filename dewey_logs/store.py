@@ -1,0 +1,227 @@
+"""What Dewey asks of its database, and a store in memory that answers the same.
+
+`MemoryStore` is the twin of `dewey_logs.postgres.PostgresStore`; both pass
+tests/contract/test_log_store_contract.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+import attrs
+
+from dewey_logs.partitions import Partition, on_demand, standing
+from dewey_logs.search import SEARCHED_CHARS, Cursor, Query, Search, Term, iso, levels_from, words
+from godot import codec
+from godot.entries import Entry, is_uuid7
+from godot.errors import BatchRefused, EntryRejected
+
+
+@attrs.frozen
+class Stored:
+    """What became of a batch.
+
+    :param duplicates: entries that were there already, or twice in the batch.
+    :param warnings: what was changed, `entry <index>: …`.
+    """
+
+    stored: int
+    duplicates: int
+    warnings: Sequence[str] = ()
+
+
+@attrs.frozen
+class StoredEntry:
+    """An entry as it is read back (DEW-002, DEW-008).
+
+    :param data: JSON text: it may be megabytes, and hold numbers that a parser would round.
+    :param created_at: ISO 8601 in UTC with microseconds, as is `ingested_at`.
+    :param age: seconds between `created_at` and now, by the clock of the database.
+    """
+
+    id: str
+    trace_id: str | None
+    component: str
+    level: str
+    message: str
+    data: str | None
+    created_at: str
+    ingested_at: str
+    age: float
+
+
+@attrs.frozen
+class Page:
+    """The entries that answer a query, in its order.
+
+    :param more: there are, or may be, further ones behind the last.
+    """
+
+    entries: Sequence[StoredEntry]
+    more: bool
+
+
+@attrs.frozen
+class Maintained:
+    """What maintenance did.
+
+    :param created: names of the new partitions.
+    :param moved: entries that left the default partition for one of them.
+    """
+
+    created: Sequence[str]
+    moved: int
+
+
+class LogStore(Protocol):
+    """A place where entries are kept and found.
+
+    Every method raises `StoreUnavailable` when the store is away; calling again later is right.
+    """
+
+    async def store(self, entries: Sequence[Entry]) -> Stored:
+        """Keep a batch, all of it or nothing; what is there already is left as it is (DEW-004).
+
+        An empty batch keeps nothing, but finds out whether a batch could be kept now.
+
+        :raises BatchRefused: for entries that cannot be stored ever.
+        """
+
+    async def query(self, query: Query) -> Page:
+        """Find entries.
+
+        :raises EntryRejected: when it takes too long.
+        """
+
+    async def maintain(self, *, ahead_days: int, retention_days: int) -> Maintained:
+        """Make the store ready for the days to come (DEW-005); doing it again is harmless.
+
+        :param ahead_days: days after today that always have a partition.
+        :param retention_days: days before today that get one when they have entries.
+        """
+
+
+def encode_batch(entries: Sequence[Entry]) -> tuple[list[bytes], list[str]]:
+    """Serialise the entries of a batch.
+
+    :return: the JSON of each, and warnings about what was replaced in them.
+    :raises BatchRefused: for what cannot be JSON.
+    """
+    encoded: list[bytes] = []
+    warnings: list[str] = []
+    faults: list[tuple[int, str]] = []
+    for index, entry in enumerate(entries):
+        own: list[str] = []
+        try:
+            encoded.append(codec.encode_entry(entry, own))
+        except EntryRejected as exc:
+            faults.append((index, str(exc)))
+        warnings += [f"entry {index}: {warning}" for warning in own]
+    if faults:
+        raise BatchRefused(faults)
+    return encoded, warnings
+
+
+@attrs.frozen
+class _Row:
+    """What the store in memory keeps; `words` are those that full-text search sees."""
+
+    entry: Entry
+    ingested_at: datetime
+    words: Sequence[str]
+
+
+class MemoryStore:
+    """Keeps entries in memory; for tests, and for whoever wants Dewey's tools without a database.
+
+    :param now: the store's clock.
+    """
+
+    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
+        self._rows: dict[Cursor, _Row] = {}
+        self._foreign_ids: set[str] = set()
+        self._partitions: set[Partition] = set()
+
+    async def store(self, entries: Sequence[Entry]) -> Stored:
+        """Keep a batch."""
+        encoded, warnings = encode_batch(entries)
+        stored = sum(self._insert(Entry(**codec.loads(each))) for each in encoded)
+        return Stored(stored, len(entries) - stored, warnings)
+
+    def _insert(self, entry: Entry) -> bool:
+        place = Cursor(entry.created_at, entry.id)
+        if place in self._rows or entry.id in self._foreign_ids:
+            return False
+        if not is_uuid7(entry.id):
+            self._foreign_ids.add(entry.id)
+        self._rows[place] = _Row(entry, self._now(), words(entry.message[:SEARCHED_CHARS]))
+        return True
+
+    async def query(self, query: Query) -> Page:
+        """Find entries."""
+        newest_first = query.order == "newest"
+        rows = [
+            row
+            for place, row in sorted(self._rows.items(), reverse=newest_first)
+            if _answers(query, row) and (query.after is None or _behind(place, query.after, newest_first))
+        ]
+        now = self._now()
+        return Page([_read_back(row, now) for row in rows[: query.limit]], more=len(rows) > query.limit)
+
+    async def maintain(self, *, ahead_days: int, retention_days: int) -> Maintained:
+        """Count off the partitions that a database would have."""
+        today = self._now().astimezone(UTC).date()
+        start, end = on_demand(today, ahead_days=ahead_days, retention_days=retention_days)
+        times = [datetime.fromisoformat(row.entry.created_at) for row in self._rows.values()]
+        wanted = {
+            *standing(today, ahead_days=ahead_days),
+            *(Partition(each.date()) for each in times if start <= each < end),
+        }
+        new = sorted(wanted - self._partitions)
+        self._partitions |= wanted
+        moved = sum(Partition(each.date()) in new for each in times)
+        return Maintained([each.name for each in new], moved)
+
+
+def _behind(place: Cursor, after: Cursor, newest_first: bool) -> bool:
+    return place < after if newest_first else place > after
+
+
+def _answers(query: Query, row: _Row) -> bool:
+    entry = row.entry
+    return (
+        (query.trace_id is None or entry.trace_id == query.trace_id)
+        and (query.component is None or entry.component == query.component)
+        and (query.level is None or entry.level in levels_from(query.level))
+        and (query.start_time is None or entry.created_at >= query.start_time)
+        and (query.end_time is None or entry.created_at < query.end_time)
+        and (query.search is None or _matches(query.search, row.words))
+    )
+
+
+def _matches(search: Search, words: Sequence[str]) -> bool:
+    return any(all(_has(words, term) for term in terms) for terms in search.alternatives)
+
+
+def _has(words: Sequence[str], term: Term) -> bool:
+    size = len(term.words)
+    found = any(tuple(words[at : at + size]) == term.words for at in range(len(words) - size + 1))
+    return found is not term.negated
+
+
+def _read_back(row: _Row, now: datetime) -> StoredEntry:
+    entry = row.entry
+    return StoredEntry(
+        id=entry.id,
+        trace_id=entry.trace_id,
+        component=entry.component,
+        level=entry.level,
+        message=entry.message,
+        data=None if entry.data is None else codec.dumps(entry.data).decode(),
+        created_at=entry.created_at,
+        ingested_at=iso(row.ingested_at),
+        age=(now - datetime.fromisoformat(entry.created_at)).total_seconds(),
+    )

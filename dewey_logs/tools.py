@@ -1,0 +1,289 @@
+"""Dewey's MCP tools: the log store, as a program or an agent sees it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any, Final
+
+import attrs
+
+from dewey_logs.search import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Order, Query
+from dewey_logs.store import LogStore, Page, StoredEntry
+from godot import codec
+from godot.entries import LEVELS, MAX_BATCH, MAX_COMPONENT_CHARS, Entry, admit_json
+from godot.errors import BatchRefused, EntryRejected
+from godot.mcp.tools import Answer, Tool, argument
+
+DEFAULT_MAX_BYTES: Final = 204_800
+LEAST_MAX_BYTES: Final = 1_000
+MOST_MAX_BYTES: Final = 921_600
+"""An answer is one WebSocket message, and common clients drop the connection at 1 MiB (MCP.md 2.3)."""
+
+_ENVELOPE_BYTES: Final = 256
+"""What an answer has around its entries: the fields of the page, with the longest cursor."""
+
+_TRACE_ID: Final = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
+
+_ENTRY_SCHEMA: Final = {
+    "type": "object",
+    "properties": {
+        "component": {
+            "type": "string",
+            "description": f"who says it, such as relay; 1 to {MAX_COMPONENT_CHARS} characters",
+        },
+        "level": {"type": "string", "description": f"one of {', '.join(LEVELS)}; lower case is accepted"},
+        "message": {"type": "string", "description": "what happened, of any length"},
+        "trace_id": {"type": ["string", "null"], "description": "UUID of the request that it belongs to"},
+        "data": {"type": ["object", "null"], "description": "anything else about it, of any size"},
+        "created_at": {
+            "type": ["string", "null"],
+            "description": "when it happened, ISO 8601 (UTC without an offset); default: now",
+        },
+        "id": {
+            "type": ["string", "null"],
+            "description": "UUID; the same id twice is stored once; default: one is made",
+        },
+    },
+    "required": ["component", "level", "message"],
+    "additionalProperties": False,
+}
+
+
+@attrs.frozen
+class StoreArguments:
+    """Arguments of `dewey_store_logs_batch`."""
+
+    logs: list[Any] = argument(
+        f"The entries, at most {MAX_BATCH:,}. None of them is stored unless all of them are valid.",
+        items=_ENTRY_SCHEMA,
+        maxItems=MAX_BATCH,
+        examples=[
+            [
+                {
+                    "component": "relay",
+                    "level": "INFO",
+                    "message": "tools/call took 12 ms",
+                    "trace_id": _TRACE_ID,
+                    "data": {"method": "tools/call"},
+                }
+            ]
+        ],
+    )
+
+
+@attrs.frozen
+class QueryArguments:
+    """Arguments of `dewey_query_logs`; all may be left out or null, and all that are given must hold."""
+
+    trace_id: str | None = argument("Only entries of this request: a UUID.", default=None, examples=[_TRACE_ID])
+    component: str | None = argument(
+        "Only entries of this component: its exact name.", default=None, examples=["relay"]
+    )
+    level: str | None = argument(
+        "Only entries that are at least this severe; the levels are, most severe first, "
+        f"{', '.join(LEVELS)}. WARN gives ERROR and WARN.",
+        default=None,
+        examples=["WARN"],
+    )
+    start_time: str | None = argument(
+        "Only entries that happened at this time or later: ISO 8601, UTC when it has no offset.",
+        default=None,
+        examples=["2026-11-20T08:30:00Z"],
+    )
+    end_time: str | None = argument(
+        "Only entries that happened before this time: ISO 8601, UTC when it has no offset.",
+        default=None,
+        examples=["2026-11-20T09:00:00+01:00"],
+    )
+    search: str | None = argument(
+        "Only entries whose message contains these words, in any order and case: whole words, not parts "
+        'of them. "a phrase" in quotes, -word for without, or between alternatives. Punctuation separates '
+        "words: tools/call is the phrase of tools and call. The first 65,536 characters of a message "
+        "are searched, its data is not.",
+        default=None,
+        examples=["timeout", '"no such tool" -marco', "tools/call or tools/list"],
+    )
+    limit: int | None = argument(
+        f"How many entries at most, from 1 to {MAX_LIMIT:,}.",
+        default=DEFAULT_LIMIT,
+        minimum=1,
+        maximum=MAX_LIMIT,
+    )
+    order: Order | None = argument(
+        "Which entries come first: newest (the default) or oldest, by created_at.", default="newest"
+    )
+    cursor: str | None = argument(
+        "next_cursor of the answer before, to go on behind its last entry; with the same other arguments.",
+        default=None,
+    )
+    max_bytes: int | None = argument(
+        f"How large the answer may be as it travels, in bytes, from {LEAST_MAX_BYTES:,} to "
+        f"{MOST_MAX_BYTES:,}. Entries that do not fit are left to the next page; one that is larger by "
+        "itself is shortened.",
+        default=DEFAULT_MAX_BYTES,
+        minimum=LEAST_MAX_BYTES,
+        maximum=MOST_MAX_BYTES,
+    )
+
+
+@attrs.frozen
+class MaintainArguments:
+    """Arguments of `dewey_maintain_partitions`: none."""
+
+
+def dewey_tools(store: LogStore, *, partitions_ahead: int = 7, retention_days: int = 7) -> list[Tool]:
+    """Return the tools that work on a store.
+
+    :param partitions_ahead: days after today that always have a partition.
+    :param retention_days: days before today that get one when they have entries.
+    """
+
+    async def store_batch(arguments: StoreArguments) -> Answer:
+        entries, warnings = _admit_all(arguments.logs)
+        result = await store.store(entries)
+        return Answer.of(
+            {
+                "stored": result.stored,
+                "duplicates": result.duplicates,
+                "warnings": [*warnings, *result.warnings],
+            }
+        )
+
+    async def query(arguments: QueryArguments) -> Answer:
+        asked = attrs.asdict(arguments)
+        max_bytes = asked.pop("max_bytes")
+        if max_bytes is None:
+            max_bytes = DEFAULT_MAX_BYTES
+        if not LEAST_MAX_BYTES <= max_bytes <= MOST_MAX_BYTES:
+            raise EntryRejected(f"max_bytes: from {LEAST_MAX_BYTES:,} to {MOST_MAX_BYTES:,}, not {max_bytes:,}")
+        return _answer(await store.query(Query.parse(**asked)), max_bytes)
+
+    async def maintain(_: MaintainArguments) -> Answer:
+        result = await store.maintain(ahead_days=partitions_ahead, retention_days=retention_days)
+        return Answer.of({"created": list(result.created), "moved": result.moved})
+
+    return [
+        Tool(
+            name="dewey_store_logs_batch",
+            title="Store log entries",
+            description=(
+                f"Store up to {MAX_BATCH:,} log entries in one transaction: all of them or none. For programs "
+                "that deliver logs; Godot's sender is one. Storing the same entries (by id) again is "
+                "harmless. Answers {stored, duplicates, warnings}: how many were new, how many were there "
+                "already, and what was changed in which entry. When entries are invalid nothing is stored, "
+                "and the error names each of them by its index. An empty list stores nothing, and fails "
+                "when the database cannot be written to now."
+            ),
+            arguments=StoreArguments,
+            run=store_batch,
+            idempotent=True,
+            in_order=True,
+        ),
+        Tool(
+            name="dewey_query_logs",
+            title="Find log entries",
+            description=(
+                "Find log entries of all components: follow one request by its trace_id, see what a "
+                "component said between two times, list the errors, search for words. Filters combine; "
+                "without any, the newest entries are shown. Answers {entries, count, next_cursor, "
+                "shortened}. An entry has id, trace_id, component, level (ERROR, WARN, INFO, DEBUG, TRACE), "
+                "message, data, created_at (when it happened), ingested_at (when it was stored; both UTC) "
+                "and age (seconds since it happened). next_cursor is null when there is no more; else pass "
+                "it as cursor for the next page. An entry too large for the answer has a field shortened, "
+                "which gives the full length, in characters, of each field that was cut (cut data is text in "
+                "data._godot.begins), and the answer's shortened counts them; ask with a larger max_bytes to "
+                "see more of it."
+            ),
+            arguments=QueryArguments,
+            run=query,
+            read_only=True,
+            idempotent=True,
+        ),
+        Tool(
+            name="dewey_maintain_partitions",
+            title="Prepare the days to come",
+            description=(
+                f"Make the table's partitions from yesterday to {partitions_ahead} days ahead (UTC), and those "
+                f"of the last {retention_days} days that have entries waiting in the default partition, and "
+                "move these there. Godot calls it by itself; call it after a restore, or when the default "
+                "partition grows. Calling it again is harmless. Answers {created, moved}: names of the new "
+                "partitions, and how many entries moved."
+            ),
+            arguments=MaintainArguments,
+            run=maintain,
+            idempotent=True,
+        ),
+    ]
+
+
+def _admit_all(logs: list[Any]) -> tuple[list[Entry], list[str]]:
+    """Check every entry of a batch, so that one answer names all that are invalid (DEW-001, DEW-003)."""
+    if len(logs) > MAX_BATCH:
+        raise EntryRejected(
+            f"logs: at most {MAX_BATCH:,} entries in one call, not {len(logs):,}; send the rest in further calls"
+        )
+    entries: list[Entry] = []
+    warnings: list[str] = []
+    faults: list[tuple[int, str]] = []
+    for index, value in enumerate(logs):
+        own: list[str] = []
+        try:
+            entries.append(admit_json(value, own))
+        except EntryRejected as exc:
+            faults.append((index, str(exc)))
+        warnings += [f"entry {index}: {warning}" for warning in own]
+    if faults:
+        raise BatchRefused(faults)
+    return entries, warnings
+
+
+def _answer(page: Page, max_bytes: int) -> Answer:
+    """Fit as many entries of a page into an answer as there is room for, and at least one."""
+    room = max_bytes - _ENVELOPE_BYTES
+    texts: list[str] = []
+    shortened = 0
+    for entry in page.entries:
+        text = _to_json(entry)
+        room -= _travelling_bytes(text)
+        if room < 0:
+            if texts:
+                break
+            text = _shorten(entry, max_bytes - _ENVELOPE_BYTES)
+            shortened = 1
+        texts.append(text)
+        if shortened:
+            break
+    next_cursor = None
+    if page.more or len(texts) < len(page.entries):
+        last = page.entries[len(texts) - 1]
+        next_cursor = Cursor(last.created_at, last.id).encode()
+    rest = codec.dumps({"count": len(texts), "next_cursor": next_cursor, "shortened": shortened}).decode()
+    # Text only: as an object too it would travel twice.
+    return Answer(f'{{"entries":[{",".join(texts)}],{rest[1:]}')
+
+
+def _travelling_bytes(text: str) -> int:
+    """Size of a JSON text inside of a JSON-RPC message, where it is a string, with its comma."""
+    return len(codec.dumps(text)) - 1
+
+
+def _to_json(entry: StoredEntry, **instead: object) -> str:
+    """Write an entry, with other values for some fields. `data` is JSON already, and stays as it is."""
+    fields = {**attrs.asdict(entry), **instead}
+    data = fields.pop("data") or "null"
+    return f'{codec.dumps(fields).decode()[:-1]},"data":{data}}}'
+
+
+def _shorten(entry: StoredEntry, room: int) -> str:
+    """Write an entry with its long fields cut, all of them to the same length, to the longest that fits."""
+
+    def cut_to(length: int) -> str:
+        full = {"component": entry.component, "message": entry.message, "data": entry.data or ""}
+        long = {name: text for name, text in full.items() if len(text) > length}
+        cut: dict[str, object] = {name: f"{text[:length]}…" for name, text in long.items()}
+        if "data" in cut:
+            cut["data"] = codec.dumps({"_godot": {"begins": cut["data"]}}).decode()
+        return _to_json(entry, **cut, shortened={name: len(text) for name, text in long.items()})
+
+    fitting = bisect_right(range(room), room, key=lambda length: _travelling_bytes(cut_to(length)))
+    return cut_to(max(fitting - 1, 0))

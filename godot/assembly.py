@@ -1,0 +1,150 @@
+"""Puts a daemon together out of its settings: which Redis, which Dewey, which database.
+
+Embedded servers and the client of Dewey live in a nursery outside of the pipeline's, because they have
+to outlive its drain.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from typing import Final
+
+import attrs
+import trio
+
+from dewey_logs.serve import open_dewey
+from dewey_logs.tools import QueryArguments
+from godot import __version__
+from godot.config import GodotSettings, refuse_open_door
+from godot.daemon import Parts, run_pipeline
+from godot.datadir import DataDir, default_data_dir
+from godot.dewey import RemoteDewey
+from godot.embedded import EmbeddedPostgres, EmbeddedRedis, Server
+from godot.errors import ConfigError, StoreUnavailable
+from godot.mcp.client import Client, Connect, in_process, websocket
+from godot.mcp.server import listening_url, open_listeners, serve
+from godot.redis_buffer import RedisBuffer
+from godot.signals import Life
+from godot.status import logfmt, print_line, ready_line
+
+DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
+"""Far above what `dewey_query_logs` answers at the most."""
+
+PRIVATE_DAEMON: Final = "private"
+"""The name of a daemon that has its Redis to itself."""
+
+
+async def run_up(settings: GodotSettings, life: Life) -> int:
+    """Run Redis, PostgreSQL, Dewey and Godot in one process tree, until stopped (`godot up`).
+
+    :returns: the exit code.
+    :raises ConfigError: something cannot be started; no process is left behind.
+    """
+    with DataDir(settings.data_dir or default_data_dir()) as directory:
+        listeners = await _listen(settings)
+        endpoints: dict[str, object] = {}
+
+        def write_endpoints() -> None:
+            if endpoints:
+                pids = {"daemon": os.getpid(), "redis": redis.pid, "postgres": postgres.pid}
+                try:
+                    directory.write_endpoints({**endpoints, "pids": pids})
+                except ConfigError as exc:
+                    _tell(str(exc))  # the daemon is as well as before
+
+        redis = EmbeddedRedis(directory.path / "redis", aof=settings.aof, notify=_tell, on_change=write_endpoints)
+        postgres = EmbeddedPostgres(directory.path / "postgres", notify=_tell, on_change=write_endpoints)
+        async with trio.open_nursery() as servers:
+            await _start(servers, redis, postgres)
+
+            def announce() -> None:
+                urls = {"mcp": listening_url(listeners), "http": None, "dewey": None}
+                endpoints.update(urls, database=postgres.url, redis=redis.url)
+                write_endpoints()
+                print_line(ready_line(listening_url(listeners), __version__))
+
+            with_database = attrs.evolve(settings, database_url=postgres.url)
+            code = await _run(with_database, life, listeners, redis.url, PRIVATE_DAEMON, announce)
+            servers.cancel_scope.cancel()
+    return code
+
+
+async def run_serve(settings: GodotSettings, life: Life) -> int:
+    """Run Godot as its environment says, until stopped (`godot serve`).
+
+    Without REDIS_URL it has a Redis of its own; without DEWEY_MCP_URL Dewey runs inside.
+
+    :returns: the exit code.
+    :raises ConfigError: something cannot be started; no process is left behind.
+    """
+    if settings.dewey_mcp_url is None and settings.database_url is None:
+        raise ConfigError(
+            "neither DEWEY_MCP_URL nor DATABASE_URL is set, so there is nowhere to store; "
+            "set one of them, or run `godot up`, which brings its own database"
+        )
+    with ExitStack() as held:
+        listeners = await _listen(settings)
+        async with trio.open_nursery() as servers:
+            if settings.redis_url is None:
+                directory = held.enter_context(DataDir(settings.data_dir or default_data_dir()))
+                redis = EmbeddedRedis(directory.path / "redis", aof=settings.aof, notify=_tell, on_change=lambda: None)
+                await _start(servers, redis)
+                redis_url, daemon = redis.url, PRIVATE_DAEMON
+            else:
+                port = listeners[0].socket.getsockname()[1]
+                redis_url, daemon = settings.redis_url, f"{socket.gethostname()}:{port}"
+            announce = partial(print_line, ready_line(listening_url(listeners), __version__))
+            code = await _run(settings, life, listeners, redis_url, settings.daemon or daemon, announce)
+            servers.cancel_scope.cancel()
+    return code
+
+
+async def _listen(settings: GodotSettings) -> list[trio.SocketListener]:
+    refuse_open_door(settings.host, allowed=settings.allow_anonymous, name="GODOT_ALLOW_ANONYMOUS")
+    return await open_listeners(settings.host, settings.port)
+
+
+async def _start(servers: trio.Nursery, *embedded: Server) -> None:
+    async with trio.open_nursery() as starts:
+        for server in embedded:
+            starts.start_soon(partial(servers.start, server.run, name=server.name))
+
+
+async def _run(
+    settings: GodotSettings,
+    life: Life,
+    listeners: list[trio.SocketListener],
+    redis_url: str,
+    daemon: str,
+    announce: Callable[[], None],
+) -> int:
+    buffer = RedisBuffer(redis_url, queue=settings.queue_name, daemon=daemon, max_size=settings.max_queue_size)
+    async with _way_to_dewey(settings) as connect, trio.open_nursery() as nursery:
+        client = Client(connect, name="godot", version=__version__)
+        await nursery.start(client.run, name="client of dewey")
+        dewey = RemoteDewey(client, timeout_s=settings.dewey_timeout_s)
+        parts = Parts(buffer, dewey, listeners, QueryArguments, print_line)
+        code = await run_pipeline(settings, parts, life, announce)
+        nursery.cancel_scope.cancel()
+    return code
+
+
+@asynccontextmanager
+async def _way_to_dewey(settings: GodotSettings) -> AsyncIterator[Connect]:
+    if settings.dewey_mcp_url is not None:
+        yield websocket(settings.dewey_mcp_url, max_message_bytes=DEWEY_ANSWER_MAX_BYTES)
+        return
+    async with open_dewey(settings, report=_tell, max_message_bytes=0) as (server, store):
+        try:
+            await store.migrate()
+        except StoreUnavailable as exc:
+            _tell(f"the database is away, entries wait in Redis: {exc}")
+        yield in_process(partial(serve, server))
+
+
+def _tell(text: str) -> None:
+    print_line(logfmt("server", reason=text))

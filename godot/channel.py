@@ -1,0 +1,118 @@
+"""The channel between the listener and the batcher: trio's memory channel, bounded in bytes too.
+
+Ten thousand entries are a few megabytes, or, when each is as large as a frame may be, 160 GiB. So a
+sender waits for room in entries and for room in bytes, and what is waiting never outgrows memory.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final
+
+import attrs
+import trio
+
+from godot.errors import ChannelFull
+
+MAX_ENTRIES: Final = 10_000
+MAX_BYTES: Final = 128 * 1024 * 1024
+
+PATIENCE_S: Final = 1.0
+"""How long a full channel slows the sender of a frame down before the entry is refused."""
+
+
+@attrs.frozen
+class Accepted:
+    """An entry on its way to the buffer.
+
+    :param raw: the entry, serialised.
+    :param arrived: when, on trio's clock.
+    """
+
+    raw: bytes
+    arrived: float
+
+
+@attrs.define(eq=False)
+class _Level:
+    """What both ends know: how many bytes are waiting, and whom to wake when they become fewer."""
+
+    max_bytes: int
+    bytes: int = 0
+    fell: trio.Event = attrs.Factory(trio.Event)
+
+
+class Inlet:
+    """The producers' end. It is closed when the last clone is."""
+
+    def __init__(self, send: trio.MemorySendChannel[Accepted], level: _Level) -> None:
+        self._send, self._level = send, level
+
+    async def accept(self, raw: bytes) -> None:
+        """Put an entry into the channel, at once when there is room.
+
+        :raises ChannelFull: there was none for `PATIENCE_S`.
+        """
+        entry = Accepted(raw, trio.current_time())
+        if self._has_room(entry):
+            try:
+                self._send.send_nowait(entry)
+                self._level.bytes += len(raw)
+                return
+            except trio.WouldBlock:
+                pass
+        with trio.move_on_after(PATIENCE_S):
+            while not self._has_room(entry):
+                await self._level.fell.wait()
+            await self._send.send(entry)
+            self._level.bytes += len(raw)
+            return
+        raise ChannelFull(
+            f"not accepted: the buffer has not taken anything for {PATIENCE_S:g} s and what may wait for it is full; "
+            "send it again later (logger_status says what is down)"
+        )
+
+    def _has_room(self, entry: Accepted) -> bool:
+        # An entry larger than the bound itself passes when it is alone.
+        return self._level.bytes == 0 or self._level.bytes + len(entry.raw) <= self._level.max_bytes
+
+    async def __aenter__(self) -> Inlet:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._send.close()
+
+
+class Outlet:
+    """The batcher's end."""
+
+    def __init__(self, receive: trio.MemoryReceiveChannel[Accepted], level: _Level) -> None:
+        self._receive, self._level = receive, level
+
+    async def receive(self) -> Accepted:
+        """Wait for an entry.
+
+        :raises trio.EndOfChannel: there will be none.
+        """
+        try:
+            entry = self._receive.receive_nowait()
+        except trio.WouldBlock:
+            entry = await self._receive.receive()
+        self._level.bytes -= len(entry.raw)
+        self._level.fell.set()
+        self._level.fell = trio.Event()
+        return entry
+
+    @property
+    def waiting(self) -> int:
+        """Entries in the channel."""
+        return self._receive.statistics().current_buffer_used
+
+
+def open_entry_channel(max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> tuple[Inlet, Outlet]:
+    """Make a channel: the end to put entries in, and the end to take them out."""
+    send, receive = trio.open_memory_channel[Accepted](max_entries)
+    level = _Level(max_bytes)
+    return Inlet(send, level), Outlet(receive, level)

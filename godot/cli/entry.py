@@ -1,0 +1,84 @@
+"""What the commands that start a daemon share: options, exit codes, and errors as an operator wants them."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+import click
+import trio
+
+from godot.errors import ConfigError
+from godot.signals import Life, run_with_signals
+
+S = TypeVar("S")
+
+EXIT_CRASH = 1
+EXIT_CONFIG = 2
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def listening_options(prefix: str, port: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add --host, --port and --http-port, which win over the environment."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in (
+            click.option(
+                "--http-port",
+                type=click.IntRange(0, 65535),
+                help=f"Port for HTTP; nothing is served there yet.  [env: {prefix}_HTTP_PORT; default: {port + 1}]",
+            ),
+            click.option(
+                "--port",
+                type=click.IntRange(0, 65535),
+                help=f"Port for MCP over WebSocket; 0 picks a free one.  [env: {prefix}_PORT; default: {port}]",
+            ),
+            click.option("--host", help=f"Address to listen on.  [env: {prefix}_HOST; default: 127.0.0.1]"),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life], Awaitable[int]]) -> None:
+    """Load the settings, run a daemon with them, and exit.
+
+    The exit code is the daemon's own; 2 with one line for each problem that the operator has to mend; 1 with
+    a traceback and a last line that says so when the daemon crashed.
+    """
+    name = click.get_current_context().find_root().info_name
+    try:
+        settings, warnings = load()
+        for warning in warnings:
+            click.echo(f"{name}: warning: {warning}", err=True)
+        code = trio.run(partial(run_with_signals, partial(main, settings)))
+    except (ConfigError, ExceptionGroup) as exc:
+        problems = list(_config_problems(exc))
+        if not problems:
+            _crash(name, exc)
+        for problem in problems:
+            click.echo(f"{name}: {problem}", err=True)
+        sys.exit(EXIT_CONFIG)
+    except Exception as exc:  # noqa: BLE001 - the entry point
+        _crash(name, exc)
+    sys.exit(code)
+
+
+def _config_problems(exc: BaseException) -> Iterator[str]:
+    """Yield the problems in an error that is, or whose parts all are, `ConfigError`."""
+    if isinstance(exc, ConfigError):
+        yield from exc.problems
+    elif isinstance(exc, BaseExceptionGroup) and exc.split(ConfigError)[1] is None:
+        for part in exc.exceptions:
+            yield from _config_problems(part)
+
+
+def _crash(name: str | None, exc: Exception) -> None:
+    traceback.print_exception(exc)
+    click.echo(f"{name}: crashed: {exc!r}; what was in Redis is delivered after the next start", err=True)
+    sys.exit(EXIT_CRASH)

@@ -1,0 +1,65 @@
+"""The command `godot`."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from godot import __version__
+from godot.cli.entry import CONTEXT, listening_options, run_command
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="godot")
+def cli() -> None:
+    """Godot, the flight recorder for systems of MCP servers.
+
+    Components send their log entries to it over MCP; it loses none, and finds them again by trace id.
+    """
+
+
+@cli.command()
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where Redis and PostgreSQL keep their data.  [env: GODOT_DATA_DIR; default: ~/.local/share/godot, "
+    "or /var/lib/godot/data as root]",
+)
+@listening_options("GODOT", 9060)
+def up(**options: Any) -> None:
+    """Start everything on this machine: Redis, PostgreSQL, Dewey and Godot.
+
+    Nothing has to be installed. It prints a line that begins with `ready` when it can be used, and while it
+    runs keeps endpoints.json in its data directory. Ctrl-C stops it; what was logged is there next time.
+    """
+    from godot.assembly import run_up
+    from godot.config import GodotSettings, load
+
+    run_command(partial(load, GodotSettings, os.environ, options), run_up)
+
+
+@cli.command()
+@listening_options("GODOT", 9060)
+def serve(**options: Any) -> None:
+    """Run the daemon as its environment says.
+
+    \b
+    REDIS_URL      where entries are buffered; without it Godot starts a Redis of its own
+    DEWEY_MCP_URL  Dewey, which stores them; without it Dewey runs inside, and needs
+    DATABASE_URL   PostgreSQL
+
+    The README lists all settings.
+    """
+    from godot.assembly import run_serve
+    from godot.config import GodotSettings, load
+
+    run_command(partial(load, GodotSettings, os.environ, options), run_serve)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()

@@ -1,0 +1,263 @@
+"""Settings: environment variables, their defaults, and what is allowed (MAINT-004).
+
+A settings class is an attrs class whose fields are made with `setting`. `load` reads all of them and
+reports every bad one at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from godot.entries import MAX_BATCH
+from godot.errors import ConfigError
+from godot.structure import did_you_mean
+
+T = TypeVar("T")
+
+Parse = Callable[[str], Any]
+
+_BOOLEANS: Final = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+
+
+def whole(minimum: int, maximum: int | None = None) -> Parse:
+    """Parse a whole number between two bounds."""
+    bounds = f"of {minimum:,} or more" if maximum is None else f"from {minimum:,} to {maximum:,}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"must be a whole number {bounds}, not {text!r}") from None
+        if value < minimum or (maximum is not None and value > maximum):
+            raise ValueError(f"must be a whole number {bounds}, not {value}")
+        return value
+
+    return parse
+
+
+def seconds(minimum: float) -> Parse:
+    """Parse a number of seconds."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not minimum <= value < math.inf:
+            raise ValueError(f"must be a number of seconds of {minimum:g} or more, not {text!r}")
+        return value
+
+    return parse
+
+
+def boolean(text: str) -> bool:
+    """Parse true or false."""
+    try:
+        return _BOOLEANS[text.lower()]
+    except KeyError:
+        raise ValueError(f"must be true or false, not {text!r}") from None
+
+
+def url(*schemes: str) -> Parse:
+    """Parse a URL of one of these schemes."""
+
+    def parse(text: str) -> str:
+        if text.partition("://")[0] not in schemes or "://" not in text:
+            raise ValueError(f"must begin with {' or '.join(f'{each}://' for each in schemes)}, not {text!r:.80}")
+        return text
+
+    return parse
+
+
+def dsn(text: str) -> str:
+    """Parse a PostgreSQL DSN: a URL, or `key=value` words; what is wrong in it shows when connecting."""
+    if not text.startswith(("postgresql://", "postgres://")) and "=" not in text:
+        # A DSN may hold a password: it is not repeated.
+        raise ValueError("must be a DSN such as postgresql://user@host:5432/winni")
+    return text
+
+
+def setting(name: str, parse: Parse, meaning: str, *, default: Any) -> Any:
+    """Declare a setting.
+
+    :param name: of the environment variable.
+    :param parse: makes the value out of its text; raises `ValueError` that says what is allowed.
+    """
+    return attrs.field(default=default, metadata={"name": name, "parse": parse, "meaning": meaning})
+
+
+@attrs.frozen
+class DeweySettings:
+    """What Dewey has to know, alone or inside Godot."""
+
+    database_url: str | None = setting(
+        "DATABASE_URL", dsn, "PostgreSQL, where Dewey stores (the database is called winni)", default=None
+    )
+    retention_days: int = setting(
+        "LOG_RETENTION_DAYS", whole(1, 3650), "days that entries are kept (DEW-009)", default=7
+    )
+    partition_enabled: bool = setting(
+        "LOG_PARTITION_ENABLED", boolean, "whether daily partitions are made (DEW-005)", default=True
+    )
+    partitions_ahead: int = setting(
+        "DEWEY_PARTITIONS_AHEAD", whole(1, 60), "days that have their partition ahead of time", default=7
+    )
+    query_timeout_s: float = setting(
+        "DEWEY_QUERY_TIMEOUT_S", seconds(0.1), "seconds after which a query is ended", default=10.0
+    )
+
+
+@attrs.frozen
+class DeweyServeSettings(DeweySettings):
+    """What `dewey serve` has to know."""
+
+    host: str = setting("DEWEY_HOST", str, "address to listen on", default="127.0.0.1")
+    port: int = setting("DEWEY_PORT", whole(0, 65535), "port for MCP; 0 picks a free one", default=9020)
+    http_port: int = setting("DEWEY_HTTP_PORT", whole(0, 65535), "port for HTTP; not served yet", default=9021)
+    allow_anonymous: bool = setting(
+        "DEWEY_ALLOW_ANONYMOUS", boolean, "listen beyond this machine without tokens (SEC-006)", default=False
+    )
+    max_message_bytes: int = setting(
+        "DEWEY_MAX_MESSAGE_BYTES",
+        whole(1024),
+        "largest frame taken; more closes with code 1009",
+        default=64 * 1024 * 1024,
+    )
+
+
+@attrs.frozen
+class GodotSettings(DeweySettings):
+    """What `godot serve` and `godot up` have to know."""
+
+    host: str = setting("GODOT_HOST", str, "address to listen on", default="127.0.0.1")
+    port: int = setting("GODOT_PORT", whole(0, 65535), "port for MCP; 0 picks a free one", default=9060)
+    http_port: int = setting("GODOT_HTTP_PORT", whole(0, 65535), "port for HTTP; not served yet", default=9061)
+    allow_anonymous: bool = setting(
+        "GODOT_ALLOW_ANONYMOUS", boolean, "listen beyond this machine without tokens (SEC-006)", default=False
+    )
+    max_message_bytes: int = setting(
+        "GODOT_MAX_MESSAGE_BYTES",
+        whole(1024),
+        "largest frame taken; more closes with code 1009",
+        default=16 * 1024 * 1024,
+    )
+    redis_url: str | None = setting(
+        "REDIS_URL", url("redis", "rediss", "unix"), "Redis; without it Godot starts its own (SEC-005)", default=None
+    )
+    redis_persistence: str | None = setting(
+        "REDIS_PERSISTENCE",
+        lambda text: _one_of(text, "aof", "none"),
+        "`aof` or `none`, for Godot's own Redis (REL-001)",
+        default=None,
+    )
+    redis_aof_enabled: bool | None = setting(
+        "REDIS_AOF_ENABLED", boolean, "the same as true or false; an older name", default=None
+    )
+    dewey_mcp_url: str | None = setting(
+        "DEWEY_MCP_URL", url("ws", "wss"), "Dewey; without it, and with DATABASE_URL, Dewey runs inside", default=None
+    )
+    dewey_timeout_s: float = setting(
+        "GODOT_DEWEY_TIMEOUT_S", seconds(0.1), "seconds that Dewey may take for a call", default=15.0
+    )
+    batch_size: int = setting("BATCH_SIZE", whole(1, MAX_BATCH), "entries that make a batch full", default=100)
+    batch_timeout_ms: int = setting(
+        "BATCH_TIMEOUT_MS", whole(1, 60_000), "milliseconds after its first entry that a batch is written", default=100
+    )
+    max_queue_size: int = setting(
+        "MAX_QUEUE_SIZE", whole(1), "entries that wait in Redis; beyond, the oldest go (GOD-005)", default=100_000
+    )
+    queue_name: str = setting(
+        "LOG_QUEUE_NAME", str, "the list in Redis; other keys derive from it", default="logs:queue"
+    )
+    daemon: str | None = setting(
+        "GODOT_DAEMON", str, "name among daemons that share a Redis; stays the same over restarts", default=None
+    )
+    data_dir: Path | None = setting(
+        "GODOT_DATA_DIR", Path, "where embedded servers keep their data; see --data-dir", default=None
+    )
+    drain_s: float = setting(
+        "GODOT_DRAIN_S", seconds(0), "seconds that a stop goes on delivering (REL-005)", default=8.0
+    )
+    status_s: float = setting("GODOT_STATUS_S", seconds(0.1), "seconds between status lines", default=60.0)
+
+    @property
+    def aof(self) -> bool:
+        """Whether Godot's own Redis keeps an append-only file."""
+        return self.redis_aof_enabled is not False and self.redis_persistence != "none"
+
+
+OTHER_NAMES: Final = ("GODOT_URL",)
+"""Variables with our prefixes that are read elsewhere (by components' clients)."""
+
+
+def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, object | None]) -> tuple[T, list[str]]:
+    """Read settings from the environment.
+
+    An empty variable counts as one that is not set.
+
+    :param overrides: by field name; what is not None wins over the environment.
+    :returns: the settings, and warnings about names that are not known.
+    :raises ConfigError: one line for each bad value.
+    """
+    values: dict[str, object] = {}
+    problems = []
+    for field in attrs.fields(kind):  # type: ignore[arg-type]
+        name = field.metadata["name"]
+        if overrides.get(field.name) is not None:
+            values[field.name] = overrides[field.name]
+        elif text := environ.get(name, ""):
+            try:
+                values[field.name] = field.metadata["parse"](text)
+            except ValueError as exc:
+                problems.append(f"{name}: {exc}")
+    if (values.get("redis_aof_enabled"), values.get("redis_persistence")) in ((True, "none"), (False, "aof")):
+        problems.append("REDIS_AOF_ENABLED and REDIS_PERSISTENCE contradict each other; set one of them")
+    if problems:
+        raise ConfigError(*problems)
+    return kind(**values), _unknown(environ)
+
+
+def refuse_open_door(host: str, *, allowed: bool, name: str) -> None:
+    """Refuse to listen beyond this machine without tokens (SEC-006).
+
+    :param name: of the setting that says it is meant.
+    :raises ConfigError: says what to do.
+    """
+    if not allowed and host not in ("localhost", "::1") and not host.startswith("127."):
+        raise ConfigError(
+            f"listening on {host} would let anyone in who can reach it; listen on 127.0.0.1, "
+            f"or set {name}=true if that is meant"
+        )
+
+
+def _one_of(text: str, *allowed: str) -> str:
+    if text.lower() not in allowed:
+        raise ValueError(f"must be {' or '.join(allowed)}, not {text!r:.80}")
+    return text.lower()
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    known = [*_names(GodotSettings), *_names(DeweyServeSettings), *OTHER_NAMES]
+    return [
+        f"{name}: no such setting{did_you_mean(name, known)}"
+        for name in sorted(environ)
+        if name.startswith(("GODOT_", "DEWEY_")) and name not in known
+    ]
+
+
+def _names(kind: type[Any]) -> Iterable[str]:
+    return (field.metadata["name"] for field in attrs.fields(kind))

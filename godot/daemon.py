@@ -1,0 +1,112 @@
+"""Wires the stations of an entry's journey, and nothing else. Read this first.
+
+    clients ─▶ listener ─▶ [channel] ─▶ batcher ─▶ buffer ─▶ sender ─▶ Dewey
+                                        100/100 ms  Redis    backoff   PostgreSQL
+
+One nursery supervises all of it. What PRODUCES (listener, maintenance, status line) runs inside the
+cancel scope `intake`; what must FINISH (batcher, sender) does not. A stop cancels `intake`; with it
+the channel's last sender closes; the batcher runs dry and closes its own channel; the sender delivers
+what is left and returns; the nursery's deadline bounds it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import attrs
+import trio
+
+from godot import __version__
+from godot.batcher import Batcher
+from godot.buffer import Buffer
+from godot.channel import open_entry_channel
+from godot.config import GodotSettings
+from godot.dewey import Dewey
+from godot.listener import INSTRUCTIONS, godot_toolbox
+from godot.maintenance import run_maintenance
+from godot.mcp.server import Server, serve_websocket
+from godot.mcp.session import ServerInfo
+from godot.sender import Sender
+from godot.signals import Life
+from godot.status import Status, run_status_line
+from godot.supervise import supervise
+
+
+@attrs.frozen
+class Parts:
+    """What the stations stand on: whatever differs between `up`, `serve` and a test.
+
+    :param listeners: bound, and accepting nothing yet.
+    :param query_arguments: what Dewey's query takes.
+    :param write: gets each line for the operator.
+    """
+
+    buffer: Buffer
+    dewey: Dewey
+    listeners: list[trio.SocketListener]
+    query_arguments: type[Any]
+    write: Callable[[str], None]
+
+
+async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_ready: Callable[[], None]) -> int:
+    """Take entries in and deliver them until `life.stop`, then drain (REL-005).
+
+    :param on_ready: called when calls are answered.
+    :returns: the exit code: 0, or 1 when entries that were answered `queued` could not be written to Redis.
+    """
+    status = Status(parts.write, parts.buffer, max_size=settings.max_queue_size)
+    inlet, outlet = open_entry_channel()
+    wake_sender, pushed = trio.open_memory_channel[None](1)
+    batcher = Batcher(
+        outlet,
+        parts.buffer,
+        wake_sender,
+        batch_size=settings.batch_size,
+        batch_timeout_s=settings.batch_timeout_ms / 1000,
+        on_counts=status.counted,
+        on_failure=status.failed,
+    )
+    sender = Sender(
+        parts.buffer,
+        parts.dewey,
+        pushed,
+        batch_size=settings.batch_size,
+        on_counts=status.counted,
+        on_failure=status.failed,
+        on_delivery=status.delivered,
+    )
+    server = Server(
+        ServerInfo("godot", __version__, INSTRUCTIONS),
+        godot_toolbox(inlet, parts.dewey, status, query_arguments=parts.query_arguments),
+        report=lambda text: status.line("bug", reason=text),
+        max_message_bytes=settings.max_message_bytes,
+    )
+    report_failure = partial(status.line, "restart")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(batcher.run, name="batcher")
+        nursery.start_soon(
+            partial(supervise, "sender", sender.run, report=lambda text: report_failure(reason=text)), name="sender"
+        )
+        async with inlet:
+            with trio.CancelScope() as intake:
+                async with trio.open_nursery() as producers:
+                    await producers.start(partial(serve_websocket, server, parts.listeners), name="listener")
+                    producers.start_soon(
+                        partial(run_maintenance, parts.dewey, on_failure=status.failed, on_success=status.delivered),
+                        name="maintenance",
+                    )
+                    producers.start_soon(
+                        partial(run_status_line, status, interval_s=settings.status_s), name="status line"
+                    )
+                    on_ready()
+                    life.ready.set()
+                    await life.stop.wait()
+                    status.line("draining", seconds=f"{settings.drain_s:g}")
+                    nursery.cancel_scope.deadline = trio.current_time() + settings.drain_s
+                    intake.cancel()
+    lost = batcher.unwritten
+    status.line("stopped", drained=not nursery.cancel_scope.cancelled_caught, lost=lost)
+    return 1 if lost else 0

@@ -1,0 +1,118 @@
+"""The directory in which `godot up` keeps everything, and the right to be the only one in it.
+
+Law of this module: who is inside `with DataDir(path)` is the only one in there. The right is an flock on
+the file `lock`, which the kernel takes back when its holder dies in any way; the pid in that file is for
+people, never for deciding. Permissions of a directory that was there before are never changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import orjson
+
+from godot.errors import ConfigError
+
+STATE_ROOT = Path("/var/lib/godot")
+"""Root's state: `data` in it is the default data directory, and godot.embedded keeps its own beside it."""
+
+
+def default_data_dir() -> Path:
+    """Choose where `godot up` keeps its data when nobody says otherwise.
+
+    :raises ConfigError: this user has no home directory.
+    """
+    if os.geteuid() == 0:
+        return STATE_ROOT / "data"
+    data_home = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if data_home.is_absolute():  # the XDG specification: a relative path is to be ignored
+        return data_home / "godot"
+    try:
+        return Path.home() / ".local" / "share" / "godot"
+    except RuntimeError as exc:
+        raise ConfigError("this user has no home directory; choose a --data-dir") from exc
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Make `path` and what is missing above it, each with exactly `mode`, whatever the umask says."""
+    for missing in reversed([place for place in (path, *path.parents) if not place.exists()]):
+        missing.mkdir()
+        missing.chmod(mode)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+
+
+class DataDir:
+    """A data directory, held exclusively from `__enter__` to `__exit__`.
+
+    :param path: made when absent, together with its parents: 0700, or 0711 for root, because PostgreSQL
+        then runs as `nobody`, who must come through to its own directory inside.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self._endpoints = self.path / "endpoints.json"
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        """Make the directory and lock it; what an earlier holder left in `endpoints.json` goes.
+
+        :raises ConfigError: the directory cannot be used, or another process holds it.
+        """
+        try:
+            make_directory(self.path, 0o711 if os.geteuid() == 0 else 0o700)
+            # Python's descriptors do not pass to children, so a server that outlives us cannot hold the lock.
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            try:
+                self._take_lock()
+                self._endpoints.unlink(missing_ok=True)
+            except BaseException:
+                os.close(self._lock)
+                raise
+        except OSError as exc:
+            raise ConfigError(
+                f"{self.path}: cannot be the data directory ({exc.strerror or exc}); choose another --data-dir"
+            ) from exc
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Remove `endpoints.json` and let go. The lock file stays: removing it would race with the next holder."""
+        try:
+            self._endpoints.unlink(missing_ok=True)
+        finally:
+            os.close(self._lock)
+
+    def write_endpoints(self, endpoints: Mapping[str, object]) -> None:
+        """Put `endpoints` into `endpoints.json`: a reader sees the old content or the new, never a part.
+
+        :raises ConfigError: it cannot be written, for instance because the disk is full.
+        """
+        fresh = self._endpoints.with_suffix(".new")
+        try:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(orjson.dumps(endpoints, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+                file.flush()
+                os.fsync(descriptor)
+            fresh.replace(self._endpoints)
+        except OSError as exc:
+            raise ConfigError(f"{self._endpoints}: cannot be written ({exc.strerror or exc})") from exc
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            holder = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip() or "not known yet"
+            raise ConfigError(
+                f"{self.path}: another godot up is using it (pid {holder}); stop it, or choose another --data-dir"
+            ) from exc
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)

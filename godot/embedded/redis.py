@@ -1,0 +1,86 @@
+"""Redis as the buffer needs it: on a unix socket, and with each write on disk before it is answered."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import quote
+
+import trio
+
+from godot.embedded.binaries import redis_binaries
+from godot.embedded.places import Account, own_account
+from godot.embedded.server import Server
+from godot.errors import ConfigError
+
+_MULTI_PART_AOF = "appendonlydir"  # Redis 7 and later; to an older one it is invisible
+_PING_TIMEOUT = 1.0
+
+
+class EmbeddedRedis(Server):
+    """A Redis of our own.
+
+    :param aof: whether an acknowledged write is on disk (`appendfsync always`); otherwise everything is in
+        memory alone and goes with the process.
+    """
+
+    name: ClassVar[str] = "redis"
+    title: ClassVar[str] = "Redis"
+    programs: ClassVar[frozenset[str]] = frozenset({"redis-server"})
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    socket_name: ClassVar[str] = "redis.sock"
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        aof: bool = True,
+        notify: Callable[[str], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        super().__init__(directory, notify=notify, on_change=on_change)
+        self._aof = aof
+        self._binary = Path()
+        self._account = own_account()
+
+    @property
+    def account(self) -> Account:
+        return self._account
+
+    async def _prepare(self) -> None:
+        for binary in redis_binaries():
+            if binary.version >= (7,) or not (self._home / _MULTI_PART_AOF).exists():
+                self._binary = binary.path
+                return
+        # Redis 6.2 would start, find no AOF of its own kind and serve an empty queue.
+        raise ConfigError(
+            f"{self._home / _MULTI_PART_AOF}: was written by Redis 7 or newer, and all that was found is"
+            f" {binary}; put the newer redis-server on PATH"
+        )
+
+    def _command(self) -> list[str]:
+        return [
+            str(self._binary),
+            *("--port", "0", "--unixsocket", str(self._sockets / self.socket_name), "--unixsocketperm", "700"),
+            *("--dir", str(self._home), "--daemonize", "no", "--save", ""),
+            *("--appendonly", "yes" if self._aof else "no", "--appendfsync", "always"),
+            *("--aof-load-truncated", "yes", "--maxmemory-policy", "noeviction"),
+        ]
+
+    def _url(self) -> str:
+        return f"unix://{quote(os.fsencode(self._sockets / self.socket_name))}"
+
+    async def _answers(self, process: trio.Process) -> bool:
+        del process  # who answers here is our child: whatever else could was stopped before
+        # While it loads its AOF it takes connections and answers "-LOADING".
+        with trio.move_on_after(_PING_TIMEOUT):
+            try:
+                async with await trio.open_unix_socket(str(self._sockets / self.socket_name)) as stream:
+                    await stream.send_all(b"PING\r\n")
+                    return (await stream.receive_some()).startswith(b"+PONG")
+            except (OSError, trio.BrokenResourceError):
+                return False
+        return False

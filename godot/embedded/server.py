@@ -1,0 +1,295 @@
+"""One server as a child of this process: started, watched, restarted, stopped, never left behind.
+
+Law of this module: it knows processes, not servers. A process belongs to a server when it bears one of its
+program names and works inside its home directory; that holds for the child, for a child of a daemon that was
+killed, and for no other process. No pid file is believed: its pid may have been given to another by now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import trio
+
+from godot.datadir import make_directory
+from godot.embedded.places import Account, socket_directory
+from godot.errors import ConfigError
+
+START_TIMEOUT = 120.0  # PostgreSQL after a crash replays up to max_wal_size (1 GB); Redis reads its AOF
+STOP_TIMEOUT = 10.0  # then SIGKILL
+TAKE_OVER_TIMEOUT = 3.0  # the same, for a server that a killed daemon left behind
+POLL_INTERVAL = 0.005
+
+FIRST_DELAY = 0.1  # between a death and the restart; three times as long after each further one
+LAST_DELAY = 5.0
+STEADY_AFTER = 10.0  # who ran for so long begins at FIRST_DELAY again
+MAX_FAILED_STARTS = 5
+
+LOG_BYTES = 10_000_000
+
+_REASON_LINES = 5
+_REASON_BYTES = 4000
+
+
+class Server(ABC):
+    """What Redis and PostgreSQL have in common.
+
+    :param directory: the server's own; made when absent. One process at a time may use it (see DataDir).
+    :param notify: is given a sentence for people at each death and at each restart.
+    :param on_change: is called after each change of `pid`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    programs: ClassVar[frozenset[str]]
+    """The names of the processes that belong to it, as the kernel knows them."""
+    stop_signal: ClassVar[signal.Signals]
+    """What makes it stop at once and in order."""
+    socket_name: ClassVar[str]
+
+    url: str
+    """Where clients find it; set when `run` reports started, and the same from then on."""
+    pid: int | None
+    """The server that answers; None while there is none."""
+
+    def __init__(self, directory: Path, *, notify: Callable[[str], None], on_change: Callable[[], None]) -> None:
+        self.directory = directory.absolute()
+        self.url = ""
+        self.pid = None
+        self._notify = notify
+        self._on_change = on_change
+        self._home = self.directory
+        self._sockets = self.directory
+        self._log = self.directory / f"{self.name}.log"
+        self._log_start = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; report started when the server answers.
+
+        A server that dies is started again. When this ends, in whatever way, the server is gone: it has
+        STOP_TIMEOUT for an orderly end, shielded from the cancellation.
+
+        :raises ConfigError: the server cannot be set up, or does not come to answer: at the first attempt, or
+            at MAX_FAILED_STARTS in a row. The reason ends with the last lines of its log.
+        """
+        with self._naming_the_place():
+            make_directory(self.directory, 0o711 if self.account.other else 0o700)
+            self._home = self._find_home()
+            await self._stop_processes()
+            self._sockets = socket_directory(self._home / "socket", self.socket_name, self.account)
+        self.url = self._url()
+        try:
+            with self._naming_the_place():
+                await self._prepare()
+            await self._keep_running(task_status)
+        finally:
+            with contextlib.suppress(OSError):  # a server that was killed leaves its socket in it
+                self._sockets.rmdir()
+
+    # What a server has to say about itself.
+
+    @property
+    @abstractmethod
+    def account(self) -> Account:
+        """As whom it runs."""
+
+    def _find_home(self) -> Path:
+        """Return the directory that its files are in, without symbolic links."""
+        return self.directory.resolve()
+
+    @abstractmethod
+    async def _prepare(self) -> None:
+        """Find the binary and set up the data; nothing of an earlier run is alive any more.
+
+        What is half-made when cancelled is gone afterwards.
+        """
+
+    @abstractmethod
+    def _command(self) -> list[str]:
+        """Return the command that starts it with its socket in `_sockets`."""
+
+    @abstractmethod
+    def _url(self) -> str:
+        """Return the URL for its socket in `_sockets`."""
+
+    @abstractmethod
+    async def _answers(self, process: trio.Process) -> bool:
+        """Look whether `process` takes clients by now; soon returns."""
+
+    # The life of the child.
+
+    async def _keep_running(self, task_status: trio.TaskStatus[None]) -> None:
+        started = False
+        failures = 0
+        delay = FIRST_DELAY
+        while True:
+            async with self._child() as process:
+                if problem := await self._wait_for_answer(process):
+                    failures += 1
+                else:
+                    failures = 0
+                    answered_at = trio.current_time()
+                    self._change_pid(process.pid)
+                    if started:
+                        self._notify(f"{self.title} is back (pid {process.pid})")
+                    else:
+                        started = True
+                        task_status.started()
+                    problem = _ended(await process.wait())
+                    if trio.current_time() - answered_at >= STEADY_AFTER:
+                        delay = FIRST_DELAY
+            if not started or failures == MAX_FAILED_STARTS:
+                raise ConfigError(f"{self.directory}: {self.title} does not start, it {problem}{self._reason()}")
+            self._notify(f"{self.title} (pid {process.pid}) {problem}; starting it again in {delay:.1f} s")
+            await trio.sleep(delay)
+            delay = min(delay * 3, LAST_DELAY)
+
+    @contextlib.asynccontextmanager
+    async def _child(self) -> AsyncIterator[trio.Process]:
+        """Start a server process; on the way out it and everything it started is gone."""
+        with self._naming_the_place(), self._open_log() as log:
+            process = await trio.lowlevel.open_process(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._home,
+                umask=0o077,
+                # A Ctrl-C on the terminal is for us alone: the servers must outlive the drain.
+                start_new_session=True,
+                env=self._environment(),
+                **self.account.popen,
+            )
+        try:
+            yield process
+        finally:
+            with trio.CancelScope(shield=True):
+                with trio.move_on_after(STOP_TIMEOUT):
+                    if process.returncode is None:
+                        process.send_signal(self.stop_signal)
+                    await process.wait()
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+                # What it started itself ends with it. Only after a SIGKILL that may take a moment.
+                await self._stop_processes()
+            self._change_pid(None)
+
+    async def _wait_for_answer(self, process: trio.Process) -> str | None:
+        """Return None as soon as the server answers, or what happened instead."""
+        with trio.move_on_after(START_TIMEOUT):
+            while process.returncode is None:
+                if await self._answers(process):
+                    return None
+                await trio.sleep(POLL_INTERVAL)
+            return _ended(process.returncode)
+        return f"did not answer within {START_TIMEOUT:.0f} s"
+
+    def _change_pid(self, pid: int | None) -> None:
+        if pid != self.pid:
+            self.pid = pid
+            self._on_change()
+
+    async def _stop_processes(self) -> None:
+        """Stop what runs in this home; return when nothing does. Without any, one look at /proc (2 ms)."""
+        asked: set[int] = set()
+        with trio.move_on_after(TAKE_OVER_TIMEOUT):
+            while found := _processes(self._home, self.programs):
+                leaders = self._leaders(found)
+                _send(self.stop_signal, leaders - asked)
+                asked |= leaders
+                if asked.isdisjoint(found):
+                    break
+                await trio.sleep(POLL_INTERVAL)
+        with trio.move_on_after(TAKE_OVER_TIMEOUT):  # what outlives even SIGKILL hangs in the kernel
+            while found := _processes(self._home, self.programs):
+                _send(signal.SIGKILL, found)
+                await trio.sleep(POLL_INTERVAL)
+
+    def _leaders(self, found: Mapping[int, int]) -> set[int]:
+        """Return those of `found` (process and its parent) that are to be asked to stop; they stop the others."""
+        return {pid for pid, parent in found.items() if parent not in found}
+
+    # What it is started with, and what it says.
+
+    def _environment(self) -> dict[str, str]:
+        """Return what a server needs of our environment: neither our secrets nor a PGPORT."""
+        kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
+        return {**kept, "LC_ALL": "C"}
+
+    @contextlib.contextmanager
+    def _open_log(self) -> Iterator[int]:
+        """Open the server's log at its end, after moving one that is longer than LOG_BYTES away."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._log.stat().st_size > LOG_BYTES:
+                self._log.replace(self._log.with_suffix(".log.1"))
+        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        try:
+            self._log_start = os.fstat(log).st_size
+            yield log
+        finally:
+            os.close(log)
+
+    def _reason(self) -> str:
+        """Return the last lines which the last server process logged, one indented below the other."""
+        with self._log.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_start, end - _REASON_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+        return "".join(f"\n    {line}" for line in [line for line in lines if line.strip()][-_REASON_LINES:])
+
+    @contextlib.contextmanager
+    def _naming_the_place(self) -> Iterator[None]:
+        """Turn what the operating system refuses into an error that says for which server."""
+        try:
+            yield
+        except OSError as exc:
+            raise ConfigError(f"{self.directory}: {self.title} cannot be set up: {exc}") from exc
+
+
+def _ended(returncode: int) -> str:
+    if returncode < 0:
+        return f"was killed by signal {-returncode} ({signal.strsignal(-returncode)})"
+    return f"ended with status {returncode}"
+
+
+def _send(what: signal.Signals, pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
+
+
+def _processes(home: Path, programs: frozenset[str]) -> dict[int, int]:
+    """Return the processes of `programs` that work in `home`, each with its parent.
+
+    This needs Linux's /proc; elsewhere there is nothing to be found, and a server that a killed daemon left
+    behind has to be stopped by hand. A zombie does not count: it works nowhere any more.
+    """
+    found = {}
+    for entry in os.listdir("/proc") if os.path.exists("/proc/self") else ():
+        if entry.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                # "4711 (redis-server) S 1 …"; the name may hold any character
+                with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
+                    name, _, rest = file.read().partition(" (")[2].rpartition(") ")
+                if name in programs and _works_in(home, entry):
+                    found[int(entry)] = int(rest.split()[1])
+    return found
+
+
+def _works_in(home: Path, pid: str) -> bool:
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(home)
+    except PermissionError:
+        # Root without CAP_SYS_PTRACE, as in a container, may not look into a process of nobody. But it may
+        # read the arguments: initdb and the server that takes signals have `-D home/data…` among them.
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            arguments = file.read().split(b"\0")
+        return any(argument.startswith(os.fsencode(home) + b"/") for argument in arguments)

@@ -1,0 +1,211 @@
+"""What a valid entry is, for whoever takes one in: Godot's listener, its sender, and Dewey.
+
+`admit` is the only way to an `Entry`; it decides what is accepted, what is repaired with a warning
+and what is refused (DESIGN "What comes in broken", MCP-001 to MCP-003, DEW-003). An entry gets its
+`id` and its `created_at` here, before it is first written anywhere, which is what makes sending it
+again harmless.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import attrs
+
+from godot.errors import EntryRejected
+from godot.structure import argument, did_you_mean, structure
+
+LEVELS: Final = ("ERROR", "WARN", "INFO", "DEBUG", "TRACE")
+"""Most severe first."""
+
+MAX_COMPONENT_CHARS: Final = 255
+"""A component is a key of an index; a btree takes at most 2,704 bytes."""
+
+MAX_BATCH: Final = 1_000
+"""Entries in one `logger_log_batch` or `dewey_store_logs_batch` (DEW-001)."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@attrs.frozen
+class EntryFields:
+    """An entry as a client writes it: types are right, meanings not yet looked at."""
+
+    component: str = argument(
+        "Who says it: the name of the server or program, at most 255 characters.",
+        examples=["relay", "gates", "fiedler"],
+        minLength=1,
+        maxLength=MAX_COMPONENT_CHARS,
+    )
+    level: str = argument(
+        "How severe: ERROR, WARN, INFO, DEBUG, or TRACE for whole messages on the wire. Case does not matter.",
+        examples=list(LEVELS),
+    )
+    message: str = argument("What happened, for a reader.", examples=["tools/call answered in 12 ms"])
+    trace_id: Any = argument(
+        "The UUID of the request this belongs to, as it was received; null when there is none. Do not make one up.",
+        default=None,
+        type=["string", "null"],
+        examples=["0af76519-16cd-43dd-8448-eb211c80319c"],
+    )
+    data: dict[str, Any] | None = argument(
+        "Anything more, up to whole JSON-RPC messages. Passwords and tokens belong redacted before they get here.",
+        default=None,
+        examples=[{"method": "tools/call", "duration_ms": 12}],
+    )
+    created_at: str | None = argument(
+        "When it happened, ISO 8601; UTC when no offset is given. Without it: now.",
+        default=None,
+        examples=["2026-11-20T08:30:00.123456Z"],
+    )
+    id: str | None = argument(
+        "A UUID of the entry's own: the same id sent again is stored once. Without it one is made.",
+        default=None,
+        examples=["01a1fb67-5bd0-716c-b208-6b6eb13e7800"],
+    )
+
+
+@attrs.frozen
+class Entry:
+    """An entry as it travels and is stored.
+
+    :param id: UUID, lower case with dashes.
+    :param created_at: event time, ISO 8601 in UTC with microseconds, `2026-11-20T08:30:00.000000Z`.
+    """
+
+    id: str
+    trace_id: str | None
+    component: str
+    level: str
+    message: str
+    data: dict[str, Any] | None
+    created_at: str
+
+
+class IdSource:
+    """Makes UUIDv7 ids (RFC 9562) that only grow, also within a millisecond and when a clock steps back.
+
+    Entries are read by (created_at, id): among entries of one instant, growing ids keep the order in
+    which they arrived.
+    """
+
+    def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._now_ns = now_ns
+        self._last = 0
+
+    def next(self) -> str:
+        """Return a new id."""
+        # 48 bits of milliseconds, then 74 bits: random at the first id of a millisecond, counted up after it.
+        fresh = (self._now_ns() // 1_000_000) << 74
+        if fresh > self._last:
+            self._last = fresh | (int.from_bytes(os.urandom(10), "big") >> 7)
+        else:
+            self._last += 1 + os.urandom(1)[0]
+        millis, rest = divmod(self._last, 1 << 74)
+        value = (millis << 80) | (7 << 76) | ((rest >> 62) << 64) | (0b10 << 62) | (rest & ((1 << 62) - 1))
+        text = f"{value:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+_ids: Final = IdSource()
+
+
+def admit(fields: EntryFields, warnings: list[str]) -> Entry:
+    """Check what the fields mean, complete them, and return the entry.
+
+    :param warnings: one sentence is appended for each thing that was changed.
+    :raises EntryRejected: naming the field and what is allowed.
+    """
+    if not fields.component:
+        raise EntryRejected("component: must not be empty")
+    if len(fields.component) > MAX_COMPONENT_CHARS:
+        raise EntryRejected(
+            f"component: at most {MAX_COMPONENT_CHARS} characters, not {len(fields.component)}; "
+            "put what does not fit into data"
+        )
+    data = fields.data
+    trace_id = None
+    if fields.trace_id is not None:
+        trace_id = _uuid(fields.trace_id)
+        if trace_id is None:
+            data = {**(data or {}), "_godot": {**_kept(data), "trace_id": fields.trace_id}}
+            warnings.append("trace_id: not a UUID; stored without it, the text is kept in data._godot.trace_id")
+    entry_id = _ids.next() if fields.id is None else _uuid(fields.id)
+    if entry_id is None:
+        raise EntryRejected(f"id: must be a UUID, not {fields.id!r:.80}; leave it out to have one made")
+    if fields.created_at is not None:
+        created_at = _utc(fields.created_at)
+    elif fields.id is not None and is_uuid7(entry_id):
+        # The same id sent again has to get the same time, or it would be a second row.
+        created_at = _format(_EPOCH + timedelta(milliseconds=int(entry_id[:8] + entry_id[9:13], 16)))
+    else:
+        created_at = _format(datetime.now(UTC))
+    return Entry(
+        id=entry_id,
+        trace_id=trace_id,
+        component=fields.component,
+        level=parse_level(fields.level),
+        message=fields.message,
+        data=data,
+        created_at=created_at,
+    )
+
+
+def admit_json(value: object, warnings: list[str]) -> Entry:
+    """`structure` and `admit` in one, for an entry that is an element of something else.
+
+    :raises EntryRejected: naming the field and what is allowed.
+    """
+    return admit(structure(value, EntryFields), warnings)
+
+
+def parse_level(text: str) -> str:
+    """Return the level that is meant; lower case is accepted.
+
+    :raises EntryRejected: naming the five levels, and the one that was probably meant.
+    """
+    if text in LEVELS:
+        return text
+    if (upper := text.upper()) in LEVELS:
+        return upper
+    raise EntryRejected(f"level: must be one of {', '.join(LEVELS)}, not {text!r:.80}{did_you_mean(text, LEVELS)}")
+
+
+def is_uuid7(entry_id: str) -> bool:
+    """Whether an id (lower case, with dashes) carries its own time."""
+    return entry_id[14] == "7" and entry_id[19] in "89ab"
+
+
+def _uuid(value: object) -> str | None:
+    if type(value) is not str:
+        return None
+    try:
+        return str(UUID(value))
+    except ValueError:
+        return None
+
+
+def _kept(data: dict[str, Any] | None) -> dict[str, Any]:
+    kept = (data or {}).get("_godot")
+    return kept if type(kept) is dict else {}
+
+
+def _utc(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return _format(moment.astimezone(UTC))
+    except (ValueError, OverflowError):
+        raise EntryRejected(
+            f"created_at: must be ISO 8601 between the years 1 and 9999, such as 2026-11-20T08:30:00Z, not {text!r:.80}"
+        ) from None
+
+
+def _format(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

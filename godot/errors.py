@@ -1,0 +1,70 @@
+"""Every error of Godot and Dewey, by whose fault it is.
+
+    GodotError
+    ├── ConfigError           the operator's: the start ends, exit code 2
+    ├── EntryRejected         the client's: carries what to answer
+    │   └── ChannelFull         nobody's: the client has to send it again later
+    ├── BatchRefused          the batch's: names the entries at fault by index
+    └── Unavailable           the world's: retried with backoff, never a reason to drop an entry
+        ├── BufferUnavailable   Redis
+        ├── DeweyUnavailable    Dewey, or the way to it
+        └── StoreUnavailable    PostgreSQL
+
+What is none of these is a bug and stays a plain exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class GodotError(Exception):
+    """The root; never raised itself."""
+
+
+class ConfigError(GodotError):
+    """A setting, a file or a server that the operator has to put right.
+
+    :param problems: one line each: what, where, what to do.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class EntryRejected(GodotError):
+    """An entry or an argument that does not follow the rules; the text is the answer to its sender."""
+
+
+class ChannelFull(EntryRejected):
+    """There is no room for an entry, and was none for as long as a client is made to wait."""
+
+
+class BatchRefused(GodotError):
+    """A store refused a batch for its content and stored nothing of it (DEW-003, DEW-004).
+
+    :param faults: (index in the batch, what is wrong with that entry), at least one.
+    """
+
+    def __init__(self, faults: Sequence[tuple[int, str]]) -> None:
+        shown = "; ".join(f"entry {index}: {fault}" for index, fault in faults[:5])
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        super().__init__(f"{shown}{more}")
+        self.faults = tuple(faults)
+
+
+class Unavailable(GodotError):
+    """Something outside of this process does not answer; trying again later is right."""
+
+
+class BufferUnavailable(Unavailable):
+    """Redis does not answer, or refuses to write."""
+
+
+class DeweyUnavailable(Unavailable):
+    """Dewey cannot be reached, does not answer in time, or says that its database is away."""
+
+
+class StoreUnavailable(Unavailable):
+    """PostgreSQL does not answer, or cannot write now."""

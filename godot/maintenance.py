@@ -1,0 +1,31 @@
+"""Has Dewey keep its partitions, which also tells whether Dewey is there when nothing else is said to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from godot.dewey import MAINTAIN, Dewey
+from godot.errors import DeweyUnavailable
+
+INTERVAL_S: Final = 10.0
+"""Partitions are made a week ahead; this short an interval keeps the status true and moves entries of a day
+without partition soon after they came."""
+
+
+async def run_maintenance(
+    dewey: Dewey, *, on_failure: Callable[[DeweyUnavailable], None], on_success: Callable[[], None]
+) -> None:
+    """Ask Dewey to maintain its partitions, now and at every interval (DEW-005). Runs until cancelled."""
+    while True:
+        try:
+            answer = await dewey.ask(MAINTAIN, {})
+            if answer.is_error:
+                raise DeweyUnavailable(f"Dewey: {answer.json}")
+        except DeweyUnavailable as exc:
+            on_failure(exc)
+        else:
+            on_success()
+        await trio.sleep(INTERVAL_S)

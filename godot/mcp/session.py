@@ -1,0 +1,336 @@
+"""MCP as a server speaks it on one connection: a state machine with no socket in sight.
+
+Rule 1: everything that decides what a frame means, or what a frame of ours looks like, is here.
+Rule 2: nothing here waits. `receive` takes a frame and returns what to do; `answer` takes what a
+tool said and returns the frame to send.
+
+All five protocol versions are served at once, request by request. A request whose `_meta` names a
+protocol version is of 2026-07-28, stateless; every other one is of the version that `initialize`
+agreed on, or, when there was none, of 2024-11-05, because deployed clients send `tools/call` first
+(GOD-000). So the state of a connection is the agreed version and the calls in flight, no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from godot import codec
+from godot.errors import EntryRejected
+from godot.mcp.tools import Answer, Tool, Toolbox
+
+MODERN_VERSION: Final = "2026-07-28"
+LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+"""The versions that begin with `initialize`, oldest first."""
+
+UNASKED_VERSION: Final = LEGACY_VERSIONS[0]
+"""What a request without `initialize` and without a version is taken for."""
+
+BATCH_VERSION: Final = "2025-03-26"
+"""The only version with JSON-RPC batches."""
+
+STRUCTURED_SINCE: Final = "2025-06-18"
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+UNSUPPORTED_VERSION: Final = -32022
+
+META: Final = "io.modelcontextprotocol/"
+"""The prefix of MCP's own keys in `_meta`."""
+
+LIST_TTL_MS: Final = 3_600_000
+"""How long a client may keep the list of tools: it changes with a release only."""
+
+_LOG_LEVELS: Final = {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
+
+RequestId: TypeAlias = int | str
+
+
+@attrs.frozen
+class ServerInfo:
+    """What a server says of itself.
+
+    :param instructions: for the agent that uses it: what this server is for.
+    """
+
+    name: str
+    version: str
+    instructions: str
+
+
+@attrs.define(eq=False)
+class Call:
+    """A tool call in flight.
+
+    :param version: the protocol version that its answer follows.
+    """
+
+    id: RequestId
+    tool: Tool
+    arguments: Mapping[str, Any]
+    version: str
+    batch: _Batch | None = None
+
+
+@attrs.frozen
+class Send:
+    """Send this frame."""
+
+    frame: str
+
+
+@attrs.frozen
+class Run:
+    """Run this call, and hand what the tool said to `Session.answer`."""
+
+    call: Call
+
+
+@attrs.frozen
+class Stop:
+    """The client has cancelled this call: stop working on it; nothing is sent for it."""
+
+    call: Call
+
+
+Event: TypeAlias = Send | Run | Stop
+
+
+@attrs.define(eq=False)
+class _Batch:
+    """A JSON-RPC batch (2025-03-26 only): answered in one array, when its last answer is there."""
+
+    open: int = 0
+    answers: list[dict[str, Any]] = attrs.Factory(list)
+
+    def frame(self) -> str | None:
+        return None if self.open or not self.answers else _frame(self.answers)
+
+
+class _Refused(Exception):
+    """A request that gets an error instead of a result."""
+
+    def __init__(self, code: int, message: str, data: object = None) -> None:
+        super().__init__(message)
+        self.error = {"code": code, "message": message} | ({} if data is None else {"data": data})
+
+
+class Session:
+    """One connection's side of the conversation.
+
+    :param toolbox: the tools that are listed and called.
+    """
+
+    def __init__(self, server: ServerInfo, toolbox: Toolbox) -> None:
+        self._server = server
+        self._toolbox = toolbox
+        self._agreed: str | None = None
+        self._in_flight: dict[RequestId, Call] = {}
+
+    def receive(self, frame: str | bytes) -> list[Event]:
+        """Take in one frame; return what to do, in order.
+
+        Nothing that a peer sends raises: what is not understood is answered with an error.
+        """
+        try:
+            message = codec.loads(frame)
+        except codec.NotJSON as exc:
+            return [_error(None, PARSE_ERROR, f"Parse error: {exc}")]
+        if isinstance(message, list):
+            return self._receive_batch(message)
+        return self._receive_message(message, None)
+
+    def answer(self, call: Call, answer: Answer) -> str | None:
+        """Return the frame that answers a call.
+
+        None when there is nothing to send: the call was cancelled, or others of its batch are still open.
+        """
+        if self._in_flight.get(call.id) is not call:
+            return None
+        del self._in_flight[call.id]
+        result: dict[str, Any] = {"content": [{"type": "text", "text": answer.json}], "isError": answer.is_error}
+        if answer.value is not None and call.version >= STRUCTURED_SINCE:
+            result["structuredContent"] = answer.value
+        response = _response(call.id, self._enveloped(result) if call.version == MODERN_VERSION else result)
+        if call.batch is None:
+            return _frame(response)
+        call.batch.open -= 1
+        call.batch.answers.append(response)
+        return call.batch.frame()
+
+    def _receive_batch(self, messages: list[Any]) -> list[Event]:
+        if self._agreed != BATCH_VERSION or not messages:
+            return [_error(None, INVALID_REQUEST, f"Invalid Request: batches belong to MCP {BATCH_VERSION} only")]
+        batch = _Batch()
+        events: list[Event] = []
+        for message in messages:
+            events += self._receive_message(message, batch)
+        if (frame := batch.frame()) is not None:
+            events.append(Send(frame))
+        return events
+
+    def _receive_message(self, message: Any, batch: _Batch | None) -> list[Event]:
+        if not isinstance(message, dict):
+            return self._reply(batch, _failure(None, INVALID_REQUEST, "Invalid Request: not an object"))
+        if "method" not in message and ("result" in message or "error" in message):
+            return []  # we never ask a client anything
+        method = message.get("method")
+        if message.get("jsonrpc") != "2.0" or type(method) is not str:
+            return self._reply(
+                batch,
+                _failure(None, INVALID_REQUEST, 'Invalid Request: "jsonrpc" must be "2.0" and "method" a string'),
+            )
+        if "id" not in message:
+            return self._receive_notification(method, message.get("params"), batch)
+        request_id = message["id"]
+        if type(request_id) is not int and type(request_id) is not str:
+            return self._reply(
+                batch, _failure(None, INVALID_REQUEST, 'Invalid Request: "id" must be a string or an integer')
+            )
+        try:
+            answered = self._receive_request(request_id, method, message.get("params", {}), batch)
+        except _Refused as refused:
+            return self._reply(batch, {"jsonrpc": "2.0", "id": request_id, "error": refused.error})
+        if isinstance(answered, Call):
+            self._in_flight[request_id] = answered
+            if batch is not None:
+                batch.open += 1
+            return [Run(answered)]
+        return self._reply(batch, _response(request_id, answered))
+
+    def _reply(self, batch: _Batch | None, response: dict[str, Any]) -> list[Event]:
+        if batch is None:
+            return [Send(_frame(response))]
+        batch.answers.append(response)
+        return []
+
+    def _receive_notification(self, method: str, params: object, batch: _Batch | None) -> list[Event]:
+        if method != "notifications/cancelled" or not isinstance(params, dict):
+            return []  # `initialized`, progress and what we do not know ask for nothing
+        request_id = params.get("requestId")
+        call = self._in_flight.pop(request_id, None) if isinstance(request_id, int | str) else None
+        if call is None:
+            return []
+        events: list[Event] = [Stop(call)]
+        if call.batch is not None:
+            call.batch.open -= 1
+            if call.batch is not batch and (frame := call.batch.frame()) is not None:
+                events.append(Send(frame))
+        return events
+
+    def _receive_request(
+        self, request_id: RequestId, method: str, params: object, batch: _Batch | None
+    ) -> dict[str, Any] | Call:
+        """Return the result, or the call that will lead to one."""
+        if params is None:
+            params = {}
+        if not isinstance(params, dict):
+            raise _Refused(INVALID_PARAMS, 'Invalid params: "params" must be an object')
+        meta = params.get("_meta")
+        if isinstance(meta, dict) and f"{META}protocolVersion" in meta:
+            _check_envelope(meta)
+            return self._receive_modern(request_id, method, params, batch)
+        match method:
+            case "initialize":
+                return self._initialize(params, batch)
+            case "ping":
+                return {}
+            case "tools/list":
+                return self._list(params)
+            case "tools/call":
+                return self._call(request_id, params, self._agreed or UNASKED_VERSION, batch)
+        raise _Refused(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
+
+    def _receive_modern(
+        self, request_id: RequestId, method: str, params: dict[str, Any], batch: _Batch | None
+    ) -> dict[str, Any] | Call:
+        match method:
+            case "server/discover":
+                return self._enveloped(
+                    {
+                        "supportedVersions": [MODERN_VERSION],
+                        "capabilities": {"tools": {}},
+                        "instructions": self._server.instructions,
+                        "ttlMs": LIST_TTL_MS,
+                        "cacheScope": "public",
+                    }
+                )
+            case "tools/list":
+                return self._enveloped(self._list(params) | {"ttlMs": LIST_TTL_MS, "cacheScope": "public"})
+            case "tools/call":
+                return self._call(request_id, params, MODERN_VERSION, batch)
+        raise _Refused(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
+
+    def _initialize(self, params: dict[str, Any], batch: _Batch | None) -> dict[str, Any]:
+        if batch is not None:
+            raise _Refused(INVALID_REQUEST, "Invalid Request: initialize must not be part of a batch")
+        asked = params.get("protocolVersion")
+        self._agreed = asked if asked in LEGACY_VERSIONS else LEGACY_VERSIONS[-1]
+        return {
+            "protocolVersion": self._agreed,
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": self._server.name, "version": self._server.version},
+            "instructions": self._server.instructions,
+        }
+
+    def _list(self, params: dict[str, Any]) -> dict[str, Any]:
+        if params.get("cursor") is not None:
+            raise _Refused(INVALID_PARAMS, "Invalid params: there is one page of tools, and no cursor leads to another")
+        return {"tools": self._toolbox.listing()}
+
+    def _call(self, request_id: RequestId, params: dict[str, Any], version: str, batch: _Batch | None) -> Call:
+        name = params.get("name")
+        if type(name) is not str:
+            raise _Refused(INVALID_PARAMS, 'Invalid params: "name" must be the name of a tool')
+        arguments = params.get("arguments")
+        if arguments is None:
+            arguments = {}
+        if not isinstance(arguments, dict):
+            raise _Refused(INVALID_PARAMS, 'Invalid params: "arguments" must be an object')
+        try:
+            tool = self._toolbox.find(name)
+        except EntryRejected as exc:
+            raise _Refused(INVALID_PARAMS, str(exc)) from None
+        return Call(request_id, tool, arguments, version, batch)
+
+    def _enveloped(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Complete a result as 2026-07-28 has it."""
+        about = {"name": self._server.name, "version": self._server.version}
+        return {"resultType": "complete", **result, "_meta": {f"{META}serverInfo": about}}
+
+
+def _check_envelope(meta: dict[str, Any]) -> None:
+    version = meta[f"{META}protocolVersion"]
+    if type(version) is not str:
+        raise _Refused(INVALID_PARAMS, f"Invalid params: _meta {META}protocolVersion must be a string")
+    if not isinstance(meta.get(f"{META}clientCapabilities"), dict):
+        raise _Refused(INVALID_PARAMS, f"Invalid params: _meta {META}clientCapabilities must be an object")
+    if version != MODERN_VERSION:
+        raise _Refused(
+            UNSUPPORTED_VERSION,
+            f"Unsupported protocol version: {version:.80}",
+            {"supported": [MODERN_VERSION], "requested": version},
+        )
+    level = meta.get(f"{META}logLevel", "info")
+    if type(level) is not str or level not in _LOG_LEVELS:
+        raise _Refused(INVALID_PARAMS, f"Invalid params: _meta {META}logLevel is not a level of MCP")
+
+
+def _response(request_id: RequestId, result: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id, "result": result}
+
+
+def _failure(request_id: RequestId | None, code: int, message: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
+
+
+def _error(request_id: RequestId | None, code: int, message: str) -> Send:
+    return Send(_frame(_failure(request_id, code, message)))
+
+
+def _frame(message: object) -> str:
+    return codec.dumps(message).decode()

@@ -1,0 +1,181 @@
+"""The table of tools: what a tool is, what its arguments are, and how it answers.
+
+A tool's arguments are an attrs class whose fields are made with `argument`. From it come the check
+of what a client sends (`godot.structure`), the JSON Schema that `tools/list` shows, and the type that
+the handler gets, so that the three cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import attrs
+
+from godot import codec
+from godot.errors import BatchRefused, EntryRejected, GodotError, Unavailable
+from godot.structure import argument, did_you_mean, structure
+
+__all__ = ["Answer", "Tool", "Toolbox", "argument", "object_schema"]
+
+STRUCTURED_MAX_BYTES: Final = 16 * 1024
+"""Larger results come as text only: the same JSON twice would bring them nearer to the 1 MiB at which
+common clients drop the connection (MCP.md 2.3)."""
+
+
+@attrs.frozen
+class Answer:
+    """What a tool says.
+
+    :param json: the result as JSON text; it is the text of the only content block.
+    :param value: the same as an object, where it is to be sent as `structuredContent` too.
+    """
+
+    json: str
+    value: Mapping[str, Any] | None = None
+    is_error: bool = False
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Answer:
+        """Answer with an object."""
+        text = codec.dumps(value).decode()
+        return cls(text, value if len(text) <= STRUCTURED_MAX_BYTES else None)
+
+    @classmethod
+    def error(cls, exc: GodotError) -> Answer:
+        """Answer with what went wrong: words for a reader, and for a program the kind of fault.
+
+        `kind` is `rejected` (arguments), `refused` (entries of a batch, by index) or `unavailable`
+        (try again later).
+        """
+        value: dict[str, Any] = {"error": str(exc)}
+        match exc:
+            case BatchRefused():
+                value |= {
+                    "kind": "refused",
+                    "faults": [{"index": index, "error": fault} for index, fault in exc.faults],
+                }
+            case Unavailable():
+                value["kind"] = "unavailable"
+            case _:
+                value["kind"] = "rejected"
+        return cls(str(exc), value, is_error=True)
+
+
+@attrs.frozen
+class Tool:
+    """One tool of the table.
+
+    :param arguments: an attrs class made with `argument`.
+    :param run: gets an instance of `arguments`; raises `GodotError` for an answer that is an error.
+    :param aliases: further names it is called by, not listed (deployed clients use them).
+    :param in_order: it is answered before the next frame of its connection is read. For what takes
+        entries in: calls of one connection keep their order.
+    """
+
+    name: str
+    title: str
+    description: str
+    arguments: type[Any]
+    run: Callable[[Any], Awaitable[Answer]]
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+    in_order: bool = False
+    aliases: Sequence[str] = ()
+
+    async def call(self, arguments: object) -> Answer:
+        """Check the arguments and run the tool; every `GodotError` becomes an answer.
+
+        Cancellation passes through.
+        """
+        try:
+            return await self.run(structure(arguments, self.arguments))
+        except GodotError as exc:
+            return Answer.error(exc)
+
+    def listing(self) -> dict[str, Any]:
+        """Describe the tool as `tools/list` does (fields of every protocol version)."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "inputSchema": object_schema(self.arguments),
+            "annotations": {
+                "title": self.title,
+                "readOnlyHint": self.read_only,
+                "destructiveHint": self.destructive,
+                "idempotentHint": self.idempotent,
+                "openWorldHint": False,
+            },
+        }
+
+
+class Toolbox:
+    """The tools that one server offers, by name."""
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+        self._by_any_name = {name: tool for tool in self._tools.values() for name in (tool.name, *tool.aliases)}
+
+    def find(self, name: str) -> Tool:
+        """Return the tool of that name or alias.
+
+        :raises EntryRejected: naming the tool that was probably meant.
+        """
+        try:
+            return self._by_any_name[name]
+        except KeyError:
+            raise EntryRejected(f"Unknown tool: {name:.200}{did_you_mean(name, self._tools)}") from None
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Describe the tools for `tools/list`, always in the same order."""
+        return [tool.listing() for tool in self._tools.values()]
+
+
+def object_schema(kind: type[Any]) -> dict[str, Any]:
+    """Derive the JSON Schema (2020-12) of an attrs class."""
+    hints = get_type_hints(kind)
+    properties: dict[str, Any] = {}
+    required = []
+    for field in attrs.fields(kind):
+        schema = {**type_schema(hints[field.name]), **field.metadata.get("schema", {})}
+        if field.default is attrs.NOTHING:
+            required.append(field.name)
+        elif field.default is not None:
+            schema["default"] = field.default
+        properties[field.name] = schema
+    listed = {"required": required} if required else {}
+    return {"type": "object", "properties": properties, **listed, "additionalProperties": False}
+
+
+_SCALARS: Final[Mapping[Any, dict[str, Any]]] = {
+    Any: {},
+    bool: {"type": "boolean"},
+    float: {"type": "number"},
+    int: {"type": "integer"},
+    str: {"type": "string"},
+    type(None): {"type": "null"},
+}
+
+
+def type_schema(hint: Any) -> dict[str, Any]:
+    """Derive the JSON Schema of one type annotation."""
+    if hint in _SCALARS:
+        return dict(_SCALARS[hint])
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return {"enum": list(args)}
+    if origin is dict:
+        return {"type": "object"}
+    if origin is list:
+        return {"type": "array", "items": type_schema(args[0])}
+    if origin in (Union, UnionType):
+        schemas = [type_schema(each) for each in args]
+        if all(set(schema) == {"type"} for schema in schemas):
+            return {"type": [schema["type"] for schema in schemas]}
+        return {"anyOf": schemas}
+    if attrs.has(hint):
+        return object_schema(hint)
+    raise TypeError(f"no JSON Schema for {hint!r}")

@@ -1,0 +1,128 @@
+"""What the pipeline knows of itself, and the lines in which it tells an operator (MAINT-001).
+
+A line is logfmt on stdout: one a minute, and one at every change of state. Godot never logs through
+its own `logger_log` (MAINT-002).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import attrs
+import trio
+
+from godot.buffer import Buffer, Counts
+from godot.errors import BufferUnavailable, Unavailable
+
+_PLAIN: Final = re.compile(r"[^\s\"=]+")
+
+
+def print_line(text: str) -> None:
+    """Write a line to stdout at once; when nobody reads stdout any more, go on without."""
+    try:
+        print(text, flush=True)  # noqa: T201 - the one place that does
+    except BrokenPipeError:
+        sys.stdout = None
+
+
+def logfmt(event: str, **fields: Any) -> str:
+    """Format a line; values with blanks are quoted."""
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    parts = [f"time={moment}", f"event={event}"]
+    for name, value in fields.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if not _PLAIN.fullmatch(text):
+            text = '"' + " ".join(text.replace("\\", "\\\\").replace('"', '\\"').split()) + '"'
+        parts.append(f"{name}={text}")
+    return " ".join(parts)
+
+
+def ready_line(mcp: str, version: str) -> str:
+    """Return the one line that says that a daemon can be used, and where."""
+    return f"ready mcp={mcp} version={version}"
+
+
+class Status:
+    """The state of the pipeline, as its stations report it.
+
+    :param write: gets each line.
+    :param max_size: the bound of the queue.
+    """
+
+    def __init__(self, write: Callable[[str], None], buffer: Buffer, *, max_size: int) -> None:
+        self._write = write
+        self._buffer = buffer
+        self._max_size = max_size
+        self.counts = Counts()
+        """As last heard of; `received` and what follows are totals over all runs."""
+        self.refused = 0
+        """Entries that were not accepted because the channel was full, in this run."""
+        self.redis_up = True
+        self.dewey_up = True
+        self._dropping = False
+
+    def line(self, event: str, **fields: Any) -> None:
+        """Write a line: the event, what belongs to it, and the state as last heard of."""
+        self.write(event, **fields, **self._state(self.counts))
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Write a line of just these fields."""
+        self._write(logfmt(event, **fields))
+
+    async def look(self) -> dict[str, Any]:
+        """Return the state as it is now: what `logger_status` answers."""
+        try:
+            counts = await self._buffer.counts()
+        except BufferUnavailable as exc:
+            self.failed(exc)
+            counts = self.counts
+        return self._state(counts)
+
+    def _state(self, counts: Counts) -> dict[str, Any]:
+        return {
+            **attrs.asdict(counts),
+            "refused": self.refused,
+            "redis": "up" if self.redis_up else "down",
+            "dewey": "up" if self.dewey_up else "down",
+        }
+
+    def counted(self, counts: Counts) -> None:
+        """Take note of what the buffer holds: Redis has answered."""
+        dropped = counts.dropped - self.counts.dropped
+        self.counts = counts
+        if not self.redis_up:
+            self.redis_up = True
+            self.line("redis_back")
+        if dropped > 0 and not self._dropping:
+            self._dropping = True
+            self.line("dropping", reason=f"the queue is full ({self._max_size} entries); the oldest entries go")
+        elif self._dropping and counts.queued < self._max_size:
+            self._dropping = False
+            self.line("dropping_ended")
+
+    def delivered(self) -> None:
+        """Take note that Dewey has done what it was asked."""
+        if not self.dewey_up:
+            self.dewey_up = True
+            self.line("dewey_back")
+
+    def failed(self, exc: Unavailable) -> None:
+        """Take note that Redis or Dewey has not done what it was asked."""
+        if isinstance(exc, BufferUnavailable):
+            if self.redis_up:
+                self.redis_up = False
+                self.line("redis_down", reason=exc)
+        elif self.dewey_up:
+            self.dewey_up = False
+            self.line("dewey_down", reason=exc)
+
+
+async def run_status_line(status: Status, *, interval_s: float) -> None:
+    """Write the status line at every interval. Runs until cancelled."""
+    while True:
+        await trio.sleep(interval_s)
+        status.write("status", **await status.look())

@@ -1,0 +1,167 @@
+"""Turns plain JSON objects into attrs classes, and says what was wrong with those that do not fit.
+
+cattrs does the work, twice: a fast converter that stops at the first fault, on the path of every
+entry; and, only for an object that has a fault, a slow one that collects them all, so that the
+answer names every field at once. JSON's types are taken as they are: a number is no string, `true`
+is no integer (cattrs would coerce both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from types import UnionType
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
+
+import attrs
+import cattrs
+from cattrs.preconf.orjson import OrjsonConverter, make_converter
+
+from godot.errors import EntryRejected
+
+T = TypeVar("T")
+
+_JSON_NAMES: Final = {
+    bool: "a boolean",
+    dict: "an object",
+    float: "a number",
+    int: "a number",
+    list: "an array",
+    str: "a string",
+    type(None): "null",
+}
+
+
+def argument(description: str, *, default: Any = attrs.NOTHING, **schema: Any) -> Any:
+    """Declare one field of an attrs class that clients fill: an argument of a tool, a part of an entry.
+
+    :param description: what it means, its unit, its limits.
+    :param schema: more JSON Schema keywords (`examples`, `minimum`, `maxItems`, …); they tell, the code checks.
+    """
+    return attrs.field(default=default, metadata={"schema": {"description": description, **schema}})
+
+
+def json_name(value: object) -> str:
+    """Name a value's type as a reader of JSON knows it."""
+    return _JSON_NAMES.get(type(value), type(value).__name__)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` when a known word is near enough, else nothing."""
+    near = get_close_matches(word.lower(), {name.lower(): name for name in known}, n=1, cutoff=0.6)
+    by_lower = {name.lower(): name for name in known}
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def _exactly(wanted: str, *types: type) -> Callable[[Any, Any], Any]:
+    def structure_exactly(value: Any, _: Any) -> Any:
+        if type(value) in types:
+            return value
+        raise TypeError(f"must be {wanted}, not {json_name(value)}")
+
+    return structure_exactly
+
+
+def _structure_literal(value: Any, kind: Any) -> Any:
+    allowed = get_args(kind)
+    if value in allowed and type(value) in {type(each) for each in allowed}:
+        return value
+    names = ", ".join(str(each) for each in allowed)
+    hint = did_you_mean(value, map(str, allowed)) if isinstance(value, str) else ""
+    raise ValueError(f"must be one of {names}, not {value!r:.80}{hint}")
+
+
+def _origin(kind: Any) -> Any:
+    return get_origin(kind)
+
+
+def _is_object(kind: Any) -> bool:
+    return kind is dict or _origin(kind) is dict
+
+
+def _is_union_of_plain(kind: Any) -> bool:
+    """`str | list[str]` and the like: more than one alternative beside None."""
+    return get_origin(kind) in (Union, UnionType) and len([a for a in get_args(kind) if a is not type(None)]) > 1
+
+
+def _converter(*, detailed: bool) -> OrjsonConverter:
+    converter = make_converter(detailed_validation=detailed, forbid_extra_keys=True)
+    converter.register_structure_hook(str, _exactly("a string", str))
+    converter.register_structure_hook(bool, _exactly("true or false", bool))
+    converter.register_structure_hook(int, _exactly("a whole number", int))
+    converter.register_structure_hook(float, _exactly("a number", int, float))
+    converter.register_structure_hook_func(_is_object, _exactly("an object", dict))
+    converter.register_structure_hook_func(lambda kind: _origin(kind) is Literal, _structure_literal)
+
+    def structure_list(value: Any, kind: Any) -> list[Any]:
+        if type(value) is not list:
+            raise TypeError(f"must be an array, not {json_name(value)}")
+        (item,) = get_args(kind)
+        return [converter.structure(each, item) for each in value]
+
+    def structure_union(value: Any, kind: Any) -> Any:
+        for alternative in get_args(kind):
+            try:
+                return None if alternative is type(None) and value is None else converter.structure(value, alternative)
+            except (TypeError, ValueError, cattrs.BaseValidationError):
+                continue
+        raise TypeError(f"does not take {json_name(value)}")
+
+    converter.register_structure_hook_func(lambda kind: _origin(kind) is list, structure_list)
+    converter.register_structure_hook_func(_is_union_of_plain, structure_union)
+    return converter
+
+
+_fast: Final = _converter(detailed=False)
+_detailed: Final = _converter(detailed=True)
+
+
+def structure(value: object, kind: type[T]) -> T:
+    """Make an instance of an attrs class out of a JSON object.
+
+    Unknown fields are refused, so that a misspelt one does not vanish. A field whose default is None
+    takes an explicit null (deployed clients send them).
+
+    :raises EntryRejected: naming every field that is missing, unknown or of the wrong type.
+    """
+    try:
+        if type(value) is not dict:
+            raise TypeError
+        return _fast.structure(value, kind)
+    except (TypeError, ValueError, KeyError, cattrs.BaseValidationError, cattrs.ForbiddenExtraKeysError):
+        raise EntryRejected(_wording(value, kind)) from None
+
+
+def _wording(value: object, kind: type[Any]) -> str:
+    if type(value) is not dict:
+        return f"must be an object, not {json_name(value)}"
+    known = [field.name for field in kind.__attrs_attrs__]
+
+    def format_fault(fault: BaseException, _: type | None) -> str:
+        match fault:
+            case KeyError():
+                return "required, but missing"
+            case cattrs.ForbiddenExtraKeysError():
+                return (
+                    "; ".join(
+                        f"unknown field {extra!r:.80}{did_you_mean(extra, known)}"
+                        for extra in sorted(fault.extra_fields)
+                    )
+                    + f" (known: {', '.join(known)})"
+                )
+            case _:
+                return str(fault)
+
+    try:
+        _detailed.structure(value, kind)
+    except cattrs.BaseValidationError as exc:
+        faults = cattrs.transform_error(exc, path="", format_exception=format_fault)
+        return "; ".join(_field_first(fault) for fault in faults)
+    raise AssertionError(f"the two converters disagree about {kind.__name__}")
+
+
+def _field_first(fault: str) -> str:
+    """`must be a string @ .component` reads `component: must be a string`."""
+    text, separator, path = fault.rpartition(" @ ")
+    path = path.lstrip(".")
+    return f"{path}: {text}" if separator and path else text or fault

