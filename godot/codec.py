@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from godot.entries import Entry
+from godot.entries import MAX_DEPTH, MAX_ENTRY_BYTES, Entry
 from godot.errors import EntryRejected
 
 _DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789", b"0" * 9)
@@ -83,8 +83,41 @@ def encode_entry(entry: Entry, warnings: list[str]) -> bytes:
     """Serialise an entry to the bytes that travel; what PostgreSQL cannot hold is replaced visibly.
 
     :param warnings: one sentence is appended when something was replaced.
-    :raises EntryRejected: when `data` is nested too deeply to be stored.
+    :raises EntryRejected: it is too large, or `data` is nested too deeply.
     """
+    raw = _encode(entry, warnings)
+    check_bounds(raw, entry.data)
+    return raw
+
+
+def check_bounds(raw: bytes, value: object) -> None:
+    """Refuse an entry that could not be sent on.
+
+    :param raw: the entry, serialised.
+    :param value: the part of it that may be deep.
+    :raises EntryRejected: naming the limit.
+    """
+    if len(raw) > MAX_ENTRY_BYTES:
+        raise EntryRejected(f"an entry may have {MAX_ENTRY_BYTES:,} bytes as JSON, this one has {len(raw):,}")
+    # Every level needs its bracket: counting them spares every flat entry the walk.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise EntryRejected(f"data: nested more than {MAX_DEPTH} levels deep")
+
+
+def _depth(value: object) -> int:
+    depth = 0
+    level = [value]
+    while level := [
+        child
+        for each in level
+        if isinstance(each, dict | list)
+        for child in (each.values() if isinstance(each, dict) else each)
+    ]:
+        depth += 1
+    return depth
+
+
+def _encode(entry: Entry, warnings: list[str]) -> bytes:
     try:
         raw = dumps(_as_dict(entry))
         # A NUL is always escaped in JSON, a lone surrogate always by the slow way: two searches in the
@@ -99,7 +132,7 @@ def encode_entry(entry: Entry, warnings: list[str]) -> bytes:
                 )
             return replaced
     except RecursionError:
-        raise EntryRejected("data: nested too deeply") from None
+        raise EntryRejected(f"data: nested more than {MAX_DEPTH} levels deep") from None
     return raw
 
 

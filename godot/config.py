@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from godot.entries import MAX_BATCH
+from godot.entries import MAX_BATCH, MAX_ENTRY_BYTES
 from godot.errors import ConfigError
 from godot.structure import did_you_mean
 
@@ -133,9 +133,9 @@ class DeweyServeSettings(DeweySettings):
     )
     max_message_bytes: int = setting(
         "DEWEY_MAX_MESSAGE_BYTES",
-        whole(1024),
+        whole(2 * MAX_ENTRY_BYTES),
         "largest frame taken; more closes with code 1009",
-        default=64 * 1024 * 1024,
+        default=2 * MAX_ENTRY_BYTES,
     )
 
 

@@ -29,6 +29,12 @@ MAX_COMPONENT_CHARS: Final = 255
 MAX_BATCH: Final = 1_000
 """Entries in one `logger_log_batch` or `dewey_store_logs_batch` (DEW-001)."""
 
+MAX_ENTRY_BYTES: Final = 32 * 1024 * 1024
+"""An entry as JSON. With a batch around it, it has to fit into one frame to Dewey (`DEWEY_MAX_MESSAGE_BYTES`)."""
+
+MAX_DEPTH: Final = 500
+"""Objects and arrays inside each other. Parsers give up at about 1,000, and an entry travels inside of others."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -156,5 +156,6 @@ def _completed(raw: bytes) -> bytes:
     """
     value = codec.loads(raw)
     if type(value) is dict and type(value.get("id")) is str and type(value.get("created_at")) is str:
+        codec.check_bounds(raw, value)
         return raw
     return codec.encode_entry(admit_json(value, []), [])

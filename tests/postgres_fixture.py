@@ -14,19 +14,23 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from typing import Self
 
 import psycopg
 import pytest
 
 from dewey_logs.migrate import migrate
 
+VERSIONS = ("15", "18")
+
 _numbers = count(1)
 
 
+@functools.cache
 def binaries() -> dict[str, Path]:
     """Find the servers that can be started here: major version -> directory of its binaries."""
     found: dict[str, Path] = {}
@@ -40,7 +44,7 @@ def binaries() -> dict[str, Path]:
         with suppress(OSError, subprocess.CalledProcessError):
             said = subprocess.check_output([directory / "postgres", "--version"], text=True)
             found.setdefault(said.split()[2].partition(".")[0], directory)
-    return {major: found[major] for major in ("15", "18") if major in found}
+    return {major: found[major] for major in VERSIONS if major in found}
 
 
 class Server:
@@ -48,32 +52,27 @@ class Server:
 
     def __init__(self, binaries: Path, directory: Path) -> None:
         self._directory = directory
-        self._as_nobody: dict[str, int] = {}
+        self._user: int | None = None
         if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            self._as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid}
-            os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+            self._user = pwd.getpwnam("nobody").pw_uid
+            os.chown(directory, self._user, -1)
             binaries = self._reachable(binaries)
         self._binaries = binaries
         self._data = directory / "data"
-        self._process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
 
     def _reachable(self, binaries: Path) -> Path:
         """Copy the installation to where nobody can read it, when it is not."""
         try:
-            subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, **self._user())
+            subprocess.run([binaries / "postgres", "-V"], check=True, capture_output=True, user=self._user)
             return binaries
         except (OSError, subprocess.CalledProcessError):
             shutil.copytree(binaries.parent, self._directory / "install", symlinks=True)
             return self._directory / "install" / "bin"
 
-    def _user(self) -> dict[str, int]:
-        return self._as_nobody
-
-    def _run(self, program: str, *arguments: object) -> None:
-        command = [str(self._binaries / program), *map(str, arguments)]
-        subprocess.run(command, check=True, capture_output=True, cwd=self._directory, **self._user())
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        command = [self._binaries / program, *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self._directory, user=self._user)
 
     def start(self) -> None:
         """Return when it takes connections."""
@@ -113,7 +112,7 @@ class Server:
 
 
 class Database:
-    """One database, migrated."""
+    """One database, migrated; dropped on leaving, whoever is connected."""
 
     def __init__(self, server: Server, *, template: str | None = None) -> None:
         self.server = server
@@ -129,15 +128,17 @@ class Database:
         ((value,),) = self.execute(statement)
         return value
 
-    def drop(self) -> None:
-        """Remove it, whoever is connected."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.server.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
 
 
 @contextmanager
 def running_server(binaries: Path) -> Iterator[Server]:
     """Run a server of one's own, for a test that stops it."""
-    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as directory:  # noqa: S108 - short socket paths
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as directory:  # socket paths are short
         server = Server(binaries, Path(directory))
         server.start()
         try:
@@ -147,18 +148,44 @@ def running_server(binaries: Path) -> Iterator[Server]:
                 server.stop()
 
 
-@pytest.fixture(scope="session", params=["15", "18"])
-def postgres(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server for the session."""
-    if request.param not in binaries():
-        pytest.skip(f"no PostgreSQL {request.param} here")
-    with running_server(binaries()[request.param]) as server:
-        yield server
+class Servers:
+    """The servers of the session, each started when a test first asks for it."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Server] = {}
+        self._stack = ExitStack()
+
+    def __getitem__(self, major: str) -> Server:
+        if major not in self._running:
+            if major not in binaries():
+                pytest.skip(f"no PostgreSQL {major} here")
+            self._running[major] = self._stack.enter_context(running_server(binaries()[major]))
+        return self._running[major]
+
+    def stop(self) -> None:
+        """Stop them all; asked again, there is nothing left to do."""
+        self._running.clear()
+        self._stack.close()
+
+
+_servers = Servers()  # one for all modules that import the fixtures
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """PostgreSQL by major version."""
+    yield _servers
+    _servers.stop()
+
+
+@pytest.fixture(params=VERSIONS)
+def postgres(request: pytest.FixtureRequest, servers: Servers) -> Server:
+    """One server after the other."""
+    return servers[request.param]
 
 
 @pytest.fixture
 def database(postgres: Server) -> Iterator[Database]:
     """A database for the test."""
-    database = Database(postgres)
-    yield database
-    database.drop()
+    with Database(postgres) as database:
+        yield database

@@ -1,0 +1,386 @@
+"""What every `LogStore` does: the one in memory, and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dewey_logs.postgres import PostgresStore
+from dewey_logs.search import Cursor, Query
+from dewey_logs.store import LogStore, MemoryStore, Page
+from godot.entries import LEVELS, Entry, IdSource, admit_json
+from godot.errors import BatchRefused
+from tests.postgres_fixture import VERSIONS, Database, Servers, database, postgres, servers
+
+__all__ = ["database", "postgres", "servers"]
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+ids = IdSource()
+
+
+def entry(message: str = "something happened", **fields: Any) -> Entry:
+    """Make an entry as the listener does: its id and its time stay what they are."""
+    defaults = {"id": ids.next(), "component": "relay", "level": "INFO"}
+    return admit_json({**defaults, "message": message, **fields}, [])
+
+
+def at(seconds: float) -> str:
+    """Return a time so many seconds after a certain noon."""
+    return (NOON + timedelta(seconds=seconds)).isoformat()
+
+
+def messages(page: Page) -> list[str]:
+    """Return the messages of a page."""
+    return [each.message for each in page.entries]
+
+
+@pytest.fixture(params=["memory", *VERSIONS])
+async def store(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[LogStore]:
+    """A store with nothing in it."""
+    with trio.fail_after(60):
+        if request.param == "memory":
+            yield MemoryStore()
+        else:
+            with (
+                Database(servers[request.param]) as database,
+                closing(PostgresStore(database.url)) as store,
+            ):
+                yield store
+
+
+async def test_an_entry_comes_back_with_every_field(store: LogStore) -> None:
+    """DEW-002, DEW-008."""
+    trace = str(uuid4())
+    sent = entry("hello", trace_id=trace, data={"a": [1, None, "ü"]}, created_at=at(0.123456))
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    await store.store([sent])
+    (found,) = (await store.query(Query())).entries
+    assert (found.id, found.trace_id, found.component) == (sent.id, trace, "relay")
+    assert (found.level, found.message) == ("INFO", "hello")
+    assert json.loads(found.data or "") == {"a": [1, None, "ü"]}
+    assert found.created_at == "2026-11-20T12:00:00.123456Z"
+    ingested_at = datetime.fromisoformat(found.ingested_at)
+    assert before < ingested_at < datetime.now(UTC) + timedelta(seconds=1)
+    assert found.ingested_at.endswith("Z")
+    assert len(found.ingested_at) == len(found.created_at)
+
+
+async def test_age_is_the_seconds_since_it_happened(store: LogStore) -> None:
+    """DEW-008."""
+    await store.store([entry(created_at=(datetime.now(UTC) - timedelta(hours=1)).isoformat())])
+    (found,) = (await store.query(Query())).entries
+    assert 3_600 <= found.age < 3_630
+
+
+async def test_what_is_null_stays_null(store: LogStore) -> None:
+    await store.store([entry(data=None, trace_id=None)])
+    (found,) = (await store.query(Query())).entries
+    assert found.data is None
+    assert found.trace_id is None
+
+
+async def test_an_empty_batch_stores_nothing(store: LogStore) -> None:
+    stored = await store.store([])
+    assert (stored.stored, stored.duplicates) == (0, 0)
+
+
+async def test_the_same_batch_again_stores_nothing_twice(store: LogStore) -> None:
+    """DEW-004, REL-004."""
+    batch = [entry(str(number)) for number in range(10)]
+    first = await store.store(batch)
+    again = await store.store([*batch, entry("new")])
+    assert (first.stored, first.duplicates) == (10, 0)
+    assert (again.stored, again.duplicates) == (1, 10)
+    assert len((await store.query(Query())).entries) == 11
+
+
+async def test_the_same_entry_twice_in_a_batch_is_stored_once(store: LogStore) -> None:
+    """MCP-003."""
+    twice = entry()
+    stored = await store.store([twice, entry(), twice])
+    assert (stored.stored, stored.duplicates) == (2, 1)
+
+
+async def test_an_id_of_another_kind_is_stored_once_although_its_time_differs(store: LogStore) -> None:
+    """A client that sends its own id again without created_at gets a new time each time."""
+    foreign = str(uuid4())
+    stored = await store.store([entry("first", id=foreign, created_at=at(0))])
+    again = await store.store(
+        [
+            entry("later", id=foreign, created_at=at(86_400 * 3)),
+            entry("other"),
+            entry("much earlier", id=foreign, created_at="1970-01-01"),
+        ]
+    )
+    assert (stored.stored, stored.duplicates) == (1, 0)
+    assert (again.stored, again.duplicates) == (1, 2)
+    assert sorted(messages(await store.query(Query()))) == ["first", "other"]
+
+
+async def test_an_id_of_another_kind_twice_in_a_batch_is_stored_once(store: LogStore) -> None:
+    foreign = str(uuid4())
+    stored = await store.store([entry(str(n), id=foreign, created_at=at(n)) for n in range(3)])
+    assert (stored.stored, stored.duplicates) == (1, 2)
+    assert messages(await store.query(Query())) == ["0"]
+
+
+@pytest.mark.parametrize("created_at", ["1970-01-01T00:00:00Z", "3000-01-01", "0001-01-01", "9999-12-31"])
+async def test_any_year_is_stored_and_found(store: LogStore, created_at: str) -> None:
+    """DEW-005."""
+    await store.store([entry(created_at=created_at), entry()])
+    found = await store.query(Query.parse(start_time=created_at, limit=1, order="oldest"))
+    assert found.entries[0].created_at.startswith(created_at[:10])
+
+
+async def test_nul_and_lone_surrogates_are_replaced_with_a_warning(store: LogStore) -> None:
+    """PostgreSQL takes neither."""
+    stored = await store.store([entry(), entry("a\x00b", data={"k\x00": "\ud800"})])
+    assert [each.partition(":")[0] for each in stored.warnings] == ["entry 1"]
+    found = (await store.query(Query())).entries[0]
+    assert found.message == "a␀b"
+    assert json.loads(found.data or "") == {"k␀": "�"}
+
+
+async def test_a_message_of_2_mb_is_stored_whole_and_found_by_its_beginning(store: LogStore) -> None:
+    long = "findme " + " ".join(f"w{number:x}" for number in range(300_000))
+    assert len(long) > 2_000_000
+    await store.store([entry(long)])
+    (found,) = (await store.query(Query.parse(search="findme"))).entries
+    assert found.message == long
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a-b-c.d/e_f@g.h:80/i?j=k ", "http://h{n:x}.example.com/p{n:x}/q{n:x}.js?x={n:x} ", "{n:x}-{n:x}-z ", "😀{n:x}"],
+)
+async def test_no_message_is_too_much_for_full_text_search(store: LogStore, unit: str) -> None:
+    """A tsvector is limited to 1 MiB of different words."""
+    message = "".join(unit.format(n=number) for number in range(2_000_000 // len(unit)))
+    assert (await store.store([entry(message)])).stored == 1
+
+
+async def test_words_of_every_alphabet_are_not_too_much_either(store: LogStore) -> None:
+    """The most different words in the least characters: one of 4 bytes, or two, and a blank."""
+    alphabet = [chr(0x20000 + number) for number in range(40_000)]
+    assert (await store.store([entry(" ".join(alphabet))])).stored == 1
+    pairs = (first + second for first in alphabet[:200] for second in alphabet[:200])
+    assert (await store.store([entry(" ".join(pairs))])).stored == 1
+
+
+async def test_data_of_megabytes_comes_back_whole(store: LogStore) -> None:
+    data = {"tools": [{"name": f"tool {n}", "inputSchema": {"type": "object", "n": n}} for n in range(40_000)]}
+    await store.store([entry(data=data)])
+    (found,) = (await store.query(Query())).entries
+    assert json.loads(found.data or "") == data
+
+
+async def test_numbers_come_back_exactly(store: LogStore) -> None:
+    data = {"big": 2**200 + 1, "neg": -(2**64) - 1, "float": 0.1, "long": 10**1_000 + 7}
+    await store.store([entry(data=data)])
+    (found,) = (await store.query(Query())).entries
+    assert json.loads(found.data or "") == data
+
+
+async def test_deeply_nested_data_is_stored_or_named(store: LogStore) -> None:
+    """DEW-003."""
+    deep: dict[str, Any] = {}
+    for _ in range(400):
+        deep = {"a": deep}
+    assert (await store.store([entry(data=deep)])).stored == 1
+    for _ in range(5_000):
+        deep = {"a": deep}
+    with pytest.raises(BatchRefused) as caught:
+        await store.store([entry(), entry(data=deep)])
+    assert caught.value.faults == ((1, "data: nested too deeply"),)
+    assert len((await store.query(Query())).entries) == 1
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"trace_id": "11111111-2222-4333-8444-555555555555"}, "bd"),
+        ({"trace_id": "11111111222243338444555555555555"}, "bd"),
+        ({"component": "dewey"}, "cd"),
+        ({"component": "Dewey"}, ""),
+        ({"level": "ERROR"}, "a"),
+        ({"level": "info"}, "abc"),
+        ({"level": "TRACE"}, "abcde"),
+        ({"start_time": at(2)}, "cde"),
+        ({"end_time": at(2)}, "ab"),
+        ({"start_time": at(1), "end_time": at(1.000001)}, "b"),
+        ({"search": "call"}, "bd"),
+        ({"search": "tools/call"}, "b"),
+        ({"search": "SERVER"}, "c"),
+        ({"search": "server.js"}, "c"),
+        ({"search": '"for server"'}, "c"),
+        ({"search": '"server for"'}, ""),
+        ({"search": "call -tools"}, "d"),
+        ({"search": "server or tools/call"}, "bc"),
+        ({"search": "serv"}, ""),
+        ({"search": "11 20"}, "e"),
+        ({"search": "5"}, "e"),
+        ({"search": "html"}, "e"),
+        ({"search": "0193a1b2-7c3d-4e4f"}, "e"),
+        ({"component": "dewey", "level": "INFO", "search": "failed"}, "c"),
+        ({"order": "newest", "limit": 2}, "ed"),
+        ({"order": "oldest", "limit": 2}, "ab"),
+        (dict.fromkeys(["trace_id", "component", "level", "start_time", "end_time", "search", "cursor"]), "abcde"),
+    ],
+)
+async def test_each_filter_alone_and_some_together(store: LogStore, filters: dict[str, Any], expected: str) -> None:
+    """DEW-006."""
+    trace = "11111111-2222-4333-8444-555555555555"
+    texts = {
+        "a": ("relay", "ERROR", "boom", None),
+        "b": ("relay", "WARN", "slow tools/call", trace),
+        "c": ("dewey", "INFO", "failed for server.js", None),
+        "d": ("dewey", "DEBUG", "call of the tools", trace),
+        "e": ("gates", "TRACE", "2026-11-20 <html> x=-5 &amp; id 0193a1b2-7c3d-4e4f-8a9b-0123456789ab", None),
+    }
+    if filters.get("search") == "call -tools":
+        texts["d"] = ("dewey", "DEBUG", "call of duty", trace)
+    letters = {}
+    for number, (letter, (component, level, message, trace_id)) in enumerate(texts.items()):
+        sent = entry(message, component=component, level=level, trace_id=trace_id, created_at=at(number))
+        letters[sent.id] = letter
+        await store.store([sent])
+    page = await store.query(Query.parse(**{"order": "oldest", **filters}))
+    assert "".join(letters[each.id] for each in page.entries) == expected
+
+
+async def test_a_walk_neither_skips_nor_repeats_while_entries_arrive(store: LogStore) -> None:
+    """DEW-006. Entries of one instant, and new ones between the pages."""
+    walked = [entry(str(number), created_at=at(number // 7)) for number in range(50)]
+    await store.store(walked)
+    seen: list[str] = []
+    after: Cursor | None = None
+    for page_number in range(20):
+        page = await store.query(Query(limit=7, after=after))
+        seen += [each.id for each in page.entries]
+        if not page.more:
+            break
+        after = Cursor(page.entries[-1].created_at, page.entries[-1].id)
+        await store.store([entry("newer", created_at=at(1_000 + page_number))])
+    assert seen == [each.id for each in reversed(walked)]
+
+
+async def test_more_is_said_only_when_there_is_more(store: LogStore) -> None:
+    """DEW-006."""
+    await store.store([entry(str(number)) for number in range(3)])
+    assert (await store.query(Query(limit=2))).more
+    assert not (await store.query(Query(limit=3))).more
+
+
+async def test_entries_of_an_instant_keep_the_order_of_their_ids(store: LogStore) -> None:
+    batch = [entry(str(number), created_at=at(0)) for number in range(20)]
+    await store.store(batch[10:])
+    await store.store(batch[:10])
+    found = await store.query(Query(order="oldest"))
+    assert messages(found) == [str(number) for number in range(20)]
+
+
+async def test_maintenance_makes_partitions_once(store: LogStore) -> None:
+    """DEW-005."""
+    today = datetime.now(UTC).date()
+    first = await store.maintain(ahead_days=3, retention_days=7)
+    again = await store.maintain(ahead_days=3, retention_days=7)
+    further = await store.maintain(ahead_days=4, retention_days=7)
+    names = [f"logs_{today + timedelta(days=offset):%Y_%m_%d}" for offset in range(-1, 5)]
+    assert list(first.created) == names[:5]
+    assert (list(again.created), again.moved) == ([], 0)
+    assert list(further.created) == names[5:]
+
+
+async def test_entries_move_when_the_partition_of_their_day_appears(store: LogStore) -> None:
+    """DEW-005."""
+    now = datetime.now(UTC)
+    days = [0, 0, 3, -4, -30, 400]
+    batch = [entry(str(day), created_at=(now + timedelta(days=day)).isoformat()) for day in days]
+    await store.store(batch)
+    done = await store.maintain(ahead_days=2, retention_days=7)
+    assert done.moved == 3
+    assert f"logs_{now - timedelta(days=4):%Y_%m_%d}" in done.created
+    assert (await store.maintain(ahead_days=3, retention_days=7)).moved == 1
+    found = await store.query(Query(order="oldest"))
+    assert messages(found) == ["-30", "-4", "0", "0", "3", "400"]
+    assert (await store.store(batch)).duplicates == len(batch)
+
+
+WORDS = ["alpha", "beta", "Gamma/alpha", "beta.js", "x-1", "tools/call"]
+TRACES = ["11111111-2222-4333-8444-555555555555", "21111111-2222-4333-8444-555555555555"]
+
+
+def searches() -> st.SearchStrategy[str]:
+    """Things that people type."""
+    term = st.sampled_from(["alpha", "beta", "gamma", "js", "tools/call", '"alpha beta"', "x-1", "1"])
+    return st.lists(st.tuples(st.sampled_from(["", "", "-"]), term).map("".join), min_size=1, max_size=3).flatmap(
+        lambda terms: st.sampled_from([" ", " or "]).map(lambda join: join.join(terms))
+    )
+
+
+@pytest.fixture
+async def both(database: Database) -> AsyncIterator[tuple[LogStore, LogStore]]:
+    """The twins, with the same entries, in partitions and out of them."""
+    batch = [
+        entry(
+            f"{WORDS[number % 6]} {WORDS[number // 6 % 6]}",
+            component=("relay", "dewey", "gates")[number % 3],
+            level=LEVELS[number % 5],
+            trace_id=(None, *TRACES)[number // 5 % 3],
+            created_at=(datetime.now(UTC) + timedelta(hours=number // 3)).isoformat()[:13] + ":00",
+        )
+        for number in range(150)
+    ]
+    with trio.fail_after(60), closing(PostgresStore(database.url)) as postgres:
+        await postgres.maintain(ahead_days=1, retention_days=7)
+        memory = MemoryStore()
+        for each in (memory, postgres):
+            await each.store(batch)
+        yield memory, postgres
+
+
+async def test_both_stores_answer_any_query_alike(both: tuple[LogStore, LogStore]) -> None:
+    """DEW-006: any combination of filters, and the pages behind the first."""
+    memory, postgres = both
+    everything = (await memory.query(Query(limit=1_000))).entries
+    times = st.sampled_from([each.created_at for each in everything])
+    queries = st.fixed_dictionaries(
+        {},
+        optional={
+            "trace_id": st.sampled_from(TRACES),
+            "component": st.sampled_from(["relay", "dewey"]),
+            "level": st.sampled_from(LEVELS),
+            "search": searches(),
+            "limit": st.integers(1, 50),
+            "order": st.sampled_from(["newest", "oldest"]),
+            "cursor": st.sampled_from(everything).map(lambda each: Cursor(each.created_at, each.id).encode()),
+        },
+    )
+    spans: st.SearchStrategy[dict[str, Any]] = st.one_of(
+        times.map(lambda time: {"start_time": time}),
+        times.map(lambda time: {"end_time": time}),
+        st.lists(times, max_size=2, unique=True).map(
+            lambda pair: dict(zip(("start_time", "end_time"), sorted(pair), strict=False))
+        ),
+    )
+    asked: list[Query] = []
+
+    @settings(max_examples=150, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(queries, spans)
+    def collect(query: dict[str, Any], span: dict[str, Any]) -> None:
+        asked.append(Query.parse(**query, **span))
+
+    collect()
+    for query in asked:
+        expected, found = await memory.query(query), await postgres.query(query)
+        assert [each.id for each in found.entries] == [each.id for each in expected.entries], query
+        assert found.more == expected.more, query

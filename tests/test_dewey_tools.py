@@ -1,0 +1,304 @@
+"""Tests of Dewey's tools, on the store in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dewey_logs.search import Query
+from dewey_logs.store import LogStore, Maintained, MemoryStore, Page, Stored, StoredEntry
+from dewey_logs.tools import DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, MOST_MAX_BYTES, dewey_tools
+from godot import codec
+from godot.entries import Entry
+from godot.errors import StoreUnavailable
+from godot.mcp.tools import Answer, Toolbox
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+class StoreThatIsAway(MemoryStore):
+    """What a store is like while its database is down."""
+
+    async def store(self, entries: Sequence[Entry]) -> Stored:
+        raise StoreUnavailable("PostgreSQL: connection refused")
+
+    async def query(self, query: Query) -> Page:
+        raise StoreUnavailable("PostgreSQL: connection refused")
+
+    async def maintain(self, *, ahead_days: int, retention_days: int) -> Maintained:
+        raise StoreUnavailable("PostgreSQL: connection refused")
+
+
+class Dewey:
+    """The tools of a store, as a client calls them."""
+
+    def __init__(self, store: LogStore | None = None) -> None:
+        self.store = store or MemoryStore(lambda: NOW)
+        self.tools = Toolbox(dewey_tools(self.store))
+
+    async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool that succeeds."""
+        answer = await self.answer(name, **arguments)
+        assert not answer.is_error, answer.json
+        value = json.loads(answer.json)
+        assert isinstance(value, dict)
+        return value
+
+    async def error(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool that fails."""
+        answer = await self.answer(name, **arguments)
+        assert answer.is_error
+        return dict(answer.value or {})
+
+    async def answer(self, name: str, **arguments: Any) -> Answer:
+        """Call a tool."""
+        return await self.tools.find(name).call(arguments)
+
+    async def log(self, *entries: dict[str, Any]) -> dict[str, Any]:
+        """Store entries of which the tests care about little."""
+        defaults = {"component": "relay", "level": "INFO", "message": "something happened"}
+        return await self.call("dewey_store_logs_batch", logs=[{**defaults, **each} for each in entries])
+
+
+@pytest.fixture
+def dewey() -> Dewey:
+    """An empty Dewey."""
+    return Dewey()
+
+
+async def test_stores_a_batch_and_says_how_many_were_new(dewey: Dewey) -> None:
+    """DEW-001, DEW-004."""
+    one = {"id": str(uuid4()), "created_at": "2026-11-20T12:00:00Z"}
+    assert await dewey.log(one, {}) == {"stored": 2, "duplicates": 0, "warnings": []}
+    assert await dewey.log(one, one, {}) == {"stored": 1, "duplicates": 2, "warnings": []}
+
+
+async def test_takes_1000_entries_and_names_the_limit_for_more(dewey: Dewey) -> None:
+    """DEW-001."""
+    assert (await dewey.log(*[{}] * 1_000))["stored"] == 1_000
+    error = await dewey.error("dewey_store_logs_batch", logs=[{}] * 1_001)
+    assert error["error"] == ("logs: at most 1,000 entries in one call, not 1,001; send the rest in further calls")
+
+
+async def test_names_every_invalid_entry_and_stores_nothing(dewey: Dewey) -> None:
+    """DEW-003, DEW-004."""
+    good = {"component": "relay", "level": "INFO", "message": "fine"}
+    error = await dewey.error(
+        "dewey_store_logs_batch",
+        logs=[good, {**good, "level": "LOUD"}, "no entry", good, {"component": "relay", "level": "INFO"}],
+    )
+    assert error["kind"] == "refused"
+    assert error["faults"] == [
+        {"index": 1, "error": "level: must be one of ERROR, WARN, INFO, DEBUG, TRACE, not 'LOUD'"},
+        {"index": 2, "error": "must be an object, not a string"},
+        {"index": 4, "error": "message: required, but missing"},
+    ]
+    assert (await dewey.call("dewey_query_logs"))["count"] == 0
+
+
+async def test_warnings_name_their_entry(dewey: Dewey) -> None:
+    answer = await dewey.log({}, {"trace_id": "none"}, {"message": "\x00"})
+    assert [each.partition(" ")[0:1] + (each[:8],) for each in answer["warnings"]] == [
+        ("entry", "entry 1:"),
+        ("entry", "entry 2:"),
+    ]
+
+
+async def test_an_empty_batch_asks_whether_the_database_is_there(dewey: Dewey) -> None:
+    """REL-002: the sender's probe."""
+    assert await dewey.log() == {"stored": 0, "duplicates": 0, "warnings": []}
+    assert (await Dewey(StoreThatIsAway()).error("dewey_store_logs_batch", logs=[]))["kind"] == "unavailable"
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("dewey_query_logs", {}), ("dewey_maintain_partitions", {})])
+async def test_says_unavailable_while_the_database_is_away(name: str, arguments: dict[str, Any]) -> None:
+    """REL-002."""
+    error = await Dewey(StoreThatIsAway()).error(name, **arguments)
+    assert error == {"error": "PostgreSQL: connection refused", "kind": "unavailable"}
+
+
+async def test_an_answer_has_every_field_and_age(dewey: Dewey) -> None:
+    """DEW-002, DEW-008."""
+    entry = {
+        "id": str(uuid4()),
+        "trace_id": str(uuid4()),
+        "component": "relay",
+        "level": "WARN",
+        "message": 'say "hi"',
+        "data": {"n": 2**70, "nested": {"ü": [None, True]}},
+        "created_at": "2026-11-20T11:59:00.500000Z",
+    }
+    await dewey.log(entry)
+    assert await dewey.call("dewey_query_logs") == {
+        "entries": [{**entry, "ingested_at": "2026-11-20T12:00:00.000000Z", "age": 59.5}],
+        "count": 1,
+        "next_cursor": None,
+        "shortened": 0,
+    }
+
+
+async def test_filters_and_nulls_are_passed_on(dewey: Dewey) -> None:
+    """DEW-006."""
+    await dewey.log({"level": "ERROR", "message": "one"}, {"message": "two"}, {"component": "dewey"})
+    found = await dewey.call(
+        "dewey_query_logs", level="error", component="relay", search="one", trace_id=None, limit=None,
+        order=None, cursor=None, max_bytes=None, start_time=None, end_time=None,
+    )  # fmt: skip
+    assert [each["message"] for each in found["entries"]] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"limit": 1_001}, "limit: from 1 to 1,000, not 1001"),
+        ({"limit": "10"}, "limit: must be a whole number, not a string"),
+        ({"level": "loud"}, "level: must be one of ERROR, WARN, INFO, DEBUG, TRACE"),
+        ({"order": "random"}, "order: must be one of newest, oldest"),
+        ({"max_bytes": 999}, "max_bytes: from 1,000 to 921,600, not 999"),
+        ({"max_bytes": 921_601}, "max_bytes: from 1,000 to 921,600, not 921,601"),
+        ({"serach": "x"}, "unknown field 'serach'; did you mean 'search'?"),
+    ],
+)
+async def test_a_bad_argument_is_named(dewey: Dewey, arguments: dict[str, Any], said: str) -> None:
+    """DEW-006."""
+    error = await dewey.error("dewey_query_logs", **arguments)
+    assert error["kind"] == "rejected"
+    assert error["error"].startswith(said)
+
+
+async def walk(dewey: Dewey, **arguments: Any) -> list[dict[str, Any]]:
+    """Follow next_cursor to the end; return the answers."""
+    answers = [await dewey.call("dewey_query_logs", **arguments)]
+    while answers[-1]["next_cursor"] is not None:
+        answers.append(await dewey.call("dewey_query_logs", **arguments, cursor=answers[-1]["next_cursor"]))
+    return answers
+
+
+async def test_a_walk_by_cursor_shows_every_entry_once(dewey: Dewey) -> None:
+    """DEW-006."""
+    await dewey.log(*[{"message": str(number)} for number in range(25)])
+    answers = await walk(dewey, limit=10, order="oldest")
+    assert [answer["count"] for answer in answers] == [10, 10, 5]
+    shown = [each["message"] for answer in answers for each in answer["entries"]]
+    assert sorted(shown, key=int) == [str(number) for number in range(25)]
+
+
+def travelling_bytes(answer: Answer) -> int:
+    """Size of the text as it stands in a frame."""
+    return len(codec.dumps(answer.json))
+
+
+async def test_entries_that_do_not_fit_are_left_to_the_next_page(dewey: Dewey) -> None:
+    """An answer over 1 MiB makes clients drop the connection."""
+    await dewey.log(*[{"message": str(number) + 'x"' * 1_000} for number in range(100)])
+    answer = await dewey.answer("dewey_query_logs", max_bytes=20_000)
+    assert 15_000 < travelling_bytes(answer) <= 20_000
+    assert answer.value is None
+    answers = await walk(dewey, max_bytes=20_000)
+    assert sum(answer["count"] for answer in answers) == 100
+    assert all(answer["shortened"] == 0 for answer in answers)
+
+
+async def test_an_entry_too_large_for_any_answer_is_shortened_visibly(dewey: Dewey) -> None:
+    await dewey.log({"message": "before"}, {"message": "ü" * 2_000_000, "data": {"small": 1}})
+    first, last = await walk(dewey)
+    (entry,) = first["entries"]
+    assert first["shortened"] == 1
+    assert entry["shortened"] == {"message": 2_000_000}
+    assert entry["data"] == {"small": 1}
+    assert entry["message"].endswith("ü…")
+    assert len(entry["message"].encode()) > DEFAULT_MAX_BYTES * 0.99
+    assert [each["message"] for each in last["entries"]] == ["before"]
+
+
+async def test_large_data_is_shortened_to_the_beginning_of_its_text(dewey: Dewey) -> None:
+    await dewey.log({"message": "fine", "data": {"list": list(range(400_000))}})
+    (entry,) = (await dewey.call("dewey_query_logs"))["entries"]
+    assert entry["message"] == "fine"
+    assert entry["data"]["_godot"]["begins"].startswith('{"list":[0,1,2')
+    assert entry["shortened"]["data"] > 2_000_000
+
+
+@pytest.mark.parametrize("max_bytes", [LEAST_MAX_BYTES, 5_000, DEFAULT_MAX_BYTES, MOST_MAX_BYTES])
+@pytest.mark.parametrize("text", ["x", '"', "\\", "\x01", "ü", "😀"])
+async def test_no_answer_is_larger_than_max_bytes(dewey: Dewey, max_bytes: int, text: str) -> None:
+    entry = {"component": text * 255, "message": text * 1_000_000, "data": {text: text * 1_000_000}}
+    await dewey.log({**entry, "trace_id": str(uuid4())}, {})
+    answer = await dewey.answer("dewey_query_logs", max_bytes=max_bytes, order="oldest")
+    assert travelling_bytes(answer) <= max_bytes
+    assert json.loads(answer.json)["count"] == 1
+
+
+class FixedPage(MemoryStore):
+    """Answers every query with the same page."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self.page = page
+
+    async def query(self, query: Query) -> Page:
+        return self.page
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=400), st.text(max_size=300)), max_size=12),
+    st.integers(LEAST_MAX_BYTES, 4_000),
+    st.booleans(),
+)
+async def test_any_page_fits(texts: list[tuple[str, str]], max_bytes: int, more: bool) -> None:
+    entries = [
+        StoredEntry(
+            id=str(uuid4()),
+            trace_id=None,
+            component="relay",
+            level="INFO",
+            message=message.encode(errors="ignore").decode(),
+            data=json.dumps({"text": data}),
+            created_at="2026-11-20T12:00:00.000000Z",
+            ingested_at="2026-11-20T12:00:00.000000Z",
+            age=1.5,
+        )
+        for message, data in texts
+    ]
+    dewey = Dewey(FixedPage(Page(entries, more=more and bool(entries))))
+    answer = await dewey.answer("dewey_query_logs", max_bytes=max_bytes)
+    said = json.loads(answer.json)
+    assert travelling_bytes(answer) <= max_bytes
+    assert said["count"] == len(said["entries"])
+    assert said["count"] >= min(1, len(entries))
+    assert (said["next_cursor"] is not None) == ((more and bool(entries)) or said["count"] < len(entries))
+
+
+async def test_maintenance_says_what_it_did(dewey: Dewey) -> None:
+    """DEW-005."""
+    await dewey.log({"created_at": "2026-11-20T01:00:00Z"}, {"created_at": "1970-01-01"})
+    answer = await dewey.call("dewey_maintain_partitions")
+    assert answer["created"][:2] == ["logs_2026_11_19", "logs_2026_11_20"]
+    assert len(answer["created"]) == 9
+    assert answer["moved"] == 1
+    assert await dewey.call("dewey_maintain_partitions") == {"created": [], "moved": 0}
+
+
+def test_the_listing_tells_limits_units_and_hints(dewey: Dewey) -> None:
+    listing = {each["name"]: each for each in dewey.tools.listing()}
+    assert list(listing) == ["dewey_store_logs_batch", "dewey_query_logs", "dewey_maintain_partitions"]
+    query = listing["dewey_query_logs"]
+    assert query["annotations"]["readOnlyHint"]
+    assert "required" not in query["inputSchema"]
+    properties = query["inputSchema"]["properties"]
+    assert properties["limit"]["maximum"] == 1_000
+    assert properties["limit"]["default"] == 100
+    assert all(each.get("description") for each in properties.values())
+    store = listing["dewey_store_logs_batch"]
+    assert store["inputSchema"]["properties"]["logs"]["maxItems"] == 1_000
+    assert set(store["inputSchema"]["properties"]["logs"]["items"]["properties"]) == {
+        "component", "level", "message", "trace_id", "data", "created_at", "id",
+    }  # fmt: skip
+    assert json.dumps(list(listing.values()))
