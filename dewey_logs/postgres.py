@@ -283,15 +283,15 @@ def _create(connection: Connection, new: Partition) -> int | None:
         ((there,),) = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (new.name,))
         if there:
             return None
-        # LIKE and ATTACH instead of PARTITION OF, which would lock `logs` against reading as well. The
-        # indexes that LIKE makes are those that ATTACH looks for; the constraint spares it a scan.
+        # PARTITION OF would refuse the day while entries of it lie in the default partition. The indexes
+        # that LIKE makes are those that ATTACH looks for; the constraint spares it a scan.
         execute("CREATE TABLE {new} (LIKE logs INCLUDING ALL)")
         execute("ALTER TABLE {new} ADD CONSTRAINT {bounds} CHECK (created_at >= {start} AND created_at < {end})")
-        # Writers wait from here to the commit, at `logs`: those that waited further down, at the default
-        # partition, would afterwards be told that their entry does not belong there any more. Whoever
+        # Everybody waits from here to the commit, at `logs`, where they learn of the new partition. Who
+        # waited further down, at the default partition, has decided already where to go: a writer would
+        # be told that its entry does not belong there any more, a reader would miss what moved. Whoever
         # holds these locks waits for nothing else, so there is no deadlock.
-        execute("LOCK TABLE ONLY logs IN SHARE ROW EXCLUSIVE MODE")
-        execute("LOCK TABLE logs_default IN ACCESS EXCLUSIVE MODE")
+        execute("LOCK TABLE ONLY logs, logs_default IN ACCESS EXCLUSIVE MODE")
         moved = execute(
             "WITH moving AS (DELETE FROM logs_default WHERE created_at >= {start} AND created_at < {end} "
             "RETURNING *) INSERT INTO {new} SELECT * FROM moving"
@@ -359,6 +359,7 @@ class _Lane:
             with _translated():
                 if call.connection is None:
                     call.connection = self._connect()
+                    self._set_up(call.connection)
                 if call.spoilt:
                     raise StoreUnavailable("the call was cancelled while it was connecting")
                 return work(call.connection)
@@ -367,7 +368,7 @@ class _Lane:
             raise
 
     def _connect(self) -> Connection:
-        connection = psycopg.connect(
+        return psycopg.connect(
             self._url,
             application_name="dewey",
             autocommit=True,
@@ -379,8 +380,11 @@ class _Lane:
             prepare_threshold=None,  # a generic plan would know neither the day nor how rare a word is
             tcp_user_timeout=5_000,
         )
+
+    def _set_up(self, connection: Connection) -> None:
+        # A statement and not `options`, which connection poolers refuse; after the call knows of the
+        # connection, so that it can be cut.
         try:
-            # Set here and not in `options`, which connection poolers refuse.
             connection.execute(
                 "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
                 (list(self._session), list(self._session.values())),
@@ -388,7 +392,6 @@ class _Lane:
         except psycopg.Error:
             connection.close()
             raise
-        return connection
 
     def _take_back(self, call: _Call) -> None:
         if call.connection is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -13,13 +13,13 @@ from dewey_logs.postgres import PostgresStore
 from dewey_logs.tools import dewey_tools
 from godot import __version__
 from godot.backoff import delays
-from godot.config import DeweyServeSettings, DeweySettings, refuse_open_door
+from godot.config import DeweyServeSettings, DeweySettings, make_gate
 from godot.errors import ConfigError, StoreUnavailable
 from godot.mcp.server import Server, listening_url, open_listeners, serve_websocket
 from godot.mcp.session import ServerInfo
 from godot.mcp.tools import Toolbox
 from godot.signals import Life
-from godot.status import logfmt, print_line, ready_line
+from godot.status import PeerLog, logfmt, print_line, ready_line
 
 INSTRUCTIONS: Final = (
     "Dewey keeps the log entries of a system of MCP servers in PostgreSQL. Components do not call it: they log to "
@@ -27,23 +27,25 @@ INSTRUCTIONS: Final = (
 )
 
 
-@asynccontextmanager
-async def open_dewey(
-    settings: DeweySettings, *, report: Callable[[str], None], max_message_bytes: int
-) -> AsyncIterator[tuple[Server, PostgresStore]]:
-    """Make Dewey's server and its store; nothing is connected yet.
+DEWEY_INFO: Final = ServerInfo("dewey", __version__, INSTRUCTIONS)
 
-    :param report: gets a line for each connection that ended with a bug.
+
+@asynccontextmanager
+async def open_dewey(settings: DeweySettings) -> AsyncIterator[tuple[Toolbox, PostgresStore]]:
+    """Make Dewey's tools and the store that they work on; nothing is connected yet.
+
     :raises ConfigError: there is no database, or its DSN is none.
     """
     if settings.database_url is None:
         raise ConfigError("DATABASE_URL is not set: Dewey needs a PostgreSQL, such as postgresql://dewey@host/winni")
     store = PostgresStore(settings.database_url, query_timeout_s=settings.query_timeout_s)
-    toolbox = Toolbox(
-        dewey_tools(store, partitions_ahead=settings.partitions_ahead, retention_days=settings.retention_days)
-    )
     try:
-        yield Server(ServerInfo("dewey", __version__, INSTRUCTIONS), toolbox, report, max_message_bytes), store
+        yield (
+            Toolbox(
+                dewey_tools(store, partitions_ahead=settings.partitions_ahead, retention_days=settings.retention_days)
+            ),
+            store,
+        )
     finally:
         store.close()
 
@@ -56,12 +58,17 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
     :returns: the exit code.
     :raises ConfigError: it cannot listen, or the database does not fit this program.
     """
-    refuse_open_door(settings.host, allowed=settings.allow_anonymous, name="DEWEY_ALLOW_ANONYMOUS")
-
-    def report(text: str) -> None:
-        print_line(logfmt("bug", reason=text))
-
-    async with open_dewey(settings, report=report, max_message_bytes=settings.max_message_bytes) as (server, store):
+    gate = make_gate(settings)
+    async with open_dewey(settings) as (toolbox, store):
+        server = Server(
+            DEWEY_INFO,
+            toolbox,
+            report=PeerLog(print_line).note,
+            gate=gate,
+            max_message_bytes=settings.max_message_bytes,
+            max_in_flight=settings.max_inflight,
+            peer_timeout_s=settings.peer_timeout_s,
+        )
         listeners = await open_listeners(settings.host, settings.port)
         await _wait_for_database(store)
         async with trio.open_nursery() as nursery:

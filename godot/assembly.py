@@ -16,20 +16,22 @@ from typing import Final
 import attrs
 import trio
 
-from dewey_logs.serve import open_dewey
+from dewey_logs.serve import DEWEY_INFO, open_dewey
 from dewey_logs.tools import QueryArguments
 from godot import __version__
-from godot.config import GodotSettings, refuse_open_door
+from godot.config import GodotSettings, make_gate
 from godot.daemon import Parts, run_pipeline
 from godot.datadir import DataDir, default_data_dir
 from godot.dewey import RemoteDewey
-from godot.embedded import EmbeddedPostgres, EmbeddedRedis, Server
+from godot.embedded import EmbeddedPostgres, EmbeddedRedis
+from godot.embedded import Server as EmbeddedServer
 from godot.errors import ConfigError, StoreUnavailable
+from godot.mcp.access import Gate, read_token
 from godot.mcp.client import Client, Connect, in_process, websocket
-from godot.mcp.server import listening_url, open_listeners, serve
+from godot.mcp.server import Server, listening_url, open_listeners, serve
 from godot.redis_buffer import RedisBuffer
 from godot.signals import Life
-from godot.status import logfmt, print_line, ready_line
+from godot.status import PeerLog, logfmt, print_line, ready_line
 
 DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """Far above what `dewey_query_logs` answers at the most."""
@@ -45,7 +47,8 @@ async def run_up(settings: GodotSettings, life: Life) -> int:
     :raises ConfigError: something cannot be started; no process is left behind.
     """
     with DataDir(settings.data_dir or default_data_dir()) as directory:
-        listeners = await _listen(settings)
+        gate = make_gate(settings)
+        listeners = await open_listeners(settings.host, settings.port)
         endpoints: dict[str, object] = {}
 
         def write_endpoints() -> None:
@@ -68,7 +71,7 @@ async def run_up(settings: GodotSettings, life: Life) -> int:
                 print_line(ready_line(listening_url(listeners), __version__))
 
             with_database = attrs.evolve(settings, database_url=postgres.url)
-            code = await _run(with_database, life, listeners, redis.url, PRIVATE_DAEMON, announce)
+            code = await _run(with_database, life, gate, listeners, redis.url, PRIVATE_DAEMON, announce)
             servers.cancel_scope.cancel()
     return code
 
@@ -87,7 +90,8 @@ async def run_serve(settings: GodotSettings, life: Life) -> int:
             "set one of them, or run `godot up`, which brings its own database"
         )
     with ExitStack() as held:
-        listeners = await _listen(settings)
+        gate = make_gate(settings)
+        listeners = await open_listeners(settings.host, settings.port)
         async with trio.open_nursery() as servers:
             if settings.redis_url is None:
                 directory = held.enter_context(DataDir(settings.data_dir or default_data_dir()))
@@ -98,17 +102,12 @@ async def run_serve(settings: GodotSettings, life: Life) -> int:
                 port = listeners[0].socket.getsockname()[1]
                 redis_url, daemon = settings.redis_url, f"{socket.gethostname()}:{port}"
             announce = partial(print_line, ready_line(listening_url(listeners), __version__))
-            code = await _run(settings, life, listeners, redis_url, settings.daemon or daemon, announce)
+            code = await _run(settings, life, gate, listeners, redis_url, settings.daemon or daemon, announce)
             servers.cancel_scope.cancel()
     return code
 
 
-async def _listen(settings: GodotSettings) -> list[trio.SocketListener]:
-    refuse_open_door(settings.host, allowed=settings.allow_anonymous, name="GODOT_ALLOW_ANONYMOUS")
-    return await open_listeners(settings.host, settings.port)
-
-
-async def _start(servers: trio.Nursery, *embedded: Server) -> None:
+async def _start(servers: trio.Nursery, *embedded: EmbeddedServer) -> None:
     async with trio.open_nursery() as starts:
         for server in embedded:
             starts.start_soon(partial(servers.start, server.run, name=server.name))
@@ -117,6 +116,7 @@ async def _start(servers: trio.Nursery, *embedded: Server) -> None:
 async def _run(
     settings: GodotSettings,
     life: Life,
+    gate: Gate,
     listeners: list[trio.SocketListener],
     redis_url: str,
     daemon: str,
@@ -127,7 +127,7 @@ async def _run(
         client = Client(connect, name="godot", version=__version__)
         await nursery.start(client.run, name="client of dewey")
         dewey = RemoteDewey(client, timeout_s=settings.dewey_timeout_s)
-        parts = Parts(buffer, dewey, listeners, QueryArguments, print_line)
+        parts = Parts(buffer, dewey, listeners, gate, QueryArguments, print_line)
         code = await run_pipeline(settings, parts, life, announce)
         nursery.cancel_scope.cancel()
     return code
@@ -136,14 +136,15 @@ async def _run(
 @asynccontextmanager
 async def _way_to_dewey(settings: GodotSettings) -> AsyncIterator[Connect]:
     if settings.dewey_mcp_url is not None:
-        yield websocket(settings.dewey_mcp_url, max_message_bytes=DEWEY_ANSWER_MAX_BYTES)
+        token = None if settings.dewey_token_file is None else read_token(settings.dewey_token_file)
+        yield websocket(settings.dewey_mcp_url, max_message_bytes=DEWEY_ANSWER_MAX_BYTES, token=token)
         return
-    async with open_dewey(settings, report=_tell, max_message_bytes=0) as (server, store):
+    async with open_dewey(settings) as (toolbox, store):
         try:
             await store.migrate()
         except StoreUnavailable as exc:
             _tell(f"the database is away, entries wait in Redis: {exc}")
-        yield in_process(partial(serve, server))
+        yield in_process(partial(serve, Server(DEWEY_INFO, toolbox, PeerLog(print_line).note)))
 
 
 def _tell(text: str) -> None:

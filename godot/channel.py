@@ -41,6 +41,11 @@ class _Level:
     bytes: int = 0
     fell: trio.Event = attrs.Factory(trio.Event)
 
+    def fall(self, by: int) -> None:
+        self.bytes -= by
+        self.fell.set()
+        self.fell = trio.Event()
+
 
 class Inlet:
     """The producers' end. It is closed when the last clone is."""
@@ -64,8 +69,12 @@ class Inlet:
         with trio.move_on_after(PATIENCE_S):
             while not self._has_room(entry):
                 await self._level.fell.wait()
-            await self._send.send(entry)
-            self._level.bytes += len(raw)
+            self._level.bytes += len(raw)  # before it is sent: the others who wait must not count on the same room
+            try:
+                await self._send.send(entry)
+            except BaseException:
+                self._level.fall(len(raw))
+                raise
             return
         raise ChannelFull(
             f"not accepted: the buffer has not taken anything for {PATIENCE_S:g} s and what may wait for it is full; "
@@ -100,9 +109,7 @@ class Outlet:
             entry = self._receive.receive_nowait()
         except trio.WouldBlock:
             entry = await self._receive.receive()
-        self._level.bytes -= len(entry.raw)
-        self._level.fell.set()
-        self._level.fell = trio.Event()
+        self._level.fall(len(entry.raw))
         return entry
 
     @property

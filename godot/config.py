@@ -15,6 +15,7 @@ import attrs
 
 from godot.entries import MAX_BATCH, MAX_ENTRY_BYTES
 from godot.errors import ConfigError
+from godot.mcp.access import LOOPBACK, Gate, is_loopback, read_tokens
 from godot.structure import did_you_mean
 
 T = TypeVar("T")
@@ -70,6 +71,11 @@ def boolean(text: str) -> bool:
         return _BOOLEANS[text.lower()]
     except KeyError:
         raise ValueError(f"must be true or false, not {text!r}") from None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Parse names with commas between."""
+    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
 
 
 def url(*schemes: str) -> Parse:
@@ -131,6 +137,24 @@ class DeweyServeSettings(DeweySettings):
     allow_anonymous: bool = setting(
         "DEWEY_ALLOW_ANONYMOUS", boolean, "listen beyond this machine without tokens (SEC-006)", default=False
     )
+    tokens_file: Path | None = setting(
+        "DEWEY_TOKENS_FILE",
+        Path,
+        "a line for each token: its roles (write,read,admin), a blank, the token",
+        default=None,
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        "DEWEY_ALLOWED_HOSTS", names, "names that clients may reach it by, beside localhost", default=()
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        "DEWEY_ALLOWED_ORIGINS", names, "hosts whose web pages may connect, beside localhost", default=()
+    )
+    max_inflight: int = setting(
+        "DEWEY_MAX_INFLIGHT", whole(1), "calls of one connection at once; then it is read more slowly", default=1000
+    )
+    peer_timeout_s: float = setting(
+        "DEWEY_PEER_TIMEOUT_S", seconds(0.1), "seconds after which a peer that does not read is dropped", default=30.0
+    )
     max_message_bytes: int = setting(
         "DEWEY_MAX_MESSAGE_BYTES",
         whole(2 * MAX_ENTRY_BYTES),
@@ -148,6 +172,24 @@ class GodotSettings(DeweySettings):
     http_port: int = setting("GODOT_HTTP_PORT", whole(0, 65535), "port for HTTP; not served yet", default=9061)
     allow_anonymous: bool = setting(
         "GODOT_ALLOW_ANONYMOUS", boolean, "listen beyond this machine without tokens (SEC-006)", default=False
+    )
+    tokens_file: Path | None = setting(
+        "GODOT_TOKENS_FILE",
+        Path,
+        "a line for each token: its roles (write,read,admin), a blank, the token",
+        default=None,
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        "GODOT_ALLOWED_HOSTS", names, "names that clients may reach it by, beside localhost", default=()
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        "GODOT_ALLOWED_ORIGINS", names, "hosts whose web pages may connect, beside localhost", default=()
+    )
+    max_inflight: int = setting(
+        "GODOT_MAX_INFLIGHT", whole(1), "calls of one connection at once; then it is read more slowly", default=1000
+    )
+    peer_timeout_s: float = setting(
+        "GODOT_PEER_TIMEOUT_S", seconds(0.1), "seconds after which a peer that does not read is dropped", default=30.0
     )
     max_message_bytes: int = setting(
         "GODOT_MAX_MESSAGE_BYTES",
@@ -169,6 +211,9 @@ class GodotSettings(DeweySettings):
     )
     dewey_mcp_url: str | None = setting(
         "DEWEY_MCP_URL", url("ws", "wss"), "Dewey; without it, and with DATABASE_URL, Dewey runs inside", default=None
+    )
+    dewey_token_file: Path | None = setting(
+        "GODOT_DEWEY_TOKEN_FILE", Path, "a file with the token that Dewey wants of Godot", default=None
     )
     dewey_timeout_s: float = setting(
         "GODOT_DEWEY_TIMEOUT_S", seconds(0.1), "seconds that Dewey may take for a call", default=15.0
@@ -231,17 +276,24 @@ def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, obje
     return kind(**values), _unknown(environ)
 
 
-def refuse_open_door(host: str, *, allowed: bool, name: str) -> None:
-    """Refuse to listen beyond this machine without tokens (SEC-006).
+def make_gate(settings: GodotSettings | DeweyServeSettings) -> Gate:
+    """Make the gate of a server that listens as its settings say.
 
-    :param name: of the setting that says it is meant.
-    :raises ConfigError: says what to do.
+    Beyond loopback any `Host` is taken unless the settings name them: a proxy or a container network names
+    this server as it likes.
+
+    :raises ConfigError: it would let in anyone who can reach it (SEC-006), or the tokens cannot be read.
     """
-    if not allowed and host not in ("localhost", "::1") and not host.startswith("127."):
+    host, here = settings.host, is_loopback(settings.host)
+    tokens = {} if settings.tokens_file is None else read_tokens(settings.tokens_file)
+    if not (here or tokens or settings.allow_anonymous):
+        prefix = "GODOT" if isinstance(settings, GodotSettings) else "DEWEY"
         raise ConfigError(
-            f"listening on {host} would let anyone in who can reach it; listen on 127.0.0.1, "
-            f"or set {name}=true if that is meant"
+            f"listening on {host} would let anyone in who can reach it; listen on 127.0.0.1, give tokens with "
+            f"{prefix}_TOKENS_FILE, or set {prefix}_ALLOW_ANONYMOUS=true if it is meant"
         )
+    hosts = frozenset((*LOOPBACK, *settings.allowed_hosts)) if here or settings.allowed_hosts else None
+    return Gate(tokens, hosts, frozenset((*LOOPBACK, *settings.allowed_origins)))
 
 
 def _one_of(text: str, *allowed: str) -> str:

@@ -26,6 +26,7 @@ from godot.config import GodotSettings
 from godot.dewey import Dewey
 from godot.listener import INSTRUCTIONS, godot_toolbox
 from godot.maintenance import run_maintenance
+from godot.mcp.access import Gate
 from godot.mcp.server import Server, serve_websocket
 from godot.mcp.session import ServerInfo
 from godot.sender import Sender
@@ -39,6 +40,7 @@ class Parts:
     """What the stations stand on: whatever differs between `up`, `serve` and a test.
 
     :param listeners: bound, and accepting nothing yet.
+    :param gate: who may connect.
     :param query_arguments: what Dewey's query takes.
     :param write: gets each line for the operator.
     """
@@ -46,6 +48,7 @@ class Parts:
     buffer: Buffer
     dewey: Dewey
     listeners: list[trio.SocketListener]
+    gate: Gate
     query_arguments: type[Any]
     write: Callable[[str], None]
 
@@ -80,9 +83,13 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     server = Server(
         ServerInfo("godot", __version__, INSTRUCTIONS),
         godot_toolbox(inlet, parts.dewey, status, query_arguments=parts.query_arguments),
-        report=lambda text: status.line("bug", reason=text),
+        report=status.peer,
+        gate=parts.gate,
         max_message_bytes=settings.max_message_bytes,
+        max_in_flight=settings.max_inflight,
+        peer_timeout_s=settings.peer_timeout_s,
     )
+    maintain = partial(run_maintenance, parts.dewey, on_failure=status.failed, on_success=status.delivered)
     report_failure = partial(status.line, "restart")
 
     async with trio.open_nursery() as nursery:
@@ -95,7 +102,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
                 async with trio.open_nursery() as producers:
                     await producers.start(partial(serve_websocket, server, parts.listeners), name="listener")
                     producers.start_soon(
-                        partial(run_maintenance, parts.dewey, on_failure=status.failed, on_success=status.delivered),
+                        partial(supervise, "maintenance", maintain, report=lambda text: report_failure(reason=text)),
                         name="maintenance",
                     )
                     producers.start_soon(

@@ -8,7 +8,7 @@ again harmless.
 
 from __future__ import annotations
 
-import os
+import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,8 @@ MAX_DEPTH: Final = 500
 """Objects and arrays inside each other. Parsers give up at about 1,000, and an entry travels inside of others."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999; a UUIDv7 can name a time 900 years beyond."""
 
 
 @attrs.frozen
@@ -109,9 +111,9 @@ class IdSource:
         # 48 bits of milliseconds, then 74 bits: random at the first id of a millisecond, counted up after it.
         fresh = (self._now_ns() // 1_000_000) << 74
         if fresh > self._last:
-            self._last = fresh | (int.from_bytes(os.urandom(10), "big") >> 7)
+            self._last = fresh | random.getrandbits(73)
         else:
-            self._last += 1 + os.urandom(1)[0]
+            self._last += 1 + random.getrandbits(8)
         millis, rest = divmod(self._last, 1 << 74)
         value = (millis << 80) | (7 << 76) | ((rest >> 62) << 64) | (0b10 << 62) | (rest & ((1 << 62) - 1))
         text = f"{value:032x}"
@@ -148,7 +150,7 @@ def admit(fields: EntryFields, warnings: list[str]) -> Entry:
         created_at = _utc(fields.created_at)
     elif fields.id is not None and is_uuid7(entry_id):
         # The same id sent again has to get the same time, or it would be a second row.
-        created_at = _format(_EPOCH + timedelta(milliseconds=int(entry_id[:8] + entry_id[9:13], 16)))
+        created_at = _format(_EPOCH + timedelta(milliseconds=min(_LAST_MS, int(entry_id[:8] + entry_id[9:13], 16))))
     else:
         created_at = _format(datetime.now(UTC))
     return Entry(

@@ -101,6 +101,7 @@ if #taken > 0 then
   return oldest_first
 end
 if redis.call('LLEN', queue) == 0 then return {} end
+redis.call('DEL', KEYS[4])  -- a script whose first write frees memory may go on when memory is full
 notice_strangers()
 local limit, room = tonumber(ARGV[1]), tonumber(ARGV[2])
 while #taken < limit and room > 0 do
@@ -131,9 +132,9 @@ end
 if dying > 0 then redis.call('LTRIM', dead, 0, tonumber(ARGV[1]) - 1) end
 local kept = #ARGV - 2 - 2 * dying
 local settled = redis.call('LLEN', inflight) - kept
+redis.call('DEL', inflight)  -- first, so that settling works when memory is full
 count('stored', settled)
 count('in_flight', -settled)
-redis.call('DEL', inflight)
 if kept > 0 then redis.call('LPUSH', inflight, unpack(ARGV, #ARGV - kept + 1)) end
 return report()
 """

@@ -18,6 +18,11 @@ import trio
 from godot.buffer import Buffer, Counts
 from godot.errors import BufferUnavailable, Unavailable
 
+REPEAT_S: Final = 60.0
+"""How long a line about a peer is not said again."""
+
+_SAID_MAX: Final = 1_000
+
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
 
 
@@ -46,6 +51,25 @@ def ready_line(mcp: str, version: str) -> str:
     return f"ready mcp={mcp} version={version}"
 
 
+class PeerLog:
+    """Writes what happens with peers, each thing once: who knocks a thousand times gets one line a minute."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._said: dict[tuple[str, str, str], float] = {}
+
+    def note(self, event: str, address: str, reason: str) -> None:
+        """Write a line, unless the same was said of the same host within `REPEAT_S`."""
+        now = trio.current_time()
+        key = (event, address.rpartition(":")[0], reason)
+        if now - self._said.get(key, -REPEAT_S) < REPEAT_S:
+            return
+        if len(self._said) >= _SAID_MAX:
+            self._said.clear()
+        self._said[key] = now
+        self._write(logfmt(event, peer=address, reason=reason))
+
+
 class Status:
     """The state of the pipeline, as its stations report it.
 
@@ -61,9 +85,13 @@ class Status:
         """As last heard of; `received` and what follows are totals over all runs."""
         self.refused = 0
         """Entries that were not accepted because the channel was full, in this run."""
+        self.refused_peers = 0
+        """Connections and calls that were refused for who made them, in this run."""
         self.redis_up = True
         self.dewey_up = True
+        self._peers = PeerLog(write)
         self._dropping = False
+        self._heard = False
 
     def line(self, event: str, **fields: Any) -> None:
         """Write a line: the event, what belongs to it, and the state as last heard of."""
@@ -86,13 +114,21 @@ class Status:
         return {
             **attrs.asdict(counts),
             "refused": self.refused,
+            "refused_peers": self.refused_peers,
             "redis": "up" if self.redis_up else "down",
             "dewey": "up" if self.dewey_up else "down",
         }
 
+    def peer(self, event: str, address: str, reason: str) -> None:
+        """Take note of what happened with a peer: `refused`, or a `bug` of ours."""
+        self.refused_peers += event == "refused"
+        self._peers.note(event, address, reason)
+
     def counted(self, counts: Counts) -> None:
         """Take note of what the buffer holds: Redis has answered."""
-        dropped = counts.dropped - self.counts.dropped
+        # The totals hold over restarts: what the first look shows was dropped before, and reported then.
+        dropped = counts.dropped - self.counts.dropped if self._heard else 0
+        self._heard = True
         self.counts = counts
         if not self.redis_up:
             self.redis_up = True

@@ -48,8 +48,8 @@ def json_name(value: object) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` when a known word is near enough, else nothing."""
-    near = get_close_matches(word.lower(), {name.lower(): name for name in known}, n=1, cutoff=0.6)
     by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
@@ -68,7 +68,8 @@ def _structure_literal(value: Any, kind: Any) -> Any:
         return value
     names = ", ".join(str(each) for each in allowed)
     hint = did_you_mean(value, map(str, allowed)) if isinstance(value, str) else ""
-    raise ValueError(f"must be one of {names}, not {value!r:.80}{hint}")
+    shown = f"{value!r:.80}" if isinstance(value, str | int | float) else json_name(value)
+    raise ValueError(f"must be one of {names}, not {shown}{hint}")
 
 
 def _origin(kind: Any) -> Any:
@@ -100,9 +101,13 @@ def _converter(*, detailed: bool) -> OrjsonConverter:
         return [converter.structure(each, item) for each in value]
 
     def structure_union(value: Any, kind: Any) -> Any:
+        if value is None and type(None) in get_args(kind):
+            return None
         for alternative in get_args(kind):
+            if alternative is type(None):
+                continue
             try:
-                return None if alternative is type(None) and value is None else converter.structure(value, alternative)
+                return converter.structure(value, alternative)
             except (TypeError, ValueError, cattrs.BaseValidationError):
                 continue
         raise TypeError(f"does not take {json_name(value)}")
@@ -128,7 +133,14 @@ def structure(value: object, kind: type[T]) -> T:
         if type(value) is not dict:
             raise TypeError
         return _fast.structure(value, kind)
-    except (TypeError, ValueError, KeyError, cattrs.BaseValidationError, cattrs.ForbiddenExtraKeysError):
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+        KeyError,
+        cattrs.BaseValidationError,
+        cattrs.ForbiddenExtraKeysError,
+    ):
         raise EntryRejected(_wording(value, kind)) from None
 
 
@@ -141,14 +153,13 @@ def _wording(value: object, kind: type[Any]) -> str:
         match fault:
             case KeyError():
                 return "required, but missing"
+            case AttributeError():  # a class in a class, of which cattrs takes the keys unseen
+                return "must be an object"
             case cattrs.ForbiddenExtraKeysError():
-                return (
-                    "; ".join(
-                        f"unknown field {extra!r:.80}{did_you_mean(extra, known)}"
-                        for extra in sorted(fault.extra_fields)
-                    )
-                    + f" (known: {', '.join(known)})"
-                )
+                extras = sorted(fault.extra_fields)
+                words = [f"unknown field {extra!r:.80}{did_you_mean(extra, known)}" for extra in extras[:5]]
+                words += [f"and {len(extras) - 5} more"] if len(extras) > 5 else []
+                return f"{'; '.join(words)} (known: {', '.join(known)})"
             case _:
                 return str(fault)
 

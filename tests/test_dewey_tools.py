@@ -105,10 +105,7 @@ async def test_names_every_invalid_entry_and_stores_nothing(dewey: Dewey) -> Non
 
 async def test_warnings_name_their_entry(dewey: Dewey) -> None:
     answer = await dewey.log({}, {"trace_id": "none"}, {"message": "\x00"})
-    assert [each.partition(" ")[0:1] + (each[:8],) for each in answer["warnings"]] == [
-        ("entry", "entry 1:"),
-        ("entry", "entry 2:"),
-    ]
+    assert [each[:8] for each in answer["warnings"]] == ["entry 1:", "entry 2:"]
 
 
 async def test_an_empty_batch_asks_whether_the_database_is_there(dewey: Dewey) -> None:
@@ -214,7 +211,7 @@ async def test_an_entry_too_large_for_any_answer_is_shortened_visibly(dewey: Dew
     assert entry["shortened"] == {"message": 2_000_000}
     assert entry["data"] == {"small": 1}
     assert entry["message"].endswith("ü…")
-    assert len(entry["message"].encode()) > DEFAULT_MAX_BYTES * 0.99
+    assert len(entry["message"].encode()) > DEFAULT_MAX_BYTES * 0.98
     assert [each["message"] for each in last["entries"]] == ["before"]
 
 

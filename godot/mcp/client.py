@@ -134,21 +134,23 @@ class Client:
                 opened: _Connection | CallFailed = await self._nursery.start(self._keep_connection)
                 if isinstance(opened, CallFailed):
                     raise opened
-                self._connection = opened
+                return opened
             return self._connection
 
     async def _keep_connection(self, *, task_status: trio.TaskStatus[_Connection | CallFailed]) -> None:
         """Hand out the responses of one connection. Returns when it is over."""
         connection: _Connection | None = None
+        failure = CallFailed("the connection broke while it was opened")
         try:
             with trio.CancelScope() as scope:
                 async with self._connect() as transport:
-                    connection = _Connection(transport, scope)
+                    # Set here: by the time that the caller runs again it may be over.
+                    connection = self._connection = _Connection(transport, scope)
                     task_status.started(connection)
                     while True:
                         _hand_out(connection, codec.loads(await transport.receive()))
         except* CallFailed as failures:
-            task_status.started(CallFailed(*failures.exceptions[0].args))
+            failure = CallFailed(*failures.exceptions[0].args)
         except* (TransportClosed, codec.NotJSON, HandshakeError, ConnectionClosed, ProtocolError):
             pass
         finally:
@@ -157,6 +159,8 @@ class Client:
                     self._connection = None
                 for waiting in connection.waiting.values():
                     waiting.done.set()
+        if connection is None:
+            task_status.started(failure)
 
     async def _give_up(self, connection: _Connection, request_id: int) -> None:
         params = {"requestId": request_id, "reason": "the caller waits no longer", "_meta": self._meta}
@@ -191,8 +195,12 @@ def _answer(response: Any) -> Answer:
     raise CallFailed(f"what came back is no answer of a tool: {response!s:.200}")
 
 
-def websocket(url: str, *, max_message_bytes: int) -> Connect:
-    """Return what opens a WebSocket to `url` (`ws://` or `wss://`)."""
+def websocket(url: str, *, max_message_bytes: int, token: str | None = None) -> Connect:
+    """Return what opens a WebSocket to `url` (`ws://` or `wss://`).
+
+    :param token: shown to the server as a bearer token.
+    """
+    headers = [] if token is None else [(b"Authorization", b"Bearer " + token.encode())]
 
     @asynccontextmanager
     async def connect() -> AsyncIterator[Transport]:
@@ -202,6 +210,7 @@ def websocket(url: str, *, max_message_bytes: int) -> Connect:
                     open_websocket_url(
                         url,
                         subprotocols=[SUBPROTOCOL],
+                        extra_headers=headers,
                         max_message_size=max_message_bytes,
                         connect_timeout=CONNECT_S,
                         disconnect_timeout=GOODBYE_S,
@@ -224,9 +233,19 @@ def in_process(serve: Callable[[Transport], Awaitable[None]]) -> Connect:
     @asynccontextmanager
     async def connect() -> AsyncIterator[Transport]:
         client, server = memory_transports()
+
+        async def serve_and_close() -> None:
+            try:
+                await serve(server)
+            finally:
+                await server.aclose()
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve, server)
-            yield client
+            nursery.start_soon(serve_and_close)
+            try:
+                yield client
+            finally:
+                await client.aclose()
             nursery.cancel_scope.cancel()
 
     return connect

@@ -8,58 +8,66 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 from wsproto.utilities import ProtocolError
 
 from godot.errors import ConfigError
+from godot.mcp.access import Gate, Refused
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
-from godot.mcp.tools import Toolbox
+from godot.mcp.tools import ROLES, Role, Toolbox
 from godot.mcp.transport import GOODBYE_S, READ_BYTES, SUBPROTOCOL, Transport, TransportClosed, WebSocketTransport
 
 HANDSHAKE_S: Final = 5.0
 """How long a peer may take from the TCP connection to the end of its upgrade request."""
 
-SEND_S: Final = 30.0
-"""How long a peer may leave an answer unread before it is dropped."""
-
-MAX_CALLS_IN_FLIGHT: Final = 1_000
-"""Calls of one connection that run at once; beyond, its next frames are left unread."""
+MAX_RUNNING: Final = 16
+"""Calls of one connection that are worked on at once; the others in flight wait. What they answer waits for a
+peer that does not read, so this bounds the memory that such a peer can take: 16 times 900 KiB."""
 
 
 @attrs.frozen
 class Server:
-    """What is served, and to whom it tells what happens.
+    """What is served, to whom, and to whom it tells what happens.
 
-    :param report: gets one line for each connection that ended with a bug of ours.
+    :param report: gets an event (`bug`, `refused`), the peer's address, and the reason.
     :param max_message_bytes: a larger frame closes its connection with code 1009.
+    :param max_in_flight: calls of one connection; beyond, its next frames are left unread.
+    :param peer_timeout_s: after which a peer is dropped that takes no answer, or does not answer a ping.
     """
 
     info: ServerInfo
     toolbox: Toolbox
-    report: Callable[[str], None]
+    report: Callable[[str, str, str], None]
+    gate: Gate = Gate()
     max_message_bytes: int = 16 * 1024 * 1024
+    max_in_flight: int = 1_000
+    peer_timeout_s: float = 30.0
 
 
-async def serve(server: Server, transport: Transport) -> None:
+async def serve(server: Server, transport: Transport, *, peer: str = "inside", roles: frozenset[Role] = ROLES) -> None:
     """Answer one connection. Returns when its other end has closed it.
 
     Calls are answered as they finish, so that a slow query does not delay what comes behind it;
     those of a tool that is `in_order` are finished before the next frame is read. When the
     connection ends, calls still running are cancelled.
+
+    :param roles: what the other end may do.
     """
-    session = Session(server.info, server.toolbox)
-    running: dict[Call, trio.CancelScope] = {}
-    slots = trio.Semaphore(MAX_CALLS_IN_FLIGHT)
+    session = Session(server.info, server.toolbox, roles, partial(server.report, "refused", peer))
+    in_flight: dict[Call, trio.CancelScope] = {}
+    places = trio.Semaphore(server.max_in_flight)
+    workers = trio.Semaphore(MAX_RUNNING)
 
     async def send(frame: str) -> None:
-        with trio.move_on_after(SEND_S) as patience:
+        with trio.move_on_after(server.peer_timeout_s) as patience:
             await transport.send(frame)
         if patience.cancelled_caught:
-            raise TransportClosed(f"an answer was left unread for {SEND_S:g} s")
+            raise TransportClosed(f"an answer was left unread for {server.peer_timeout_s:g} s")
 
     async def run(call: Call) -> None:
         frame = session.answer(call, await call.tool.call(call.arguments))
@@ -69,12 +77,13 @@ async def serve(server: Server, transport: Transport) -> None:
     async def run_beside(call: Call, scope: trio.CancelScope) -> None:
         try:
             with scope:
-                await run(call)
+                async with workers:
+                    await run(call)
         except TransportClosed:
             calls.cancel_scope.cancel()
         finally:
-            del running[call]
-            slots.release()
+            del in_flight[call]
+            places.release()
 
     async with trio.open_nursery() as calls:
         try:
@@ -86,12 +95,12 @@ async def serve(server: Server, transport: Transport) -> None:
                         case Run(call) if call.tool.in_order:
                             await run(call)
                         case Run(call):
-                            await slots.acquire()
-                            running[call] = scope = trio.CancelScope()
+                            await places.acquire()
+                            in_flight[call] = scope = trio.CancelScope()
                             calls.start_soon(run_beside, call, scope, name=f"{call.tool.name} {call.id!r:.40}")
                         case Stop(call):
-                            if call in running:
-                                running[call].cancel()
+                            if call in in_flight:
+                                in_flight[call].cancel()
         except TransportClosed:
             calls.cancel_scope.cancel()
 
@@ -171,27 +180,57 @@ async def _handle(server: Server, live: set[Transport], stream: trio.SocketStrea
                     receive_buffer_size=READ_BYTES,
                 )
             if request is not None:
-                await _converse(server, live, request)
+                await _admit(server, live, peer, request)
             nursery.cancel_scope.cancel()
     except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed, ProtocolError):
         pass  # the peer is gone, or does not speak WebSocket
     except* Exception as bugs:  # noqa: BLE001 - the top of the connection handler
         for bug in bugs.exceptions:
-            server.report(f"connection of {peer} ended by a bug: {bug!r}")
+            server.report("bug", peer, f"it ended the connection: {bug!r}")
 
 
-async def _converse(server: Server, live: set[Transport], request: WebSocketRequest) -> None:
+async def _admit(server: Server, live: set[Transport], peer: str, request: WebSocketRequest) -> None:
+    # trio-websocket's public `headers` leave out Host.
+    host = request._event.host
+    try:
+        roles = server.gate.admit(host, request.headers)
+    except Refused as refused:
+        server.report("refused", peer, refused.reason)
+        headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
+        if refused.status == HTTPStatus.UNAUTHORIZED:
+            headers.append((b"WWW-Authenticate", b"Bearer"))
+        with trio.move_on_after(GOODBYE_S):
+            await request.reject(refused.status, extra_headers=headers, body=f"{refused.reason}\n".encode())
+        return
     offered = SUBPROTOCOL in request.proposed_subprotocols
-    transport = WebSocketTransport(await request.accept(subprotocol=SUBPROTOCOL if offered else None))
+    connection = await request.accept(subprotocol=SUBPROTOCOL if offered else None)
+    transport = WebSocketTransport(connection)
     code = 1011
     live.add(transport)
     try:
-        await serve(server, transport)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_keep_alive, connection, server.peer_timeout_s, nursery.cancel_scope)
+            await serve(server, transport, peer=peer, roles=roles)
+            nursery.cancel_scope.cancel()
         code = 1000
     finally:
         live.discard(transport)
         with trio.move_on_after(GOODBYE_S, shield=True):
             await transport.aclose(code)
+
+
+async def _keep_alive(connection: WebSocketConnection, timeout_s: float, scope: trio.CancelScope) -> None:
+    """Ping a peer twice in `timeout_s`, and drop it when it does not answer. Returns when it is gone."""
+    try:
+        while True:
+            await trio.sleep(timeout_s / 2)
+            with trio.move_on_after(timeout_s) as patience:
+                await connection.ping()
+            if patience.cancelled_caught:
+                scope.cancel()
+                return
+    except (ConnectionClosed, ProtocolError):
+        return
 
 
 def _peer(stream: trio.SocketStream) -> str:

@@ -12,14 +12,14 @@ agreed on, or, when there was none, of 2024-11-05, because deployed clients send
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import attrs
 
 from godot import codec
 from godot.errors import EntryRejected
-from godot.mcp.tools import Answer, Tool, Toolbox
+from godot.mcp.tools import ROLES, Answer, Role, Tool, Toolbox
 
 MODERN_VERSION: Final = "2026-07-28"
 LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -74,6 +74,7 @@ class Call:
     arguments: Mapping[str, Any]
     version: str
     batch: _Batch | None = None
+    cancelled: bool = False
 
 
 @attrs.frozen
@@ -123,11 +124,23 @@ class Session:
     """One connection's side of the conversation.
 
     :param toolbox: the tools that are listed and called.
+    :param roles: what the other end may do: a tool outside of them is neither listed nor called.
+    :param on_refusal: gets the reason when it tries.
     """
 
-    def __init__(self, server: ServerInfo, toolbox: Toolbox) -> None:
+    def __init__(
+        self,
+        server: ServerInfo,
+        toolbox: Toolbox,
+        roles: frozenset[Role] = ROLES,
+        on_refusal: Callable[[str], None] | None = None,
+    ) -> None:
         self._server = server
         self._toolbox = toolbox
+        self._roles = roles
+        self._on_refusal = on_refusal
+        # What is listed depends on the token as soon as not everyone may do everything.
+        self._cache_scope = "public" if roles == ROLES else "private"
         self._agreed: str | None = None
         self._in_flight: dict[RequestId, Call] = {}
 
@@ -149,9 +162,10 @@ class Session:
 
         None when there is nothing to send: the call was cancelled, or others of its batch are still open.
         """
-        if self._in_flight.get(call.id) is not call:
+        if call.cancelled:
             return None
-        del self._in_flight[call.id]
+        if self._in_flight.get(call.id) is call:  # not when a later call has the same id: some clients count nothing
+            del self._in_flight[call.id]
         result: dict[str, Any] = {"content": [{"type": "text", "text": answer.json}], "isError": answer.is_error}
         if answer.value is not None and call.version >= STRUCTURED_SINCE:
             result["structuredContent"] = answer.value
@@ -212,9 +226,10 @@ class Session:
         if method != "notifications/cancelled" or not isinstance(params, dict):
             return []  # `initialized`, progress and what we do not know ask for nothing
         request_id = params.get("requestId")
-        call = self._in_flight.pop(request_id, None) if isinstance(request_id, int | str) else None
+        call = self._in_flight.pop(request_id, None) if type(request_id) in (int, str) else None
         if call is None:
             return []
+        call.cancelled = True
         events: list[Event] = [Stop(call)]
         if call.batch is not None:
             call.batch.open -= 1
@@ -256,11 +271,11 @@ class Session:
                         "capabilities": {"tools": {}},
                         "instructions": self._server.instructions,
                         "ttlMs": LIST_TTL_MS,
-                        "cacheScope": "public",
+                        "cacheScope": self._cache_scope,
                     }
                 )
             case "tools/list":
-                return self._enveloped(self._list(params) | {"ttlMs": LIST_TTL_MS, "cacheScope": "public"})
+                return self._enveloped(self._list(params) | {"ttlMs": LIST_TTL_MS, "cacheScope": self._cache_scope})
             case "tools/call":
                 return self._call(request_id, params, MODERN_VERSION, batch)
         raise _Refused(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
@@ -280,7 +295,7 @@ class Session:
     def _list(self, params: dict[str, Any]) -> dict[str, Any]:
         if params.get("cursor") is not None:
             raise _Refused(INVALID_PARAMS, "Invalid params: there is one page of tools, and no cursor leads to another")
-        return {"tools": self._toolbox.listing()}
+        return {"tools": self._toolbox.listing(self._roles)}
 
     def _call(self, request_id: RequestId, params: dict[str, Any], version: str, batch: _Batch | None) -> Call:
         name = params.get("name")
@@ -295,6 +310,11 @@ class Session:
             tool = self._toolbox.find(name)
         except EntryRejected as exc:
             raise _Refused(INVALID_PARAMS, str(exc)) from None
+        if not tool.allowed(self._roles):
+            reason = f"{tool.name} needs the role {tool.role}; this token has {', '.join(sorted(self._roles))}"
+            if self._on_refusal is not None:
+                self._on_refusal(reason)
+            raise _Refused(INVALID_PARAMS, reason)
         return Call(request_id, tool, arguments, version, batch)
 
     def _enveloped(self, result: dict[str, Any]) -> dict[str, Any]:

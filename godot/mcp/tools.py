@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -17,7 +17,12 @@ from godot import codec
 from godot.errors import BatchRefused, EntryRejected, GodotError, Unavailable
 from godot.structure import argument, did_you_mean, structure
 
-__all__ = ["Answer", "Tool", "Toolbox", "argument", "object_schema"]
+__all__ = ["ROLES", "Answer", "Role", "Tool", "Toolbox", "argument", "object_schema"]
+
+Role: TypeAlias = Literal["write", "read", "admin"]
+"""What a token allows: to log, to look, or everything."""
+
+ROLES: Final[frozenset[Role]] = frozenset(get_args(Role))
 
 STRUCTURED_MAX_BYTES: Final = 16 * 1024
 """Larger results come as text only: the same JSON twice would bring them nearer to the 1 MiB at which
@@ -68,6 +73,7 @@ class Tool:
     """One tool of the table.
 
     :param arguments: an attrs class made with `argument`.
+    :param role: who may call it; `admin` may call everything.
     :param run: gets an instance of `arguments`; raises `GodotError` for an answer that is an error.
     :param aliases: further names it is called by, not listed (deployed clients use them).
     :param in_order: it is answered before the next frame of its connection is read. For what takes
@@ -79,11 +85,16 @@ class Tool:
     description: str
     arguments: type[Any]
     run: Callable[[Any], Awaitable[Answer]]
+    role: Role = "admin"
     read_only: bool = False
     destructive: bool = False
     idempotent: bool = False
     in_order: bool = False
     aliases: Sequence[str] = ()
+
+    def allowed(self, roles: frozenset[Role]) -> bool:
+        """Whether someone with these roles may call it."""
+        return self.role in roles or "admin" in roles
 
     async def call(self, arguments: object) -> Answer:
         """Check the arguments and run the tool; every `GodotError` becomes an answer.
@@ -129,9 +140,9 @@ class Toolbox:
         except KeyError:
             raise EntryRejected(f"Unknown tool: {name:.200}{did_you_mean(name, self._tools)}") from None
 
-    def listing(self) -> list[dict[str, Any]]:
-        """Describe the tools for `tools/list`, always in the same order."""
-        return [tool.listing() for tool in self._tools.values()]
+    def listing(self, roles: frozenset[Role] = ROLES) -> list[dict[str, Any]]:
+        """Describe for `tools/list` the tools that these roles may call, always in the same order."""
+        return [tool.listing() for tool in self._tools.values() if tool.allowed(roles)]
 
 
 def object_schema(kind: type[Any]) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""Who may come in, and what they may do there: Origin, Host, tokens, roles.
+
+All of it is decided from the upgrade request, before a WebSocket exists (DNS rebinding: a browser can be
+made to open a WebSocket to 127.0.0.1 from any page, and there is no preflight that would ask). Tokens are
+compared in constant time, and only their digests are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from godot.errors import ConfigError
+from godot.mcp.tools import ROLES, Role
+
+MIN_TOKEN_CHARS: Final = 16
+
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+
+class Refused(Exception):
+    """A peer that may not come in.
+
+    :param status: HTTP status of the answer to the upgrade request.
+    :param reason: for that answer and for the operator; it never repeats a token.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+@attrs.frozen
+class Gate:
+    """Decides about upgrade requests.
+
+    :param tokens: SHA-256 of each token, with its roles. Without any, everyone may do everything.
+    :param hosts: names that a `Host` header may have, without port; None allows any (a proxy or a container
+        network in front names this server as it likes).
+    :param origins: hosts that a page may come from, as `hosts`.
+    """
+
+    tokens: Mapping[bytes, frozenset[Role]] = attrs.field(factory=dict, repr=False)
+    hosts: frozenset[str] | None = frozenset(LOOPBACK)
+    origins: frozenset[str] = frozenset(LOOPBACK)
+
+    def admit(self, host: str, headers: Iterable[tuple[bytes, bytes]]) -> frozenset[Role]:
+        """Return the roles of whoever asks.
+
+        :param host: the `Host` header.
+        :param headers: the others, names in any case.
+        :raises Refused: foreign host or origin (403), missing or wrong token (401).
+        """
+        values = {name.lower(): value for name, value in headers}
+        if self.hosts is not None and (name := _hostname(f"//{host}")) not in self.hosts:
+            raise Refused(403, f"this server is not called {name or 'nothing'!r:.80}; see GODOT_ALLOWED_HOSTS")
+        origin = values.get(b"origin")
+        if origin is not None and _hostname(text := origin.decode("latin-1")) not in self.origins:
+            raise Refused(403, f"pages from {text!r:.80} may not connect; see GODOT_ALLOWED_ORIGINS")
+        if not self.tokens:
+            return ROLES
+        scheme, _, token = values.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise Refused(401, "a token is needed: Authorization: Bearer <token>")
+        return self._roles_of(token.strip())
+
+    def _roles_of(self, token: bytes) -> frozenset[Role]:
+        digest = hashlib.sha256(token).digest()
+        found: frozenset[Role] | None = None
+        for known, roles in self.tokens.items():  # all of them: the time must not tell which one matched
+            if hmac.compare_digest(digest, known):
+                found = roles
+        if found is None:
+            raise Refused(401, "this token is not known")
+        return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    return host in LOOPBACK or host.startswith("127.")
+
+
+def read_tokens(path: Path) -> dict[bytes, frozenset[Role]]:
+    """Read a file of tokens: a line each, the roles with commas between, a blank, the token; `#` begins a comment.
+
+    :raises ConfigError: one line for each fault; none of them shows a token.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: the file of tokens cannot be read ({exc})") from exc
+    tokens: dict[bytes, frozenset[Role]] = {}
+    problems = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        roles = frozenset(words[0].split(","))
+        if len(words) != 2 or not roles <= ROLES:
+            problems.append(f"{path} line {number}: must be `ROLES TOKEN`, roles being write, read, admin")
+        elif len(words[1]) < MIN_TOKEN_CHARS:
+            problems.append(f"{path} line {number}: the token is shorter than {MIN_TOKEN_CHARS} characters")
+        else:
+            tokens[hashlib.sha256(words[1].encode()).digest()] = ROLES & roles
+    if not problems and not tokens:
+        problems.append(f"{path}: there is no token in it; nobody could come in")
+    if problems:
+        raise ConfigError(*problems)
+    return tokens
+
+
+def read_token(path: Path) -> str:
+    """Read the file with the one token that this program shows to another.
+
+    :raises ConfigError: it cannot be read, or is not one word.
+    """
+    try:
+        words = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: the token cannot be read ({exc})") from exc
+    if len(words) != 1 or not words[0].isascii():
+        raise ConfigError(f"{path}: must hold one token and nothing else")
+    return words[0]
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None

@@ -1,0 +1,351 @@
+"""`godot up`, as a newcomer and an operator see it: it starts, says where it is, survives, and leaves no trace."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+import trio
+from trio_websocket import ConnectionClosed
+
+from godot import __version__
+from tests.acceptance.programs import (
+    ENOUGH,
+    POLL_S,
+    Queue,
+    Workplace,
+    alive,
+    connect,
+    stored_messages,
+    until,
+    workplace,
+)
+
+COLD_S = 3.0
+WARM_S = 1.5
+"""What the issue allows."""
+
+
+@pytest.fixture
+def place() -> Iterator[Workplace]:
+    with workplace() as made:
+        yield made
+
+
+async def ready_after(place: Workplace) -> float:
+    """Start `godot up`, wait until it is ready, stop it; return how long the start took."""
+    program = place.up()
+    await program.ready()
+    assert await program.stop() == 0
+    return program.ready_after
+
+
+def another_pid(place: Workplace, server: str, old: int) -> bool:
+    return place.endpoints()["pids"][server] not in (None, old)
+
+
+def longer_than(messages: list[str], length: int) -> bool:
+    return len(messages) > length
+
+
+async def test_one_command_starts_everything_and_leaves_nothing_behind(place: Workplace) -> None:
+    """The ready line and `endpoints.json` are what DESIGN.md says (SEC-005: Redis is a unix socket)."""
+    with trio.fail_after(ENOUGH):
+        program = place.up(GODOT_PROT=1)
+        mcp = await program.ready()
+        async with connect(mcp) as peer:  # it answers as soon as it says so
+            await peer.log("hello")
+            await peer.found(component="gates")
+
+        assert re.fullmatch(r"ws://127\.0\.0\.1:[1-9]\d*", mcp)
+        assert program.out == [f"ready mcp={mcp} version={__version__}"]
+        assert program.err == ["godot: warning: GODOT_PROT: no such setting; did you mean 'GODOT_PORT'?"]
+
+        endpoints = place.endpoints()
+        assert (endpoints["mcp"], endpoints["http"], endpoints["dewey"]) == (mcp, None, None)
+        assert set(endpoints) == {"mcp", "http", "dewey", "database", "redis", "pids"}
+        pids = endpoints["pids"]
+        assert set(pids) == {"daemon", "redis", "postgres"}
+        assert pids["daemon"] == program.process.pid
+        assert all(map(alive, pids.values()))
+        with psycopg.connect(endpoints["database"]) as database:
+            assert database.info.dbname == "winni"
+        assert endpoints["redis"].startswith("unix://")
+        with redis.Redis.from_url(endpoints["redis"]) as client:
+            assert client.ping()
+            settings: dict[str, str] = client.config_get("append*")
+            assert (settings["appendonly"], settings["appendfsync"]) == ("yes", "always"), "REL-001"
+
+        assert await program.stop() == 0
+        assert not (place.data / "endpoints.json").exists()
+        assert not any(map(alive, pids.values()))
+        assert place.processes() == []
+
+
+async def test_is_ready_in_3_s_with_nothing_there_and_in_1_5_s_with_data(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The issue's figures. A test machine may be busy with something else: the best of three counts."""
+    with trio.fail_after(ENOUGH):
+        for _ in range(3):
+            if (cold := await ready_after(place)) < COLD_S:
+                break
+            place.forget()
+        for _ in range(3):
+            if (warm := await ready_after(place)) < WARM_S:
+                break
+    with capsys.disabled():
+        print(f"\ngodot up: ready after {cold:.2f} s cold, {warm:.2f} s warm")  # noqa: T201
+    assert cold < COLD_S
+    assert warm < WARM_S
+
+
+async def test_ctrl_c_ends_it_in_order_and_what_was_stored_is_there_next_time(place: Workplace) -> None:
+    """REL-005, for SIGINT."""
+    with trio.fail_after(ENOUGH):
+        program = place.up()
+        async with connect(await program.ready()) as peer:
+            await peer.log("before the restart", data={"n": 1})
+            before = await peer.found(search="restart")
+            assert await program.stop(signal.SIGINT) == 0
+            assert await peer.closed() == 1001
+        assert [line["event"] for line in program.events()] == ["draining", "stopped"]
+        assert program.err == []
+
+        async with connect(await place.up().ready()) as peer:
+            after = await peer.found(search="restart")
+            status = await peer.status()
+        assert {**after, "age": 0} == {**before, "age": 0}
+        assert (status["received"], status["stored"]) == (1, 1), "totals hold over restarts"
+
+
+async def test_a_second_one_on_the_same_data_says_so_and_does_no_harm(place: Workplace) -> None:
+    with trio.fail_after(ENOUGH):
+        first = place.up()
+        async with connect(await first.ready()) as peer:
+            endpoints = place.endpoints()
+            second = place.up()
+            assert await second.exit() == 2
+            (said,) = second.err
+            assert str(place.data) in said
+            assert str(first.process.pid) in said
+            assert second.out == []
+
+            assert place.endpoints() == endpoints
+            await peer.log("unharmed")
+            await peer.found(search="unharmed")
+
+
+async def test_a_redis_or_postgres_that_is_killed_is_started_again_and_no_entry_is_lost(place: Workplace) -> None:
+    """REL-004: logging goes on meanwhile, and what was answered `queued` arrives, once and in order."""
+    with trio.fail_after(ENOUGH):
+        program = place.up()
+        logged: list[str] = []
+
+        async def log_on(*, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+            async with connect(program.mcp) as peer:
+                with trio.CancelScope() as scope:
+                    task_status.started(scope)
+                    while True:
+                        message = f"entry {len(logged)}"
+                        await peer.log(message)
+                        logged.append(message)
+                        await trio.sleep(POLL_S)
+
+        await program.ready()
+        async with trio.open_nursery() as nursery, connect(program.mcp) as peer:
+            logging: trio.CancelScope = await nursery.start(log_on)
+            await until(partial(longer_than, logged, 20))
+            for server in ("redis", "postgres", "redis"):
+                pids = place.endpoints()["pids"]
+                seen = len(logged)
+                os.kill(pids[server], signal.SIGKILL)
+                await until(partial(another_pid, place, server, pids[server]))
+                await until(partial(longer_than, logged, seen + 20))
+            logging.cancel()
+            database = place.endpoints()["database"]
+            await until(lambda: set(stored_messages(database)) >= set(logged))
+            await peer.status_with(queued=0, in_flight=0, redis="up", dewey="up")
+        stored = stored_messages(database)
+        assert len(stored) == len(set(stored)), "stored exactly once"
+        assert [message for message in stored if message in set(logged)] == logged
+        assert len(program.events("server")) >= 6, "each death and each return is told"
+
+
+async def test_after_kill_9_of_the_daemon_everything_that_was_in_redis_is_found(place: Workplace) -> None:
+    """REL-004: in flight, waiting, and pushed while nobody was there. The servers it left behind are taken over."""
+    with trio.fail_after(ENOUGH):
+        program = place.up()
+        await program.ready()
+        endpoints = place.endpoints()
+        queue = Queue.at(endpoints["redis"])
+        async with connect(program.mcp) as peer:
+            with psycopg.connect(endpoints["database"]) as blocker:  # nothing can be stored while it holds this
+                blocker.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+                for number in range(3):
+                    await peer.log_batch([f"entry {number}.{n}" for n in range(500)])
+                await until(lambda: len(queue) >= 1_300)
+                status = await peer.status()
+                assert status["in_flight"] > 0
+                assert status["queued"] > 0
+                await program.kill()
+        with suppress(ConnectionClosed):
+            await peer.closed()
+        queue.push({"component": "gates", "level": "INFO", "message": "pushed while nobody was there"})
+        waiting = queue.messages()
+        queue.close()
+        assert len(set(waiting)) == 1_501
+        assert all(alive(endpoints["pids"][server]) for server in ("redis", "postgres")), "left behind"
+
+        async with connect(await place.up().ready()) as peer:
+            await peer.status_with(stored=1_501, queued=0, in_flight=0)
+        assert not alive(endpoints["pids"]["redis"])
+        assert not alive(endpoints["pids"]["postgres"])
+        stored = stored_messages(endpoints["database"])
+        assert sorted(stored) == sorted(waiting)
+        assert stored[:1_500] == waiting[:1_500], "in order"
+
+
+async def test_a_server_that_cannot_start_ends_it_with_a_line_that_says_why(place: Workplace) -> None:
+    """A Redis whose file is damaged, a PostgreSQL whose data is of another version, a directory that is none."""
+    with trio.fail_after(ENOUGH):
+        (place.data / "redis").mkdir(parents=True)
+        place.data.chmod(0o711)
+        (place.data / "redis" / "appendonly.aof").write_text("this is no AOF")
+        program = place.up()
+        assert await program.exit() == 2
+        assert program.err[0].startswith(f"godot: {place.data}/redis: Redis does not start")
+        assert "Bad file format" in " ".join(program.err)
+        assert program.out == []
+        assert place.processes() == []
+
+        place.forget()
+        (place.data / "postgres" / "data").mkdir(parents=True)
+        for directory in (place.data, place.data / "postgres"):
+            directory.chmod(0o711)
+        (place.data / "postgres" / "data" / "PG_VERSION").write_text("9\n")
+        program = place.up()
+        assert await program.exit() == 2
+        assert "was written by PostgreSQL 9" in program.err[0]
+        assert place.processes() == []
+
+        place.forget()
+        place.data.write_text("a file")
+        program = place.start("godot", "up", "--port", 0, GODOT_DATA_DIR=place.data)
+        assert await program.exit() == 2
+        (said,) = program.err
+        assert str(place.data) in said
+
+
+async def test_a_reader_that_closes_its_stdout_does_not_end_it(place: Workplace) -> None:
+    """`godot up | head -1`: status lines have nowhere to go, and that is no reason to stop recording."""
+    with trio.fail_after(ENOUGH):
+        program = place.up(GODOT_STATUS_S="0.1", piped=True)
+        pipe = program.process.stdout
+        assert pipe is not None
+        ready = await trio.to_thread.run_sync(pipe.readline)
+        pipe.close()
+        mcp = ready.decode().split()[1].removeprefix("mcp=")
+        async with connect(mcp) as peer:
+            await trio.sleep(0.5)  # time for a few status lines
+            await peer.log("still here")
+            await peer.found(search="still")
+        assert await program.stop() == 0
+        assert program.err == []
+
+
+async def test_a_port_that_is_taken_ends_the_start_with_a_line_that_says_so(place: Workplace) -> None:
+    with trio.fail_after(ENOUGH), socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = place.start("godot", "up", "--data-dir", place.data, "--port", port)
+        assert await program.exit() == 2
+        assert program.err == [
+            f"godot: cannot listen on 127.0.0.1 port {port}: Address already in use; choose another port"
+        ]
+        assert program.out == []
+
+
+async def test_bad_settings_end_the_start_with_one_line_for_each(place: Workplace) -> None:
+    """MAINT-004."""
+    with trio.fail_after(ENOUGH):
+        program = place.up(
+            BATCH_SIZE="many",
+            MAX_QUEUE_SIZE=0,
+            GODOT_DRAIN_S="soon",
+            DEWEY_MCP_URL="http://dewey",
+            REDIS_PERSISTENCE="rdb",
+            LOG_PARTITION_ENABLED="maybe",
+            BATCH_TIMEOUT_MS="",  # empty is not set
+        )
+        assert await program.exit() == 2
+        said = [line.removeprefix("godot: ").partition(":")[0] for line in program.err]
+        assert sorted(said) == [
+            "BATCH_SIZE",
+            "DEWEY_MCP_URL",
+            "GODOT_DRAIN_S",
+            "LOG_PARTITION_ENABLED",
+            "MAX_QUEUE_SIZE",
+            "REDIS_PERSISTENCE",
+        ]
+        assert program.out == []
+        assert not place.data.exists(), "nothing was started"
+
+
+async def test_an_open_door_is_refused_unless_a_setting_says_that_it_is_meant(place: Workplace) -> None:
+    """SEC-006, for each of the three programs."""
+    with trio.fail_after(ENOUGH):
+        database: dict[str, Any] = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
+        refused = [
+            (place.up("--host", "0.0.0.0"), "godot: ", "GODOT_ALLOW_ANONYMOUS=true"),
+            (place.start("godot", "serve", "--port", 0, GODOT_HOST="::", **database), "godot: ", "GODOT_ALLOW"),
+            (place.start("dewey", "serve", "--host", "0.0.0.0", "--port", 0, **database), "dewey: ", "DEWEY_ALLOW"),
+        ]
+        for program, name, remedy in refused:
+            assert await program.exit() == 2
+            (said,) = program.err
+            assert said.startswith(name)
+            assert remedy in said
+            assert program.out == []
+
+        meant = place.up("--host", "0.0.0.0", GODOT_ALLOW_ANONYMOUS="true")
+        mcp = await meant.ready()
+        assert mcp.startswith("ws://0.0.0.0:")
+        async with connect(mcp.replace("0.0.0.0", "127.0.0.1")) as peer:
+            assert (await peer.status())["redis"] == "up"
+
+
+async def test_serve_without_a_database_says_what_is_missing(place: Workplace) -> None:
+    with trio.fail_after(ENOUGH):
+        for program in (place.start("godot", "serve", "--port", 0), place.start("dewey", "serve", "--port", 0)):
+            assert await program.exit() == 2
+            (said,) = program.err
+            assert "DATABASE_URL" in said
+            assert program.out == []
+
+
+async def test_help_tells_every_command_and_option(place: Workplace) -> None:
+    with trio.fail_after(ENOUGH):
+        listening = ["--host", "--port", "--http-port"]
+        expected = {
+            ("godot", "--help"): ["up", "serve"],
+            ("godot", "up", "--help"): ["--data-dir", *listening, "GODOT_PORT", "9060"],
+            ("godot", "serve", "--help"): [*listening, "REDIS_URL", "DEWEY_MCP_URL", "DATABASE_URL"],
+            ("dewey", "--help"): ["serve"],
+            ("dewey", "serve", "--help"): [*listening, "DATABASE_URL", "9020"],
+            ("dewey", "--version"): [__version__],
+        }
+        programs = [(place.start(*command), words) for command, words in expected.items()]
+        for program, words in programs:
+            assert await program.exit() == 0
+            text = "\n".join(program.out)
+            assert [word for word in words if word not in text] == []
+            assert program.err == []

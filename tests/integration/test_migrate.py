@@ -1,0 +1,109 @@
+"""Tests of the schema and of what brings a database to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from threading import Barrier
+from typing import Any
+
+import psycopg
+import pytest
+
+from dewey_logs.migrate import Migration, migrate, migrations
+from dewey_logs.search import SEARCHED_CHARS, Search
+from godot.errors import ConfigError
+from tests.postgres_fixture import Database, Server, database, postgres, servers
+
+__all__ = ["database", "postgres", "servers"]
+
+
+@pytest.fixture
+def empty(postgres: Server) -> Iterator[Database]:
+    """A database without a schema."""
+    with Database(postgres, template="template1") as database:
+        yield database
+
+
+@contextmanager
+def connected(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """Connect as `migrate` wants it."""
+    with closing(psycopg.connect(database.url, autocommit=True)) as connection:
+        yield connection
+
+
+def test_the_steps_are_numbered_without_gaps() -> None:
+    assert [step.version for step in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+def test_a_migration_is_applied_once(empty: Database) -> None:
+    with connected(empty) as connection:
+        assert migrate(connection) == [step.name for step in migrations()]
+        assert migrate(connection) == []
+    assert empty.value("SELECT count(*) FROM schema_migrations") == len(migrations())
+
+
+def test_several_that_start_at_once_apply_it_once(empty: Database) -> None:
+    barrier = Barrier(4)
+
+    def start() -> list[str]:
+        with connected(empty) as connection:
+            barrier.wait(timeout=10)
+            return migrate(connection)
+
+    with ThreadPoolExecutor(4) as threads:
+        applied = [future.result(timeout=30) for future in [threads.submit(start) for _ in range(4)]]
+    assert sum(applied, []) == [step.name for step in migrations()]  # noqa: RUF017 - four short lists
+
+
+def test_a_step_that_fails_leaves_nothing_behind_and_is_tried_again(empty: Database) -> None:
+    good = Migration(1, "0001_good.sql", "CREATE TABLE good ()")
+    bad = Migration(2, "0002_bad.sql", "CREATE TABLE half (); SELECT 1/0")
+    mended = Migration(2, "0002_bad.sql", "CREATE TABLE half (); SELECT 1/1")
+    with connected(empty) as connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            migrate(connection, (good, bad))
+        assert empty.value("SELECT to_regclass('good') IS NOT NULL AND to_regclass('half') IS NULL")
+        assert migrate(connection, (good, mended)) == ["0002_bad.sql"]
+
+
+def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
+    database.execute("INSERT INTO schema_migrations (version, name) VALUES (999, '0999_later.sql')")
+    with connected(database) as connection, pytest.raises(ConfigError, match="schema version 999"):
+        migrate(connection)
+
+
+def test_a_database_that_is_not_utf8_is_refused(postgres: Server) -> None:
+    with (
+        Database(postgres, template="template0 ENCODING 'LATIN1'") as latin,
+        connected(latin) as connection,
+        pytest.raises(ConfigError, match="LATIN1"),
+    ):
+        migrate(connection)
+
+
+def test_only_core_postgresql_is_needed(database: Database) -> None:
+    assert database.execute("SELECT extname FROM pg_extension") == [("plpgsql",)]
+
+
+def test_the_prefix_that_is_searched_is_the_one_that_the_program_knows(database: Database) -> None:
+    database.execute("CREATE TABLE message AS SELECT repeat('x ', 32767) || ' yes no' AS text")
+    assert SEARCHED_CHARS == 65_536
+    found = database.value("SELECT array_length(tsvector_to_array(log_search_vector(text)), 1) FROM message")
+    assert found == 2  # x and, cut off, "y"
+
+
+@pytest.mark.parametrize("character", list("""!"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"""))
+def test_every_punctuation_separates_words(database: Database, character: str) -> None:
+    """On both sides: in a message and in what is searched."""
+    text = f"one{character}two {character}5{character}"
+    search = Search.parse(f"one{character}two").websearch()
+    with connected(database) as connection:
+        ((words, found),) = connection.execute(
+            "SELECT tsvector_to_array(log_search_vector(%(text)s)), "
+            "log_search_vector(%(text)s) @@ websearch_to_tsquery('simple', %(search)s)",
+            {"text": text, "search": search},
+        )
+    assert words == ["5", "one", "two"]
+    assert found

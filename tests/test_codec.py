@@ -1,0 +1,216 @@
+"""JSON in and out: what a client said is what travels, or the reply says what was changed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from godot import codec
+from godot.codec import NUL_SHOWN, SURROGATE_SHOWN
+from godot.entries import Entry
+from godot.errors import EntryRejected
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+any_text = st.text(st.characters(exclude_categories=()) | st.sampled_from("\x00\ud800\udfff\\u0"))
+anything_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(2**64, 2**80)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | any_text,
+    lambda inner: st.lists(inner) | st.dictionaries(any_text, inner),
+    max_leaves=15,
+)
+
+
+def entry(message: str = "m", data: dict[str, Any] | None = None, component: str = "c") -> Entry:
+    return Entry(
+        id="01a1fb67-5bd0-716c-b208-6b6eb13e7800",
+        trace_id=None,
+        component=component,
+        level="INFO",
+        message=message,
+        data=data,
+        created_at="2026-11-20T08:30:00.000000Z",
+    )
+
+
+def travelled(before: Entry) -> tuple[dict[str, Any], list[str]]:
+    """Return an entry as it is read again after its journey, and the warnings at its start."""
+    warnings: list[str] = []
+    raw = codec.encode_entry(before, warnings)
+    return codec.loads(raw), warnings
+
+
+def storable(value: Any) -> Any:
+    """Return what PostgreSQL can hold of a value."""
+    match value:
+        case str():
+            return UNSTORABLE.sub(lambda found: NUL_SHOWN if found[0] == "\x00" else SURROGATE_SHOWN, value)
+        case dict():
+            return {storable(key): storable(each) for key, each in value.items()}
+        case list():
+            return [storable(each) for each in value]
+    return value
+
+
+# loads
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a":[1,2.5,null,true,"ü"]}', {"a": [1, 2.5, None, True, "ü"]}),
+        (b'  {"a": {}}\n', {"a": {}}),
+        ("18446744073709551615", 2**64 - 1),
+        ("18446744073709551616", 2**64),
+        ("-123456789012345678901234567890", -123456789012345678901234567890),
+        ('{"deep":[{"n":99999999999999999999}]}', {"deep": [{"n": 99999999999999999999}]}),
+        ('"12345678901234567890123"', "12345678901234567890123"),
+        ("0.12345678901234567890123", 0.12345678901234567890123),
+        ('"\\ud83d\\ude00"', "😀"),
+        ('"\\ud83d"', "\ud83d"),
+    ],
+)
+def test_reads_what_is_json(text: str | bytes, value: object) -> None:
+    assert codec.loads(text) == value
+    assert type(codec.loads(text)) is type(value)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", '{"a":[NaN]}', '{"a":1e999}'])
+def test_refuses_numbers_that_are_none(number: str) -> None:
+    with pytest.raises(codec.NotJSON, match="is not JSON|is too large"):
+        codec.loads(number)
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("", "line 1 column 1"),
+        ("{", "line 1 column 2"),
+        ('{"a":1,}', "line 1 column"),
+        ("{'a':1}", "line 1 column 2"),
+        ("[1]\n[2]", "line 2 column 1"),
+        ('"\x00"', "Invalid control character"),
+        (b'"\xff"', "can't decode byte 0xff"),
+        (b'"\xed\xa0\x80"', "can't decode byte 0xed"),
+        ('"\ud800"', "can't decode byte 0xed"),
+        ("\ufeff{}", "BOM"),
+        ("9" * 5000, "an integer of 5000 digits is too large"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+    ],
+)
+def test_says_where_a_text_that_is_not_json_breaks_off(text: str | bytes, where: str) -> None:
+    with pytest.raises(codec.NotJSON, match=re.escape(where)):
+        codec.loads(text)
+
+
+@given(st.binary() | st.text(st.characters(exclude_categories=())))
+def test_any_text_is_json_or_is_refused_and_nothing_else(text: str | bytes) -> None:
+    try:
+        codec.loads(text)
+    except codec.NotJSON as exc:
+        assert str(exc)
+
+
+@given(anything_json)
+def test_what_is_written_is_read_again(value: Any) -> None:
+    assert codec.loads(codec.dumps(value)) == value
+
+
+@given(st.integers())
+def test_an_integer_of_any_size_survives(number: int) -> None:
+    assert codec.loads(codec.dumps({"n": number})) == {"n": number}
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_float_survives_to_the_last_bit(number: float) -> None:
+    read = codec.loads(codec.dumps([number]))
+    assert math.copysign(1, read[0]) == math.copysign(1, number)
+    assert read == [number]
+
+
+def test_writes_compact_json_in_utf_8_by_either_way() -> None:
+    assert codec.dumps({"ü": [1, 2]}) == '{"ü":[1,2]}'.encode()
+    assert codec.dumps({"ü": [1, 2**64]}) == '{"ü":[1,18446744073709551616]}'.encode()
+
+
+# encode_entry
+
+
+def test_the_bytes_are_the_entry_as_compact_json_in_the_order_of_its_fields() -> None:
+    warnings: list[str] = []
+    assert codec.encode_entry(entry("ü", {"a": 1}), warnings) == (
+        '{"id":"01a1fb67-5bd0-716c-b208-6b6eb13e7800","trace_id":null,"component":"c","level":"INFO",'
+        '"message":"ü","data":{"a":1},"created_at":"2026-11-20T08:30:00.000000Z"}'.encode()
+    )
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("a\x00b", f"a{NUL_SHOWN}b"), ("a\ud800b", f"a{SURROGATE_SHOWN}b"), ("\udfff\x00", "�␀")]
+)
+def test_what_postgresql_cannot_hold_is_replaced_visibly_and_warned_about_once(text: str, shown: str) -> None:
+    read, warnings = travelled(entry(text, {text: [text]}, component=text))
+    assert (read["message"], read["component"], read["data"]) == (shown, shown, {shown: [shown]})
+    assert warnings == [
+        "characters that PostgreSQL cannot store were replaced: NUL by ␀, a lone surrogate by �"  # both are named
+    ]
+
+
+@pytest.mark.parametrize("text", ["\\u0000", "\\\\u0000", "\\ud800", "C:\\users\\udo", "␀ and � themselves"])
+def test_a_literal_backslash_is_not_taken_for_what_it_spells(text: str) -> None:
+    read, warnings = travelled(entry(text, {text: text}))
+    assert (read["message"], read["data"], warnings) == (text, {text: text}, [])
+
+
+def test_a_literal_backslash_beside_a_real_nul_is_not_altered() -> None:
+    read, warnings = travelled(entry("\\u0000 \x00"))
+    assert read["message"] == "\\u0000 ␀"
+    assert len(warnings) == 1
+
+
+@given(any_text, st.dictionaries(any_text, anything_json))
+def test_any_object_survives_its_journey_but_for_nul_and_surrogates(message: str, data: dict[str, Any]) -> None:
+    read, warnings = travelled(entry(message, data))
+    assert read["message"] == storable(message)
+    assert read["data"] == storable(data)
+    assert bool(warnings) == ((storable(message), storable(data)) != (message, data))
+
+
+@given(any_text, st.dictionaries(any_text, anything_json))
+def test_the_bytes_are_what_every_parser_of_json_takes(message: str, data: dict[str, Any]) -> None:
+    raw = codec.encode_entry(entry(message, data), [])
+    assert b"\n" not in raw
+    assert orjson.loads(raw)["message"] == json.loads(raw)["message"] == storable(message)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """Return data that is nested so deeply, made without recursion."""
+    data: dict[str, Any] = {}
+    for _ in range(depth):
+        data = {"": data}
+    return data
+
+
+def test_data_nested_deeper_than_the_fast_serialiser_goes_survives() -> None:
+    read, warnings = travelled(entry(data=nested(300)))
+    assert read["data"] == nested(300)
+    assert warnings == []
+
+
+@pytest.mark.parametrize("message", ["m", "with a \x00"])
+def test_data_nested_too_deeply_to_be_stored_is_refused(message: str) -> None:
+    with pytest.raises(EntryRejected, match="^data: nested more than 500 levels deep$"):
+        codec.encode_entry(entry(message, nested(50_000)), [])

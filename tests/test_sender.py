@@ -1,0 +1,508 @@
+"""The sender: oldest first, never given up, and to the exact instant of trio's virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from uuid import UUID
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from dewey_logs.store import MemoryStore, Stored
+from dewey_logs.tools import dewey_tools
+from godot import codec
+from godot.buffer import Counts, DeadEntry, MemoryBuffer
+from godot.dewey import DirectDewey
+from godot.entries import Entry, admit_json
+from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
+from godot.mcp.tools import Toolbox
+from godot.sender import LOOK_S, Sender
+
+
+class WatchedBuffer(MemoryBuffer):
+    """Notes how much it ever had in flight, and can be away."""
+
+    def __init__(self, max_size: int = 100_000) -> None:
+        super().__init__(max_size)
+        self.away = False
+        self.taken_at: list[float] = []
+
+    async def take(self, limit: int) -> list[bytes]:
+        self.taken_at.append(trio.current_time())
+        if self.away:
+            raise BufferUnavailable("Redis: away")
+        return await super().take(limit)
+
+
+class WatchedDewey(DirectDewey):
+    """Dewey over a store in memory; notes each attempt, and is down when it is told to be."""
+
+    def __init__(self) -> None:
+        self.store_in_memory = WatchedStore()
+        super().__init__(Toolbox(dewey_tools(self.store_in_memory)))
+        self.down_until = 0.0
+        self.attempts: list[tuple[float, list[bytes]]] = []
+
+    async def store(self, entries: Sequence[bytes]) -> None:
+        self.attempts.append((trio.current_time(), list(entries)))
+        self.up = trio.current_time() >= self.down_until
+        await super().store(entries)
+
+    @property
+    def stored(self) -> list[str]:
+        """The messages that are stored, in the order in which they were."""
+        return [entry.message for entry in self.store_in_memory.kept]
+
+    @property
+    def tried_at(self) -> list[float]:
+        return [when for when, _ in self.attempts]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for _, batch in self.attempts]
+
+
+class WatchedStore(MemoryStore):
+    """Keeps the order of arrival, and can refuse entries that are valid (a database has its own opinion)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Entry] = []
+        self.refuses: set[str] = set()
+
+    async def store(self, entries: Sequence[Entry]) -> Stored:
+        faults = [(index, "not today") for index, entry in enumerate(entries) if entry.message in self.refuses]
+        if faults:
+            raise BatchRefused(faults)
+        done = await super().store(entries)
+        self.kept += entries
+        return done
+
+
+@attrs.define
+class Bench:
+    """A sender between a buffer and a Dewey, and what it reports."""
+
+    buffer: WatchedBuffer = attrs.Factory(WatchedBuffer)
+    dewey: WatchedDewey = attrs.Factory(WatchedDewey)
+    counts: list[Counts] = attrs.Factory(list)
+    failures: list[tuple[float, str]] = attrs.Factory(list)
+    deliveries: list[float] = attrs.Factory(list)
+    wake: trio.MemorySendChannel[None] = attrs.field(init=False)
+    sender: Sender = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.wake, pushed = trio.open_memory_channel[None](1)
+        self.sender = Sender(
+            self.buffer,
+            self.dewey,
+            pushed,
+            batch_size=100,
+            on_counts=self.counts.append,
+            on_failure=lambda exc: self.failures.append((trio.current_time(), str(exc))),
+            on_delivery=lambda: self.deliveries.append(trio.current_time()),
+            jitter=lambda delay: delay,
+        )
+
+    async def run_dry(self) -> Counts:
+        """Run the sender as after the end of the batcher, until it returns."""
+        self.wake.close()
+        await self.sender.run()
+        return await self.buffer.counts()
+
+
+def entry(message: str, **fields: object) -> bytes:
+    """Serialise an entry as the listener does."""
+    value = {"component": "relay", "level": "INFO", "message": message, **fields}
+    return codec.encode_entry(admit_json(value, []), [])
+
+
+def entries(count: int, first: int = 0) -> list[bytes]:
+    return [entry(str(number)) for number in range(first, first + count)]
+
+
+def foreign(message: str, **fields: object) -> bytes:
+    """Serialise an entry as other local processes do (GOD-001)."""
+    value = {"component": "gates", "level": "WARN", "message": message, "trace_id": None, "data": None, **fields}
+    return codec.dumps(value)
+
+
+def numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+# Delivering
+
+
+async def test_delivers_in_order_and_returns_when_the_batcher_has_ended_and_the_buffer_is_empty(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """GOD-003, REL-005: a drain that has nothing to wait for takes no time."""
+    bench = Bench()
+    await bench.buffer.push(entries(250))
+    assert await bench.run_dry() == Counts(received=250, stored=250)
+    assert bench.dewey.stored == numbers(250)
+    assert trio.current_time() == 0
+
+
+async def test_takes_a_batch_and_up_to_a_thousand_while_more_than_that_are_waiting(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bench = Bench()
+    await bench.buffer.push(entries(2400))
+    await bench.run_dry()
+    assert bench.dewey.sizes == [100, 1000, 1000, 300]
+
+
+async def test_goes_back_to_small_batches_when_the_backlog_is_gone(autojump_clock: trio.testing.MockClock) -> None:
+    bench = Bench()
+    await bench.buffer.push(entries(1300))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.sender.run)
+        await trio.sleep(1)
+        await bench.buffer.push(entries(150, first=1300))
+        await trio.sleep(1)
+        assert bench.dewey.sizes == [100, 1000, 200, 100, 50]
+        nursery.cancel_scope.cancel()
+
+
+async def test_wakes_at_once_when_the_batcher_has_pushed(autojump_clock: trio.testing.MockClock) -> None:
+    bench = Bench()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.sender.run)
+        await trio.sleep(3.03125)
+        await bench.buffer.push(entries(1))
+        await bench.wake.send(None)
+        await trio.sleep(1)
+        assert bench.deliveries == [3.03125]
+        nursery.cancel_scope.cancel()
+
+
+async def test_otherwise_it_looks_for_what_others_pushed_every_tenth_of_a_second(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """GOD-001: whoever LPUSHes by himself wakes nobody."""
+    bench = Bench()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.sender.run)
+        await trio.sleep(1.03125)
+        bench.buffer.queue.append(foreign("hello"))
+        await trio.sleep(1)
+        assert bench.dewey.stored == ["hello"]
+        assert bench.deliveries == [pytest.approx(1.1)]
+        looks = [later - earlier for earlier, later in pairwise(bench.buffer.taken_at[:10])]
+        assert looks == [pytest.approx(LOOK_S)] * 9
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_in_flight_when_the_sender_before_died_is_delivered_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """REL-004: exactly once, in order."""
+    bench = Bench()
+    await bench.buffer.push(entries(8))
+    await bench.buffer.take(5)
+    assert await bench.run_dry() == Counts(received=8, stored=8)
+    assert bench.dewey.stored == numbers(8)
+
+
+async def test_cancelled_in_the_middle_of_a_batch_it_leaves_the_batch_in_the_buffer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """REL-005: what is not delivered in time stays."""
+    bench = Bench()
+    bench.dewey.down_until = 100.0
+    await bench.buffer.push(entries(150))
+    with trio.move_on_after(0.25):
+        await bench.run_dry()
+    assert await bench.buffer.counts() == Counts(received=150, queued=50, in_flight=100)
+
+
+async def test_reports_what_the_buffer_holds_and_each_delivery(autojump_clock: trio.testing.MockClock) -> None:
+    bench = Bench()
+    await bench.buffer.push(entries(150))
+    await bench.run_dry()
+    assert bench.counts == [
+        Counts(received=150, queued=150),  # the look at the start
+        Counts(received=150, queued=50, stored=100),
+        Counts(received=150, stored=150),
+    ]
+    assert bench.deliveries == [0, 0]
+
+
+# While Dewey is down
+
+
+async def test_retries_a_batch_three_times_quickly_then_hands_it_back_and_probes_ever_later_up_to_30_s(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """REL-002, GOD-004: exponential backoff, and the batch waits in Redis."""
+    bench = Bench()
+    bench.dewey.down_until = 125.0
+    await bench.buffer.push(entries(150))
+    assert await bench.run_dry() == Counts(received=150, stored=150)
+    batches, probes = bench.dewey.attempts[:4], bench.dewey.attempts[4:]
+    assert [when for when, _ in batches] == pytest.approx([0, 0.1, 0.3, 0.7])
+    assert [len(batch) for _, batch in batches] == [100] * 4
+    since = [when - 0.7 for when, _ in probes]
+    assert since == pytest.approx([1, 3, 7, 15, 31, 61, 91, 121, 151, 151, 151])
+    assert [len(batch) for _, batch in probes] == [0] * 9 + [100, 50]
+    assert [why for _, why in bench.failures] == ["Dewey: down"] * 12
+    assert bench.dewey.stored == numbers(150)
+
+
+async def test_a_quick_retry_that_works_costs_nothing_more(autojump_clock: trio.testing.MockClock) -> None:
+    """REL-002."""
+    bench = Bench()
+    bench.dewey.down_until = 0.25
+    await bench.buffer.push(entries(1))
+    await bench.run_dry()
+    assert bench.dewey.tried_at == pytest.approx([0, 0.1, 0.3])
+
+
+async def test_each_batch_has_its_own_quick_retries(autojump_clock: trio.testing.MockClock) -> None:
+    bench = Bench()
+    bench.dewey.down_until = 1.0  # its first probe works
+    await bench.buffer.push(entries(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.sender.run)
+        await trio.sleep(5)
+        bench.dewey.down_until = 5.25
+        await bench.buffer.push(entries(1, first=1))
+        await bench.wake.send(None)
+        await trio.sleep(5)
+        assert bench.dewey.tried_at == pytest.approx([0, 0.1, 0.3, 0.7, 1.7, 1.7, 5, 5.1, 5.3])
+        nursery.cancel_scope.cancel()
+
+
+async def test_while_it_probes_nothing_is_in_flight_and_the_bound_of_the_buffer_is_exact(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """GOD-005, PERF-003: a bound of 1,000 holds 1,000, and not 1,000 beside a batch in flight."""
+    bench = Bench(WatchedBuffer(max_size=1000))
+    bench.dewey.down_until = 60.0
+    await bench.buffer.push(entries(100))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.sender.run)
+        await trio.sleep(5)
+        for first in range(100, 1500, 100):
+            await bench.buffer.push(entries(100, first))
+        assert await bench.buffer.counts() == Counts(received=1500, queued=1000, dropped=500)
+        await trio.sleep(60)
+        assert await bench.buffer.counts() == Counts(received=1500, stored=1000, dropped=500)
+        assert bench.dewey.stored == [str(number) for number in range(500, 1500)]  # the newest, in order
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_day_of_downtime_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    """REL-002: a batch is never discarded because Dewey is down."""
+    bench = Bench()
+    bench.dewey.down_until = 86_400.0
+    await bench.buffer.push(entries(500))
+    assert await bench.run_dry() == Counts(received=500, stored=500)
+    assert 86_400 <= trio.current_time() <= 86_430
+
+
+async def test_a_batch_whose_answer_was_lost_is_stored_once(autojump_clock: trio.testing.MockClock) -> None:
+    """REL-004: at least once on the way, once in the table."""
+
+    class LosesItsFirstAnswer(WatchedDewey):
+        async def store(self, entries: Sequence[bytes]) -> None:
+            await super().store(entries)
+            if len(self.attempts) == 1:
+                raise DeweyUnavailable("Dewey: the connection broke before the answer")
+
+    bench = Bench(dewey=LosesItsFirstAnswer())
+    await bench.buffer.push([*entries(3), foreign("without an id")])
+    assert await bench.run_dry() == Counts(received=4, stored=4)
+    (_, first), (_, second) = bench.dewey.attempts
+    assert first == second
+    page = await bench.dewey.ask("dewey_query_logs", {})
+    assert codec.loads(page.json)["count"] == 4
+
+
+# What others pushed, and what is no entry
+
+
+async def test_an_entry_without_id_gets_one_and_its_time_before_it_is_first_sent_and_keeps_both(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """GOD-001, REL-004: sent again, also by the sender after this one, it is the same entry."""
+    bench = Bench()
+    bench.dewey.down_until = 0.25
+    bench.buffer.queue.append(foreign("without either"))
+    with trio.move_on_after(0.2):
+        await bench.sender.run()
+    assert await bench.run_dry() == Counts(received=1, stored=1)
+    sent = [codec.loads(raw) for _, batch in bench.dewey.attempts for raw in batch]
+    assert len(sent) >= 3
+    assert len({(each["id"], each["created_at"]) for each in sent}) == 1
+    assert UUID(sent[0]["id"]).version == 7
+    assert sent[0]["created_at"].endswith("Z")
+
+
+async def test_an_entry_of_others_keeps_what_it_brought(autojump_clock: trio.testing.MockClock) -> None:
+    """GOD-001: component, level, message, trace_id, data, created_at, no id."""
+    bench = Bench()
+    trace_id = "0af76519-16cd-43dd-8448-eb211c80319c"
+    brought = {"trace_id": trace_id, "data": {"a": [1, 2.5]}, "created_at": "2026-11-20T08:30:00.5+01:00"}
+    bench.buffer.queue.append(foreign("brought", **brought))
+    await bench.run_dry()
+    (kept,) = bench.dewey.store_in_memory.kept
+    assert (kept.component, kept.level, kept.trace_id) == ("gates", "WARN", trace_id)
+    assert (kept.data, kept.created_at) == ({"a": [1, 2.5]}, "2026-11-20T07:30:00.500000Z")
+
+
+async def test_what_the_listener_completed_is_sent_as_the_very_same_bytes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bench = Bench()
+    batch = [entry("one"), entry("two", data={"big": 2**70, "text": "\\u0000 ✓"})]
+    await bench.buffer.push(batch)
+    await bench.run_dry()
+    assert bench.dewey.attempts == [(0, batch)]
+
+
+GARBAGE: list[tuple[bytes, str]] = [
+    (b"not JSON", "Expecting value: line 1 column 1"),
+    (b"", "Expecting value"),
+    (b'["an", "array"]', "must be an object, not an array"),
+    (b"7", "must be an object, not a number"),
+    (b'{"component": "a", "message": "b"}', "level: required, but missing"),
+    (b'{"component": "a", "level": "LOUD", "message": "b"}', "level: must be one of ERROR"),
+    (b'{"component": "a", "level": "INFO", "message": "b", "id": "7", "created_at": null}', "id: must be a UUID"),
+    (b'{"component": "a", "level": "INFO", "message": "\x00"}', "Invalid control character"),
+    (b'{"component": "a", "level": "INFO", "message": "\xed\xa0\x80"}', "'utf-8' codec can't decode"),
+    (b'{"component": "a", "level": "INFO", "message": "b", "data": {"x": 1e999}}', "1e999 is too large"),
+    (b"[" * 100_000, "nested too deeply"),
+    # These two have an id and a time, so Dewey is the first to look inside.
+    (b'{"component": "a", "message": "b", "id": "x", "created_at": "y"}', "level: required, but missing"),
+    (foreign("c", id="x", created_at="2026-11-20T08:30:00Z"), "id: must be a UUID"),
+]
+
+
+@pytest.mark.parametrize(("garbage", "reason"), GARBAGE, ids=[reason for _, reason in GARBAGE])
+async def test_garbage_in_the_queue_is_put_aside_with_the_reason_and_the_others_are_stored(
+    garbage: bytes, reason: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """An entry is never the reason that the pipeline stands still."""
+    bench = Bench()
+    bench.buffer.queue.extend([entry("before"), garbage, foreign("after")])
+    assert await bench.run_dry() == Counts(received=3, stored=2, dead=1)
+    assert bench.dewey.stored == ["before", "after"]
+    (dead,) = bench.buffer.dead
+    assert dead.raw == garbage
+    assert reason in dead.reason
+    assert trio.current_time() == 0
+
+
+async def test_a_batch_of_nothing_but_garbage_is_put_aside_and_dewey_is_not_asked(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bench = Bench()
+    bench.buffer.queue.extend([b"1", b"2"])
+    assert await bench.run_dry() == Counts(received=2, dead=2)
+    assert bench.dewey.attempts == []
+
+
+@pytest.mark.parametrize(
+    ("escape", "shown"), [("\\u0000", "\N{SYMBOL FOR NULL}"), ("\\ud800", "\N{REPLACEMENT CHARACTER}")]
+)
+async def test_a_nul_or_a_lone_surrogate_written_as_json_allows_it_is_stored_visibly(
+    escape: str, shown: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench = Bench()
+    bench.buffer.queue.append(b'{"component":"a","level":"INFO","message":"<%b>"}' % escape.encode())
+    assert await bench.run_dry() == Counts(received=1, stored=1)
+    assert bench.dewey.stored == [f"<{shown}>"]
+
+
+async def test_an_id_that_names_a_time_beyond_the_calendar_does_not_stop_the_pipeline(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bench = Bench()
+    bench.buffer.queue.append(foreign("far", id="ffffffff-ffff-7fff-bfff-ffffffffffff"))
+    assert await bench.run_dry() == Counts(received=1, stored=1)
+
+
+async def test_the_entries_that_dewey_names_are_put_aside_and_the_others_are_stored(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """DEW-003: by index and fault; the refused batch is not retried whole."""
+    bench = Bench()
+    bench.dewey.store_in_memory.refuses = {"1", "4"}
+    batch = entries(6)
+    await bench.buffer.push(batch)
+    assert await bench.run_dry() == Counts(received=6, stored=4, dead=2)
+    assert bench.dewey.stored == ["0", "2", "3", "5"]
+    assert list(bench.buffer.dead) == [DeadEntry(batch[1], "not today"), DeadEntry(batch[4], "not today")]
+    assert bench.dewey.sizes == [6, 4]
+    assert trio.current_time() == 0
+    assert bench.failures == []
+
+
+async def test_entries_refused_while_dewey_comes_and_goes_are_put_aside_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class GoesAfterRefusing(WatchedDewey):
+        async def store(self, entries: Sequence[bytes]) -> None:
+            try:
+                await super().store(entries)
+            except BatchRefused:
+                self.down_until = trio.current_time() + 5
+                raise
+
+    bench = Bench(dewey=GoesAfterRefusing())
+    bench.dewey.store_in_memory.refuses = {"1"}
+    await bench.buffer.push(entries(3))
+    assert await bench.run_dry() == Counts(received=3, stored=2, dead=1)
+    assert bench.dewey.stored == ["0", "2"]
+
+
+async def test_a_refusal_that_names_none_of_the_entries_loses_none_of_them(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Confused(WatchedDewey):
+        async def store(self, entries: Sequence[bytes]) -> None:
+            raise BatchRefused([(17, "?")])
+
+    bench = Bench(dewey=Confused())
+    await bench.buffer.push(entries(3))
+    with pytest.raises(DeweyUnavailable, match="without naming one of its entries"):
+        await bench.run_dry()
+    assert await bench.buffer.counts() == Counts(received=3, in_flight=3)
+
+
+# While the buffer is away
+
+
+async def test_a_buffer_that_is_away_is_reported_and_left_to_the_supervisor(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bench = Bench()
+    bench.buffer.away = True
+    with pytest.raises(BufferUnavailable):
+        await bench.sender.run()
+    assert bench.failures == [(0, "Redis: away")]
+    bench.buffer.away = False
+    await bench.buffer.push(entries(2))
+    assert await bench.run_dry() == Counts(received=2, stored=2)
+
+
+async def test_a_dead_senders_batch_is_looked_for_every_ten_seconds(autojump_clock: trio.testing.MockClock) -> None:
+    """REL-004."""
+    looked: list[float] = []
+
+    class Leased(WatchedBuffer):
+        async def hand_back(self) -> Counts:
+            looked.append(trio.current_time())
+            return await super().hand_back()
+
+    bench = Bench(Leased())
+    with trio.move_on_after(25):
+        await bench.sender.run()
+    assert looked == [0, pytest.approx(10, abs=LOOK_S), pytest.approx(20, abs=2 * LOOK_S)]
+
