@@ -137,8 +137,11 @@ class PostgresStore:
         """Find entries."""
         return await self._readers.run(partial(_read, query=query, timeout_s=self._query_timeout_s))
 
-    async def maintain(self, *, ahead_days: int, retention_days: int) -> Maintained:
+    async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Bring schema and partitions up to date."""
+        if not partitioned:
+            await self.migrate()
+            return Maintained((), 0)
         return await self._keeper.run(partial(_maintain, ahead_days=ahead_days, retention_days=retention_days))
 
 

@@ -40,12 +40,13 @@ async def open_dewey(settings: DeweySettings) -> AsyncIterator[tuple[Toolbox, Po
         raise ConfigError("DATABASE_URL is not set: Dewey needs a PostgreSQL, such as postgresql://dewey@host/winni")
     store = PostgresStore(settings.database_url, query_timeout_s=settings.query_timeout_s)
     try:
-        yield (
-            Toolbox(
-                dewey_tools(store, partitions_ahead=settings.partitions_ahead, retention_days=settings.retention_days)
-            ),
+        tools = dewey_tools(
             store,
+            partitions_ahead=settings.partitions_ahead,
+            retention_days=settings.retention_days,
+            partitioned=settings.partition_enabled,
         )
+        yield Toolbox(tools), store
     finally:
         store.close()
 

@@ -95,11 +95,12 @@ class LogStore(Protocol):
         :raises EntryRejected: when it takes too long.
         """
 
-    async def maintain(self, *, ahead_days: int, retention_days: int) -> Maintained:
+    async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Make the store ready for the days to come (DEW-005); doing it again is harmless.
 
         :param ahead_days: days after today that always have a partition.
         :param retention_days: days before today that get one when they have entries.
+        :param partitioned: False: no partition is made, everything goes into the default one.
         """
 
 
@@ -171,8 +172,10 @@ class MemoryStore:
         now = self._now()
         return Page([_read_back(row, now) for row in rows[: query.limit]], more=len(rows) > query.limit)
 
-    async def maintain(self, *, ahead_days: int, retention_days: int) -> Maintained:
+    async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Count off the partitions that a database would have."""
+        if not partitioned:
+            return Maintained((), 0)
         today = self._now().astimezone(UTC).date()
         start, end = on_demand(today, ahead_days=ahead_days, retention_days=retention_days)
         times = [datetime.fromisoformat(row.entry.created_at) for row in self._rows.values()]

@@ -3,50 +3,32 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any, Final
+from collections.abc import Collection
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
 
 from dewey_logs.search import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Order, Query
 from dewey_logs.store import LogStore, Page, StoredEntry
 from godot import codec
-from godot.entries import LEVELS, MAX_BATCH, MAX_COMPONENT_CHARS, Entry, admit_json
+from godot.entries import LEVELS, MAX_BATCH, Entry, EntryFields, admit_json
 from godot.errors import BatchRefused, EntryRejected
-from godot.mcp.tools import Answer, Tool, argument
+from godot.mcp.tools import Answer, Tool, argument, object_schema
 
 DEFAULT_MAX_BYTES: Final = 204_800
 LEAST_MAX_BYTES: Final = 1_000
 MOST_MAX_BYTES: Final = 921_600
 """An answer is one WebSocket message, and common clients drop the connection at 1 MiB (MCP.md 2.3)."""
 
+Field: TypeAlias = Literal[
+    "id", "trace_id", "component", "level", "message", "data", "created_at", "ingested_at", "age"
+]
+FIELDS: Final = frozenset(get_args(Field))
+
 _ENVELOPE_BYTES: Final = 256
 """What an answer has around its entries: the fields of the page, with the longest cursor."""
 
 _TRACE_ID: Final = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
-
-_ENTRY_SCHEMA: Final = {
-    "type": "object",
-    "properties": {
-        "component": {
-            "type": "string",
-            "description": f"who says it, such as relay; 1 to {MAX_COMPONENT_CHARS} characters",
-        },
-        "level": {"type": "string", "description": f"one of {', '.join(LEVELS)}; lower case is accepted"},
-        "message": {"type": "string", "description": "what happened, of any length"},
-        "trace_id": {"type": ["string", "null"], "description": "UUID of the request that it belongs to"},
-        "data": {"type": ["object", "null"], "description": "anything else about it, of any size"},
-        "created_at": {
-            "type": ["string", "null"],
-            "description": "when it happened, ISO 8601 (UTC without an offset); default: now",
-        },
-        "id": {
-            "type": ["string", "null"],
-            "description": "UUID; the same id twice is stored once; default: one is made",
-        },
-    },
-    "required": ["component", "level", "message"],
-    "additionalProperties": False,
-}
 
 
 @attrs.frozen
@@ -55,7 +37,7 @@ class StoreArguments:
 
     logs: list[Any] = argument(
         f"The entries, at most {MAX_BATCH:,}. None of them is stored unless all of them are valid.",
-        items=_ENTRY_SCHEMA,
+        items=object_schema(EntryFields),
         maxItems=MAX_BATCH,
         examples=[
             [
@@ -116,6 +98,11 @@ class QueryArguments:
         "next_cursor of the answer before, to go on behind its last entry; with the same other arguments.",
         default=None,
     )
+    fields: list[Field] | None = argument(
+        "Which fields of an entry to show, to fit more entries into an answer; default: all.",
+        default=None,
+        examples=[["created_at", "component", "message"]],
+    )
     max_bytes: int | None = argument(
         f"How large the answer may be as it travels, in bytes, from {LEAST_MAX_BYTES:,} to "
         f"{MOST_MAX_BYTES:,}. Entries that do not fit are left to the next page; one that is larger by "
@@ -131,11 +118,14 @@ class MaintainArguments:
     """Arguments of `dewey_maintain_partitions`: none."""
 
 
-def dewey_tools(store: LogStore, *, partitions_ahead: int = 7, retention_days: int = 7) -> list[Tool]:
+def dewey_tools(
+    store: LogStore, *, partitions_ahead: int = 7, retention_days: int = 7, partitioned: bool = True
+) -> list[Tool]:
     """Return the tools that work on a store.
 
     :param partitions_ahead: days after today that always have a partition.
     :param retention_days: days before today that get one when they have entries.
+    :param partitioned: False: none is made (`LOG_PARTITION_ENABLED`).
     """
 
     async def store_batch(arguments: StoreArguments) -> Answer:
@@ -151,15 +141,18 @@ def dewey_tools(store: LogStore, *, partitions_ahead: int = 7, retention_days: i
 
     async def query(arguments: QueryArguments) -> Answer:
         asked = attrs.asdict(arguments)
+        fields = asked.pop("fields")
         max_bytes = asked.pop("max_bytes")
         if max_bytes is None:
             max_bytes = DEFAULT_MAX_BYTES
         if not LEAST_MAX_BYTES <= max_bytes <= MOST_MAX_BYTES:
             raise EntryRejected(f"max_bytes: from {LEAST_MAX_BYTES:,} to {MOST_MAX_BYTES:,}, not {max_bytes:,}")
-        return _answer(await store.query(Query.parse(**asked)), max_bytes)
+        return _answer(await store.query(Query.parse(**asked)), max_bytes, fields or FIELDS)
 
     async def maintain(_: MaintainArguments) -> Answer:
-        result = await store.maintain(ahead_days=partitions_ahead, retention_days=retention_days)
+        result = await store.maintain(
+            ahead_days=partitions_ahead, retention_days=retention_days, partitioned=partitioned
+        )
         return Answer.of({"created": list(result.created), "moved": result.moved})
 
     return [
@@ -192,8 +185,8 @@ def dewey_tools(store: LogStore, *, partitions_ahead: int = 7, retention_days: i
                 "and age (seconds since it happened). next_cursor is null when there is no more; else pass "
                 "it as cursor for the next page. An entry too large for the answer has a field shortened, "
                 "which gives the full length, in characters, of each field that was cut (cut data is text in "
-                "data._godot.begins), and the answer's shortened counts them; ask with a larger max_bytes to "
-                "see more of it."
+                "data._godot.begins), and the answer's shortened counts them; ask with a larger max_bytes, or "
+                "with fields for fewer fields, to see more of it."
             ),
             arguments=QueryArguments,
             run=query,
@@ -240,18 +233,21 @@ def _admit_all(logs: list[Any]) -> tuple[list[Entry], list[str]]:
     return entries, warnings
 
 
-def _answer(page: Page, max_bytes: int) -> Answer:
-    """Fit as many entries of a page into an answer as there is room for, and at least one."""
+def _answer(page: Page, max_bytes: int, fields: Collection[str]) -> Answer:
+    """Fit as many entries of a page into an answer as there is room for, and at least one.
+
+    :param fields: those that an entry shows.
+    """
     room = max_bytes - _ENVELOPE_BYTES
     texts: list[str] = []
     shortened = 0
     for entry in page.entries:
-        text = _to_json(entry)
+        text = _to_json(entry, fields)
         room -= _travelling_bytes(text)
         if room < 0:
             if texts:
                 break
-            text = _shorten(entry, max_bytes - _ENVELOPE_BYTES)
+            text = _shorten(entry, max_bytes - _ENVELOPE_BYTES, fields)
             shortened = 1
         texts.append(text)
         if shortened:
@@ -270,23 +266,25 @@ def _travelling_bytes(text: str) -> int:
     return len(codec.dumps(text)) - 1
 
 
-def _to_json(entry: StoredEntry, **instead: object) -> str:
-    """Write an entry, with other values for some fields. `data` is JSON already, and stays as it is."""
-    fields = {**attrs.asdict(entry), **instead}
-    data = fields.pop("data") or "null"
-    return f'{codec.dumps(fields).decode()[:-1]},"data":{data}}}'
+def _to_json(entry: StoredEntry, fields: Collection[str], **instead: object) -> str:
+    """Write some fields of an entry, with other values for some. `data` is JSON already, and stays as it is."""
+    values = {name: value for name, value in attrs.asdict(entry).items() if name in fields} | instead
+    if "data" not in values:
+        return codec.dumps(values).decode()
+    data = values.pop("data") or "null"
+    return f'{codec.dumps(values).decode()[:-1]}{"," if values else ""}"data":{data}}}'
 
 
-def _shorten(entry: StoredEntry, room: int) -> str:
+def _shorten(entry: StoredEntry, room: int, fields: Collection[str]) -> str:
     """Write an entry with its long fields cut to what fits, all of them to the same length."""
 
     def cut_to(length: int) -> str:
         full = {"component": entry.component, "message": entry.message, "data": entry.data or ""}
-        long = {name: text for name, text in full.items() if len(text) > length}
+        long = {name: text for name, text in full.items() if name in fields and len(text) > length}
         cut: dict[str, object] = {name: f"{text[:length]}…" for name, text in long.items()}
         if "data" in cut:
             cut["data"] = codec.dumps({"_godot": {"begins": cut["data"]}}).decode()
-        return _to_json(entry, **cut, shortened={name: len(text) for name, text in long.items()})
+        return _to_json(entry, fields, **cut, shortened={name: len(text) for name, text in long.items()})
 
     lengths = range(0, room, room // 256 + 1)  # to within 0.4 %: each try writes up to a megabyte, twice
     fitting = bisect_right(lengths, room, key=lambda length: _travelling_bytes(cut_to(length)))

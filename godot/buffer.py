@@ -110,8 +110,8 @@ class MemoryBuffer:
 
     async def take(self, limit: int) -> list[bytes]:
         """See `Buffer.take`."""
-        self._notice_strangers()
-        if not self._in_flight:
+        if self.queue and not self._in_flight:
+            self._notice_strangers()
             size = 0
             while self.queue and len(self._in_flight) < limit and size < TAKE_MAX_BYTES:
                 self._in_flight.append(self.queue.popleft())
@@ -132,6 +132,8 @@ class MemoryBuffer:
 
     async def hand_back(self) -> Counts:
         """See `Buffer.hand_back`."""
+        if not self._in_flight:
+            return await self.counts()
         self._notice_strangers()
         self.queue.extendleft(reversed(self._in_flight))
         self._in_flight = []
@@ -139,8 +141,14 @@ class MemoryBuffer:
 
     async def counts(self) -> Counts:
         """See `Buffer.counts`."""
-        self._notice_strangers()
-        return attrs.evolve(self._counts, queued=len(self.queue), in_flight=len(self._in_flight))
+        more = len(self.queue) - self._expected
+        return attrs.evolve(
+            self._counts,
+            queued=len(self.queue),
+            in_flight=len(self._in_flight),
+            received=self._counts.received + max(0, more),
+            dropped=self._counts.dropped + max(0, -more),
+        )
 
     def _notice_strangers(self) -> None:
         """Count what somebody else put into the queue (GOD-001) or took out of it since we last looked."""

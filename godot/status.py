@@ -27,11 +27,18 @@ _PLAIN: Final = re.compile(r"[^\s\"=]+")
 
 
 def print_line(text: str) -> None:
-    """Write a line to stdout at once; when nobody reads stdout any more, go on without."""
+    """Write a line to stdout at once; when nobody reads stdout any more, go on without.
+
+    It is called in the middle of every station: whatever stdout does must not stop an entry.
+    """
     try:
         print(text, flush=True)  # noqa: T201 - the one place that does
+    except UnicodeEncodeError:  # the terminal's encoding, or a lone surrogate in what a peer said
+        print_line(text.encode("ascii", "backslashreplace").decode())
     except BrokenPipeError:
         sys.stdout = None
+    except OSError:  # stdout is a file on a full disk
+        pass
 
 
 def logfmt(event: str, **fields: Any) -> str:

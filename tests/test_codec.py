@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -88,7 +89,7 @@ def test_reads_what_is_json(text: str | bytes, value: object) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", '{"a":[NaN]}', '{"a":1e999}'])
 def test_refuses_numbers_that_are_none(number: str) -> None:
-    with pytest.raises(codec.NotJSON, match="is not JSON|is too large"):
+    with pytest.raises(codec.NotJSON, match=r"is not JSON|is too large"):
         codec.loads(number)
 
 
@@ -118,10 +119,8 @@ def test_says_where_a_text_that_is_not_json_breaks_off(text: str | bytes, where:
 
 @given(st.binary() | st.text(st.characters(exclude_categories=())))
 def test_any_text_is_json_or_is_refused_and_nothing_else(text: str | bytes) -> None:
-    try:
+    with suppress(codec.NotJSON):
         codec.loads(text)
-    except codec.NotJSON as exc:
-        assert str(exc)
 
 
 @given(anything_json)
@@ -212,5 +211,5 @@ def test_data_nested_deeper_than_the_fast_serialiser_goes_survives() -> None:
 
 @pytest.mark.parametrize("message", ["m", "with a \x00"])
 def test_data_nested_too_deeply_to_be_stored_is_refused(message: str) -> None:
-    with pytest.raises(EntryRejected, match="^data: nested more than 500 levels deep$"):
+    with pytest.raises(EntryRejected, match=r"^data: nested more than 500 levels deep$"):
         codec.encode_entry(entry(message, nested(50_000)), [])

@@ -32,7 +32,7 @@ class StoreThatIsAway(MemoryStore):
     async def query(self, query: Query) -> Page:
         raise StoreUnavailable("PostgreSQL: connection refused")
 
-    async def maintain(self, *, ahead_days: int, retention_days: int) -> Maintained:
+    async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         raise StoreUnavailable("PostgreSQL: connection refused")
 
 
@@ -271,6 +271,22 @@ async def test_any_page_fits(texts: list[tuple[str, str]], max_bytes: int, more:
     assert said["count"] == len(said["entries"])
     assert said["count"] >= min(1, len(entries))
     assert (said["next_cursor"] is not None) == ((more and bool(entries)) or said["count"] < len(entries))
+
+
+async def test_an_answer_has_only_the_fields_that_were_asked_for(dewey: Dewey) -> None:
+    await dewey.log({"component": "relay", "level": "INFO", "message": "hi", "data": {"a": 1}})
+    for fields in (["message"], ["data"], ["age", "data", "level"], ["id", "trace_id", "component", "created_at"]):
+        (entry,) = (await dewey.call("dewey_query_logs", fields=fields))["entries"]
+        assert set(entry) == set(fields)
+    assert len((await dewey.call("dewey_query_logs", fields=[]))["entries"][0]) == 9
+    assert "'mesage'; did you mean 'message'?" in (await dewey.error("dewey_query_logs", fields=["mesage"]))["error"]
+
+
+async def test_a_field_that_was_not_asked_for_is_not_shortened(dewey: Dewey) -> None:
+    await dewey.log({"component": "relay", "level": "INFO", "message": "m" * 2_000_000})
+    answer = await dewey.call("dewey_query_logs", fields=["component"])
+    assert answer["entries"] == [{"component": "relay"}]
+    assert answer["shortened"] == 0
 
 
 async def test_maintenance_says_what_it_did(dewey: Dewey) -> None:

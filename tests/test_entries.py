@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -98,9 +99,7 @@ def test_created_at_is_any_iso_8601_and_becomes_utc_with_microseconds(written: s
     assert admitted(created_at=written)[0].created_at == meant
 
 
-@pytest.mark.parametrize(
-    "written", [UUID4, UUID4.upper(), UUID4.replace("-", ""), f"{{{UUID4}}}", f"urn:uuid:{UUID4}"]
-)
+@pytest.mark.parametrize("written", [UUID4, UUID4.upper(), UUID4.replace("-", ""), f"{{{UUID4}}}", f"urn:uuid:{UUID4}"])
 def test_a_uuid_is_accepted_however_it_is_written(written: str) -> None:
     """COR-001: the trace-id of a traceparent is a UUID without dashes."""
     entry, warnings = admitted(id=written, trace_id=written)
@@ -229,10 +228,8 @@ def test_a_long_value_is_not_repeated_whole() -> None:
 
 @given(anything_json)
 def test_any_json_is_an_entry_or_is_refused_and_nothing_else(value: Any) -> None:
-    try:
+    with suppress(EntryRejected):
         admit_json(value, [])
-    except EntryRejected as exc:
-        assert str(exc)
 
 
 @given(

@@ -505,4 +505,3 @@ async def test_a_dead_senders_batch_is_looked_for_every_ten_seconds(autojump_clo
     with trio.move_on_after(25):
         await bench.sender.run()
     assert looked == [0, pytest.approx(10, abs=LOOK_S), pytest.approx(20, abs=2 * LOOK_S)]
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any, Literal
 
 import attrs
@@ -132,12 +133,12 @@ def test_a_deeply_nested_value_in_the_wrong_place_is_refused_like_any_other() ->
     assert fault(order=deep).startswith("order: must be one of newest, oldest, not ")
 
 
-@given(anything_json | st.fixed_dictionaries({"name": st.text()}, optional=dict.fromkeys(["count", "tags"], anything_json)))
+@given(
+    anything_json | st.fixed_dictionaries({"name": st.text()}, optional=dict.fromkeys(["count", "tags"], anything_json))
+)
 def test_any_json_fits_or_is_refused_and_nothing_else(value: Any) -> None:
-    try:
+    with suppress(EntryRejected):
         structure(value, Sample)
-    except EntryRejected as exc:
-        assert str(exc)
 
 
 @given(
@@ -145,10 +146,12 @@ def test_any_json_fits_or_is_refused_and_nothing_else(value: Any) -> None:
     anything_json,
 )
 def test_any_value_in_any_field_fits_or_is_refused_by_the_name_of_the_field(field: str, value: Any) -> None:
+    reason = field
     try:
         structure({"name": "n", field: value}, Sample)
     except EntryRejected as exc:
-        assert field in str(exc)
+        reason = str(exc)
+    assert field in reason
 
 
 @pytest.mark.parametrize(

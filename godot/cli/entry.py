@@ -16,6 +16,9 @@ from godot.signals import Life, run_with_signals
 
 S = TypeVar("S")
 
+SWITCH_INTERVAL_S = 0.0005
+"""Python's own 5 ms, times four readers, is longer than a `logger_log` may take."""
+
 EXIT_CRASH = 1
 EXIT_CONFIG = 2
 
@@ -51,6 +54,8 @@ def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life
     The exit code is the daemon's own; 2 with one line for each problem that the operator has to mend; 1 with
     a traceback and a last line that says so when the daemon crashed.
     """
+    # A worker thread that comes back from Redis or PostgreSQL may keep the event loop waiting for this long.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     name = click.get_current_context().find_root().info_name
     try:
         settings, warnings = load()

@@ -60,6 +60,24 @@ def serve(**options: Any) -> None:
     run_command(partial(load, GodotSettings, os.environ, options), run_serve)
 
 
+@cli.command()
+@click.argument("url", envvar="GODOT_URL", default="ws://127.0.0.1:9060")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that holds the token to present to Godot.  [env: GODOT_TOKEN holds the token itself]",
+)
+def connect(url: str, token_file: Path | None) -> None:
+    """Connect an MCP host that only starts programs to the Godot at URL.
+
+    URL is GODOT_URL when it is not given, and ws://127.0.0.1:9060 without either. Messages go from stdin to
+    Godot and from Godot to stdout; it reconnects by itself, and ends when stdin does.
+    """
+    from godot.cli.connect import load, run_connect
+
+    run_command(partial(load, url, token_file, os.environ.get("GODOT_TOKEN", "")), run_connect)
+
+
 def main() -> None:
     """Run the command line."""
     cli()

@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any, Final, TypeAlias
 
 import attrs
+import h11
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, open_websocket_url
 from wsproto.utilities import ProtocolError
@@ -112,7 +113,7 @@ class Client:
             await connection.transport.send((frame % (request_id, head, arguments)).decode())
             await waiting.done.wait()
         except TransportClosed as exc:
-            connection.scope.cancel()
+            self._drop(connection)
             raise CallFailed("the connection broke while the call was sent") from exc
         except trio.Cancelled:
             await self._give_up(connection, request_id)
@@ -124,7 +125,7 @@ class Client:
     def disconnect(self) -> None:
         """Drop the connection, and with it every call in flight: it answers no more."""
         if self._connection is not None:
-            self._connection.scope.cancel()
+            self._drop(self._connection)
 
     async def _connected(self) -> _Connection:
         async with self._connecting:
@@ -147,20 +148,28 @@ class Client:
                     # Set here: by the time that the caller runs again it may be over.
                     connection = self._connection = _Connection(transport, scope)
                     task_status.started(connection)
-                    while True:
-                        _hand_out(connection, codec.loads(await transport.receive()))
+                    try:
+                        while True:
+                            _hand_out(connection, codec.loads(await transport.receive()))
+                    finally:
+                        self._forget(connection)  # before the goodbye, which takes its time
         except* CallFailed as failures:
             failure = CallFailed(*failures.exceptions[0].args)
         except* (TransportClosed, codec.NotJSON, HandshakeError, ConnectionClosed, ProtocolError):
             pass
-        finally:
-            if connection is not None:
-                if self._connection is connection:
-                    self._connection = None
-                for waiting in connection.waiting.values():
-                    waiting.done.set()
         if connection is None:
             task_status.started(failure)
+
+    def _drop(self, connection: _Connection) -> None:
+        self._forget(connection)
+        connection.scope.cancel()
+
+    def _forget(self, connection: _Connection) -> None:
+        """Let the next call open another connection, and tell the calls of this one that it is over."""
+        if self._connection is connection:
+            self._connection = None
+        for waiting in connection.waiting.values():
+            waiting.done.set()
 
     async def _give_up(self, connection: _Connection, request_id: int) -> None:
         params = {"requestId": request_id, "reason": "the caller waits no longer", "_meta": self._meta}
@@ -171,7 +180,7 @@ class Client:
             except TransportClosed:
                 return
         if patience.cancelled_caught:
-            connection.scope.cancel()  # half a frame may have been written: nothing can follow it
+            self._drop(connection)  # half a frame may have been written: nothing can follow it
 
 
 def _hand_out(connection: _Connection, response: object) -> None:
@@ -217,7 +226,7 @@ def websocket(url: str, *, max_message_bytes: int, token: str | None = None) -> 
                         receive_buffer_size=READ_BYTES,
                     )
                 )
-            except (OSError, HandshakeError, ConnectionClosed, trio.BrokenResourceError) as exc:
+            except (OSError, HandshakeError, ConnectionClosed, trio.BrokenResourceError, h11.ProtocolError) as exc:
                 raise CallFailed(f"cannot connect to {url}: {str(exc) or type(exc).__name__}") from exc
             yield WebSocketTransport(connection)
 

@@ -6,10 +6,10 @@ stops accepting, says goodbye to everyone (close code 1001, REL-005), and only t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
 
 import attrs
 import trio
@@ -25,9 +25,9 @@ from godot.mcp.transport import GOODBYE_S, READ_BYTES, SUBPROTOCOL, Transport, T
 HANDSHAKE_S: Final = 5.0
 """How long a peer may take from the TCP connection to the end of its upgrade request."""
 
-MAX_RUNNING: Final = 16
+MAX_RUNNING: Final = 4
 """Calls of one connection that are worked on at once; the others in flight wait. What they answer waits for a
-peer that does not read, so this bounds the memory that such a peer can take: 16 times 900 KiB."""
+peer that does not read, so this bounds the memory that such a peer can take. Dewey reads for four at once."""
 
 
 @attrs.frozen
@@ -54,7 +54,8 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
 
     Calls are answered as they finish, so that a slow query does not delay what comes behind it;
     those of a tool that is `in_order` are finished before the next frame is read. When the
-    connection ends, calls still running are cancelled.
+    connection ends, calls still running are cancelled. A bug in a tool ends the connection (code 1011),
+    and is reported; it goes no further.
 
     :param roles: what the other end may do.
     """
@@ -85,7 +86,7 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
             del in_flight[call]
             places.release()
 
-    async with trio.open_nursery() as calls:
+    async def read_frames() -> None:
         try:
             while True:
                 for event in session.receive(await transport.receive()):
@@ -103,6 +104,15 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
                                 in_flight[call].cancel()
         except TransportClosed:
             calls.cancel_scope.cancel()
+
+    try:
+        async with trio.open_nursery() as calls:
+            await read_frames()
+    except* Exception as bugs:  # noqa: BLE001 - the top of the connection handler
+        for bug in bugs.exceptions:
+            server.report("bug", peer, f"it ended the connection: {bug!r}")
+        with trio.move_on_after(GOODBYE_S):
+            await transport.aclose(1011)
 
 
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
@@ -153,7 +163,7 @@ async def serve_websocket(
         connections: trio.Nursery = await nursery.start(keep_connections)
         try:
             await trio.serve_listeners(
-                partial(_handle, server, live),
+                partial(_handle, server, live, stopping),
                 listeners,
                 handler_nursery=connections,
                 task_status=task_status,
@@ -162,7 +172,7 @@ async def serve_websocket(
             stopping.set()
 
 
-async def _handle(server: Server, live: set[Transport], stream: trio.SocketStream) -> None:
+async def _handle(server: Server, live: set[Transport], stopping: trio.Event, stream: trio.SocketStream) -> None:
     """Answer one TCP connection; nothing that happens on it leaves this function.
 
     trio-websocket's own server lets an error of one connection end them all; so only its handshake
@@ -172,21 +182,42 @@ async def _handle(server: Server, live: set[Transport], stream: trio.SocketStrea
     try:
         async with stream, trio.open_nursery() as nursery:
             request = None
-            with trio.move_on_after(HANDSHAKE_S):
+            with trio.move_on_after(HANDSHAKE_S) as handshake:
                 request = await wrap_server_stream(
-                    nursery,
+                    cast(trio.Nursery, _ReaderStarter(nursery, handshake)),
                     stream,
                     max_message_size=server.max_message_bytes,
                     receive_buffer_size=READ_BYTES,
                 )
             if request is not None:
                 await _admit(server, live, peer, request)
+            if stopping.is_set():
+                # The answer to our goodbye is read by a task in here; whoever says it cancels us when it is done.
+                await trio.sleep_forever()
             nursery.cancel_scope.cancel()
     except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed, ProtocolError):
         pass  # the peer is gone, or does not speak WebSocket
     except* Exception as bugs:  # noqa: BLE001 - the top of the connection handler
         for bug in bugs.exceptions:
             server.report("bug", peer, f"it ended the connection: {bug!r}")
+
+
+@attrs.frozen
+class _ReaderStarter:
+    """Starts trio-websocket's reader, and ends the handshake when that ends first.
+
+    Without it, a peer that breaks off in the middle of its upgrade request is waited for until HANDSHAKE_S.
+    """
+
+    nursery: trio.Nursery
+    handshake: trio.CancelScope
+
+    def start_soon(self, read: Callable[[], Awaitable[None]]) -> None:
+        self.nursery.start_soon(self._read, read, name="reader")
+
+    async def _read(self, read: Callable[[], Awaitable[None]]) -> None:
+        await read()
+        self.handshake.cancel()
 
 
 async def _admit(server: Server, live: set[Transport], peer: str, request: WebSocketRequest) -> None:

@@ -226,7 +226,9 @@ class Session:
         if method != "notifications/cancelled" or not isinstance(params, dict):
             return []  # `initialized`, progress and what we do not know ask for nothing
         request_id = params.get("requestId")
-        call = self._in_flight.pop(request_id, None) if type(request_id) in (int, str) else None
+        if not isinstance(request_id, int | str) or isinstance(request_id, bool):
+            return []
+        call = self._in_flight.pop(request_id, None)
         if call is None:
             return []
         call.cancelled = True

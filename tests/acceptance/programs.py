@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sized
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -60,6 +60,11 @@ async def until_asked(ask: Callable[[], Awaitable[T]], seconds: float = ENOUGH) 
         while not (seen := await ask()):  # noqa: ASYNC110 - no event comes from another process
             await trio.sleep(POLL_S)
     return seen
+
+
+async def until_longer(things: Sized, length: int) -> None:
+    """Wait until there are more than so many."""
+    await until(lambda: len(things) > length)
 
 
 class Program:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.search import Cursor, Query
-from dewey_logs.store import LogStore, MemoryStore, Page
+from dewey_logs.store import LogStore, Maintained, MemoryStore, Page
 from godot.entries import LEVELS, Entry, IdSource, admit_json
 from godot.errors import BatchRefused
 from tests.postgres_fixture import VERSIONS, Database, Servers, database, postgres, servers
@@ -289,6 +289,13 @@ async def test_entries_of_an_instant_keep_the_order_of_their_ids(store: LogStore
     await store.store(batch[:10])
     found = await store.query(Query(order="oldest"))
     assert messages(found) == [str(number) for number in range(20)]
+
+
+async def test_without_partitions_nothing_is_made_and_entries_are_found_all_the_same(store: LogStore) -> None:
+    """LOG_PARTITION_ENABLED=false."""
+    assert await store.maintain(ahead_days=3, retention_days=7, partitioned=False) == Maintained((), 0)
+    await store.store([entry()])
+    assert len((await store.query(Query())).entries) == 1
 
 
 async def test_maintenance_makes_partitions_once(store: LogStore) -> None:

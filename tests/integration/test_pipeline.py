@@ -30,6 +30,7 @@ from tests.acceptance.programs import (
     select,
     stored_messages,
     until,
+    until_longer,
     workplace,
 )
 
@@ -197,8 +198,7 @@ async def test_dewey_killed_in_the_middle_of_storing_makes_nothing_come_twice(pi
             for client in range(3):
                 nursery.start_soon(keep_logging, godot.mcp, f"client {client}", answered, [])
             for _ in range(2):
-                seen = len(answered)
-                await until(lambda seen=seen: len(answered) > seen + 200)  # type: ignore[misc]
+                await until_longer(answered, len(answered) + 200)
                 await dewey.kill()
                 dewey = await pipeline.dewey(dewey.mcp)
             nursery.cancel_scope.cancel()
@@ -226,7 +226,7 @@ async def test_sigterm_under_load_says_goodbye_and_loses_nothing_that_was_answer
         async with trio.open_nursery() as clients:
             for client in range(4):
                 clients.start_soon(keep_logging, godot.mcp, f"client {client}", answered, codes)
-            await until(lambda: len(answered) > 400)
+            await until_longer(answered, 400)
             stopped_at = trio.current_time()
             assert await godot.stop() == 0
             took = trio.current_time() - stopped_at

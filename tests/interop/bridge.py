@@ -13,12 +13,13 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import attrs
 import h11
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 MODERN_VERSION: Final = "2026-07-28"
 VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
@@ -98,7 +99,14 @@ class Bridge:
         if header != claimed:
             error = {"code": HEADER_MISMATCH, "message": f"header {header}, body {claimed}"}
             return Reply(HTTPStatus.BAD_REQUEST, {"jsonrpc": "2.0", "id": message.get("id"), "error": error})
-        session = self.sessions[session_id] if session_id is not None else await self._open()
+        opened: Session | HTTPStatus
+        if session_id is None:
+            opened = await self.nursery.start(self._keep, headers)
+        else:
+            opened = self.sessions[session_id]
+        if isinstance(opened, HTTPStatus):
+            return Reply(opened)
+        session = opened
         answer = await session.ask(message)
         if session_id is None:
             if message["method"] == "initialize" and "result" in answer:
@@ -113,16 +121,26 @@ class Bridge:
             status = STATUS_OF.get(answer["error"]["code"], HTTPStatus.OK)
         return Reply(status, answer, session_id)
 
-    async def _open(self) -> Session:
-        session: Session = await self.nursery.start(self._keep)
-        return session
-
-    async def _keep(self, *, task_status: trio.TaskStatus[Session]) -> None:
-        """Hold one WebSocket. Returns when it is closed."""
-        async with open_websocket_url(self.url, subprotocols=["mcp"]) as socket:
-            session = Session(socket)
-            task_status.started(session)
-            await session.hand_out()
+    async def _keep(self, headers: dict[str, str], *, task_status: trio.TaskStatus[Session | HTTPStatus]) -> None:
+        """Hold one WebSocket; its upgrade has the Host and Origin of the HTTP request. Returns when it is closed."""
+        address = urlsplit(self.url)
+        origin = [(b"Origin", headers["origin"].encode())] if "origin" in headers else []
+        try:
+            async with (
+                await trio.open_tcp_stream(str(address.hostname), address.port or 80) as stream,
+                trio.open_nursery() as nursery,
+            ):
+                socket = await wrap_client_stream(
+                    nursery, stream, headers["host"], "/", subprotocols=["mcp"], extra_headers=origin
+                )
+                async with socket:
+                    session = Session(socket)
+                    task_status.started(session)
+                    await session.hand_out()
+        except* ConnectionRejected as rejections:
+            (rejected,) = rejections.exceptions
+            assert isinstance(rejected, ConnectionRejected)
+            task_status.started(HTTPStatus(rejected.status_code))
 
 
 @asynccontextmanager
@@ -131,7 +149,7 @@ async def bridge(url: str) -> AsyncIterator[str]:
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, partial(_serve, Bridge(url, nursery)), [listener])
-        yield "http://127.0.0.1:{}/mcp".format(listener.socket.getsockname()[1])
+        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}/mcp"
         nursery.cancel_scope.cancel()
 
 

@@ -61,7 +61,7 @@ class Peer:
                     answers.append(codec.loads(text))
                 case Run() if self.holds:
                     self.held.append(event)
-                case Run(call):
+                case Run():
                     answers += self.finish(event)
         return answers
 
@@ -100,7 +100,9 @@ def error(answer: Any) -> tuple[object, int]:
 # What is no request
 
 
-@pytest.mark.parametrize("frame", ["", "{", "hello", "[1,", b"\xff\xfe", b'"\xed\xa0\x80"', "NaN", "\ud800", "[" * 9999])
+@pytest.mark.parametrize(
+    "frame", ["", "{", "hello", "[1,", b"\xff\xfe", b'"\xed\xa0\x80"', "NaN", "\ud800", "[" * 9999]
+)
 def test_what_is_not_json_is_a_parse_error_without_an_id_and_the_connection_lives(frame: str | bytes) -> None:
     peer = Peer()
     (answer,) = peer.say(frame)
@@ -161,7 +163,14 @@ def test_responses_are_dropped_because_nothing_was_asked(frame: object) -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["notifications/initialized", "notifications/progress", "notifications/roots/list_changed", "ping", "tools/call", "x"],
+    [
+        "notifications/initialized",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+        "ping",
+        "tools/call",
+        "x",
+    ],
 )
 @pytest.mark.parametrize("params", [None, {}, [], 7, {"_meta": ENVELOPE}])
 def test_notifications_are_never_answered(method: str, params: object) -> None:
@@ -212,7 +221,10 @@ def test_two_calls_that_share_an_id_are_both_answered() -> None:
     peer.say(call(1, text="a"))
     peer.say(call(1, text="b"))
     answers = [answer for run in peer.held for answer in peer.finish(run)]
-    assert [json.loads(each["result"]["content"][0]["text"])["echo"] for each in answers] == [{"text": "a"}, {"text": "b"}]
+    assert [json.loads(each["result"]["content"][0]["text"])["echo"] for each in answers] == [
+        {"text": "a"},
+        {"text": "b"},
+    ]
 
 
 # initialize, and calls without it
@@ -273,7 +285,8 @@ def test_a_second_initialize_changes_the_agreement() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["server/discover", "prompts/list", "resources/list", "logging/setLevel", "completion/complete", "", "x" * 999]
+    "method",
+    ["server/discover", "prompts/list", "resources/list", "logging/setLevel", "completion/complete", "", "x" * 999],
 )
 def test_a_method_that_is_not_served_is_not_found(method: str) -> None:
     """An SDK's probe with `server/discover` and no envelope falls back to initialize on this code."""
@@ -509,7 +522,9 @@ def test_both_eras_are_served_on_one_connection_request_by_request() -> None:
     assert "resultType" not in peer.ask("tools/list")["result"]
 
 
-@pytest.mark.parametrize("meta", [None, [], "x", {}, {"progressToken": 1, "traceparent": "00-x", "claudecode/toolUseId": 1}])
+@pytest.mark.parametrize(
+    "meta", [None, [], "x", {}, {"progressToken": 1, "traceparent": "00-x", "claudecode/toolUseId": 1}]
+)
 def test_other_keys_of_meta_are_ignored(meta: object) -> None:
     assert "tools" in Peer().ask("tools/list", {"_meta": meta})["result"]
 

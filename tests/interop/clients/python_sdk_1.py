@@ -1,6 +1,6 @@
 """The official Python client 1.x: its own WebSocket transport.
 
-    python python_sdk_1.py URL legacy
+python python_sdk_1.py URL legacy
 """
 
 import asyncio
@@ -50,7 +50,7 @@ async def main() -> None:
     _, url, mode = sys.argv
     if mode != "legacy":
         raise SystemExit(f"the Python client 1.x has no mode {mode!r}")
-    print(json.dumps(await asyncio.wait_for(converse(url), DEADLINE_S)))
+    json.dump(await asyncio.wait_for(converse(url), DEADLINE_S), sys.stdout)
 
 
 warnings.simplefilter("ignore", DeprecationWarning)  # websocket_client says that 2.0 will not have it

@@ -1,6 +1,6 @@
 """The official Python client 2.x, which has no WebSocket transport: its public `Transport` over one, below.
 
-    python python_sdk_2.py URL legacy|auto|2026-07-28|2026-07-28+discovered
+python python_sdk_2.py URL legacy|auto|2026-07-28|2026-07-28+discovered
 """
 
 import asyncio
@@ -87,7 +87,7 @@ async def converse(url: str, mode: str) -> dict[str, object]:
 async def main() -> None:
     """Print the report."""
     _, url, mode = sys.argv
-    print(json.dumps(await asyncio.wait_for(converse(url, mode), DEADLINE_S)))
+    json.dump(await asyncio.wait_for(converse(url, mode), DEADLINE_S), sys.stdout)
 
 
 warnings.simplefilter("ignore", MCPDeprecationWarning)  # ping

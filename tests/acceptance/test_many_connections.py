@@ -1,0 +1,130 @@
+"""One daemon and many clients, some of whom do not behave: nobody else notices."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trio
+
+from tests.acceptance.programs import Peer, Program, Workplace, connect, dial, frame, until, workplace
+
+IDLE: Final = 500
+BUSY: Final = 50
+NOT_READING: Final = 100
+P99_S: Final = 0.020
+"""The issue's own figure, for a `logger_log` of somebody else."""
+
+PEER_TIMEOUT_S: Final = 2.0
+OWN: Final = 10
+"""Descriptors that the daemon may open for itself meanwhile: to Redis and PostgreSQL, and the observer's."""
+
+KEPT_BYTES: Final = 400 * 2**20
+"""What Python's allocator may keep of what the answers took: 100 were seen. Without a bound it is 10 GB."""
+
+
+@pytest.fixture
+def place() -> Iterator[Workplace]:
+    with workplace() as place:
+        yield place
+
+
+class Observer:
+    """Logs all the time, and notes how long each answer took."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.took: list[float] = []
+
+    async def run(self) -> None:
+        while True:
+            began = trio.current_time()
+            await self._peer.log("still here", component="observer")
+            self.took.append(trio.current_time() - began)
+            await trio.sleep(0.01)
+
+    @property
+    def p99(self) -> float:
+        return sorted(self.took)[len(self.took) * 99 // 100]
+
+
+@asynccontextmanager
+async def observing(url: str) -> AsyncIterator[Observer]:
+    async with connect(url) as peer, trio.open_nursery() as nursery:
+        observer = Observer(peer)
+        nursery.start_soon(observer.run)
+        yield observer
+        nursery.cancel_scope.cancel()
+    assert observer.p99 < P99_S, f"{len(observer.took)} calls"
+
+
+def descriptors(program: Program) -> int:
+    return len(os.listdir(f"/proc/{program.process.pid}/fd"))
+
+
+def resident_bytes(program: Program) -> int:
+    pages = Path(f"/proc/{program.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGESIZE")
+
+
+async def test_500_idle_and_50_busy_connections_do_not_slow_another_client_down(place: Workplace) -> None:
+    with trio.fail_after(60):
+        program = place.up()
+        url = await program.ready()
+        before = descriptors(program)
+        async with AsyncExitStack() as idle:
+            for _ in range(IDLE):
+                await (await idle.enter_async_context(dial(url))).upgrade()
+            async with observing(url) as observer, trio.open_nursery() as nursery:
+
+                async def be_busy() -> None:
+                    async with connect(url) as peer:
+                        while True:
+                            await peer.log("busy", component="busy")
+                            await trio.sleep(0.1)
+
+                for _ in range(BUSY):
+                    nursery.start_soon(be_busy)
+                await until(lambda: len(observer.took) >= 300)
+                nursery.cancel_scope.cancel()
+        await until(lambda: descriptors(program) <= before + OWN)
+
+
+async def test_clients_that_stop_reading_are_dropped_and_what_they_held_is_given_back(place: Workplace) -> None:
+    with trio.fail_after(60):
+        program = place.up(GODOT_PEER_TIMEOUT_S=PEER_TIMEOUT_S)
+        url = await program.ready()
+        async with connect(url) as peer:
+            await peer.log_batch(["x" * 10_000] * 100)
+            await peer.status_with(stored=100)
+        before, bytes_before = descriptors(program), resident_bytes(program)
+        async with observing(url) as observer, AsyncExitStack() as silent:
+            for _ in range(NOT_READING):
+                peer_that_asks = await silent.enter_async_context(dial(url))
+                peer_that_asks.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                await peer_that_asks.upgrade()
+                for _ in range(5):
+                    await peer_that_asks.send(frame("logger_query").encode())
+            await until(lambda: descriptors(program) <= before + OWN)
+            assert len(observer.took) > 10
+        assert resident_bytes(program) - bytes_before < KEPT_BYTES
+
+
+async def test_1_000_connections_aborted_in_the_handshake_are_forgotten(place: Workplace) -> None:
+    with trio.fail_after(60):
+        program = place.up()
+        url = await program.ready()
+        before = descriptors(program)
+        async with observing(url) as observer:
+            for number in range(1_000):
+                with suppress(OSError):
+                    async with dial(url) as peer:
+                        await peer.stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgr"[: number % 40])
+            await until(lambda: len(observer.took) >= 100)
+        await until(lambda: descriptors(program) <= before + OWN)
+        assert not program.events("bug")

@@ -1,0 +1,362 @@
+"""The contract of `Dewey`, kept by its twins; the remote one over memory channels and over a WebSocket."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import ParamSpec
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from dewey_logs.search import Query
+from dewey_logs.store import MemoryStore, Page, Stored
+from dewey_logs.tools import dewey_tools
+from godot import codec
+from godot.dewey import QUERY, STORE, Dewey, DirectDewey, RemoteDewey
+from godot.entries import MAX_BATCH, Entry, admit_json
+from godot.errors import BatchRefused, DeweyUnavailable, StoreUnavailable
+from godot.mcp.client import CallFailed, Client, Connect, in_process, websocket
+from godot.mcp.server import Server, open_listeners, serve, serve_websocket
+from godot.mcp.session import ServerInfo
+from godot.mcp.tools import Answer, Toolbox
+from godot.mcp.transport import Transport, memory_transports
+
+P = ParamSpec("P")
+
+TIMEOUT_S = 0.3
+
+
+@pytest.fixture(autouse=True)
+def sockets_left_to_the_garbage_collector() -> Iterator[None]:
+    """trio-websocket's client does not close its socket when the handshake fails or the server closes first."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
+        yield
+        gc.collect()
+
+
+def bounded(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
+    """Give a test with real I/O a deadline."""
+
+    @functools.wraps(test)
+    async def under_deadline(*args: P.args, **kwargs: P.kwargs) -> None:
+        with trio.fail_after(10):
+            await test(*args, **kwargs)
+
+    return under_deadline
+
+
+class SlowStore(MemoryStore):
+    """A store whose database can be away, or swallow everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self.swallows = False
+
+    async def store(self, entries: Sequence[Entry]) -> Stored:
+        if self.swallows:
+            await trio.sleep_forever()
+        if self.away:
+            raise StoreUnavailable("PostgreSQL: away")
+        return await super().store(entries)
+
+    async def query(self, query: Query) -> Page:
+        if self.swallows:
+            await trio.sleep_forever()
+        return await super().query(query)
+
+
+@attrs.define
+class Bench:
+    """A Dewey, the store behind it, and the switch of the connection between."""
+
+    dewey: Dewey
+    store: SlowStore
+    switch: Callable[[bool], Awaitable[None]]
+
+    async def messages(self) -> list[str]:
+        """What is stored, oldest first."""
+        answer = await self.dewey.ask(QUERY, {"order": "oldest", "limit": 1000})
+        return [entry["message"] for entry in codec.loads(answer.json)["entries"]]
+
+
+@asynccontextmanager
+async def direct() -> AsyncIterator[Bench]:
+    store = SlowStore()
+    dewey = DirectDewey(Toolbox(dewey_tools(store)))
+
+    async def switch(up: bool) -> None:
+        dewey.up = up
+
+    yield Bench(dewey, store, switch)
+
+
+def _server(store: SlowStore) -> Server:
+    return Server(ServerInfo("dewey", "1", ""), Toolbox(dewey_tools(store)), lambda *_: None)
+
+
+@asynccontextmanager
+async def _remote(
+    connect: Connect, store: SlowStore, switch: Callable[[bool], Awaitable[None]]
+) -> AsyncIterator[Bench]:
+    client = Client(connect, name="tests", version="1")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(client.run)
+        yield Bench(RemoteDewey(client, timeout_s=TIMEOUT_S), store, switch)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def over_memory() -> AsyncIterator[Bench]:
+    store = SlowStore()
+    up = True
+    live: set[trio.CancelScope] = set()
+
+    async def serve_while_up(transport: Transport) -> None:
+        with trio.CancelScope() as scope:
+            live.add(scope)
+            await serve(_server(store), transport)
+
+    to_server = in_process(serve_while_up)
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Transport]:
+        if not up:
+            raise CallFailed("cannot connect")
+        async with to_server() as transport:
+            yield transport
+
+    async def switch(to: bool) -> None:
+        nonlocal up
+        up = to
+        if not up:
+            for scope in live:
+                scope.cancel()
+            live.clear()
+            await trio.testing.wait_all_tasks_blocked()
+
+    async with _remote(connect, store, switch) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def over_websocket() -> AsyncIterator[Bench]:
+    store = SlowStore()
+    async with trio.open_nursery() as nursery:
+        listeners = await open_listeners("127.0.0.1", 0)
+        port = listeners[0].socket.getsockname()[1]
+        running = trio.CancelScope()
+        ended = trio.Event()
+
+        async def listen(
+            listeners: list[trio.SocketListener],
+            *,
+            task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+        ) -> None:
+            nonlocal running, ended
+            ended = trio.Event()
+            with trio.CancelScope() as running:
+                await serve_websocket(_server(store), listeners, task_status=task_status)
+            ended.set()
+
+        async def switch(up: bool) -> None:
+            if up:
+                await nursery.start(listen, await open_listeners("127.0.0.1", port))
+            else:
+                running.cancel()
+                await ended.wait()
+
+        await nursery.start(listen, listeners)
+        url = f"ws://127.0.0.1:{port}"
+        async with _remote(websocket(url, max_message_bytes=64 * 1024 * 1024), store, switch) as bench:
+            yield bench
+        nursery.cancel_scope.cancel()
+
+
+TWINS = [direct, over_memory, over_websocket]
+REMOTE = [over_memory, over_websocket]
+Open = Callable[[], AbstractAsyncContextManager[Bench]]
+
+
+def entry(message: str, **fields: object) -> bytes:
+    value = {"component": "relay", "level": "INFO", "message": message, **fields}
+    return codec.encode_entry(admit_json(value, []), [])
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@bounded
+async def test_stores_a_batch_in_its_order(twin: Open) -> None:
+    """GOD-003."""
+    async with twin() as bench:
+        await bench.dewey.store([entry(str(number)) for number in range(100)])
+        assert await bench.messages() == [str(number) for number in range(100)]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@bounded
+async def test_stores_nothing_twice(twin: Open) -> None:
+    """DEW-004: storing the same batch again stores nothing twice."""
+    async with twin() as bench:
+        batch = [entry("a"), entry("b", id="0af76519-16cd-43dd-8448-eb211c80319c"), entry("c")]
+        await bench.dewey.store(batch)
+        await bench.dewey.store(batch)
+        await bench.dewey.store([batch[1], entry("d")])
+        assert sorted(await bench.messages()) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@bounded
+async def test_takes_the_largest_batch_there_is(twin: Open) -> None:
+    """DEW-001: 1,000 entries, here of 2 KB each."""
+    async with twin() as bench:
+        await bench.dewey.store([entry(str(number), data={"frame": "x" * 2000}) for number in range(MAX_BATCH)])
+        assert len(await bench.messages()) > 50  # one page
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@bounded
+async def test_what_is_in_an_entry_arrives_as_it_was_sent(twin: Open) -> None:
+    """DEW-002."""
+    data = {"big": 2**70, "deep": [[[{"ü": None}]]], "text": "\\u0000 ✓ \u2028", "float": 0.1}
+    async with twin() as bench:
+        raw = entry("m", data=data, trace_id="0af76519-16cd-43dd-8448-eb211c80319c")
+        await bench.dewey.store([raw])
+        (found,) = codec.loads((await bench.dewey.ask(QUERY, {})).json)["entries"]
+        assert {name: found[name] for name in codec.loads(raw)} == codec.loads(raw)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@bounded
+async def test_a_batch_with_faults_is_refused_by_their_indexes_and_nothing_of_it_is_stored(twin: Open) -> None:
+    """DEW-003, DEW-004."""
+    async with twin() as bench:
+        batch = [entry("good"), b'{"component":"a","message":"b"}', entry("good too"), b"[]"]
+        with pytest.raises(BatchRefused) as refused:
+            await bench.dewey.store(batch)
+        assert refused.value.faults == (
+            (1, "level: required, but missing"),
+            (3, "must be an object, not an array"),
+        )
+        assert await bench.messages() == []
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@bounded
+async def test_every_fault_of_a_batch_is_named(twin: Open) -> None:
+    """DEW-003: also a thousand of them."""
+    async with twin() as bench:
+        with pytest.raises(BatchRefused) as refused:
+            await bench.dewey.store([b"7"] * MAX_BATCH)
+        assert [index for index, _ in refused.value.faults] == list(range(MAX_BATCH))
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@bounded
+async def test_a_database_that_is_away_makes_dewey_unavailable_and_not_the_batch_refused(twin: Open) -> None:
+    """REL-002."""
+    async with twin() as bench:
+        bench.store.away = True
+        with pytest.raises(DeweyUnavailable, match="PostgreSQL: away"):
+            await bench.dewey.store([entry("a")])
+        with pytest.raises(DeweyUnavailable):
+            await bench.dewey.store([])  # the probe
+        bench.store.away = False
+        await bench.dewey.store([])
+        await bench.dewey.store([entry("a")])
+        assert await bench.messages() == ["a"]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@bounded
+async def test_dewey_down_is_unavailable_and_works_again_when_it_is_back(twin: Open) -> None:
+    """REL-002, REL-004."""
+    async with twin() as bench:
+        await bench.dewey.store([entry("before")])
+        await bench.switch(False)
+        for _ in range(3):
+            with pytest.raises(DeweyUnavailable, match=r"^Dewey: "):
+                await bench.dewey.store([entry("meanwhile")])
+            with pytest.raises(DeweyUnavailable):
+                await bench.dewey.ask(QUERY, {})
+        await bench.switch(True)
+        await bench.dewey.store([entry("after")])
+        assert await bench.messages() == ["before", "after"]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@bounded
+async def test_an_answer_that_is_an_error_is_passed_on_to_whoever_asked(twin: Open) -> None:
+    async with twin() as bench:
+        answer = await bench.dewey.ask(QUERY, {"level": "LOUD"})
+        assert answer.is_error
+        assert answer.json.startswith("level: must be one of ERROR, WARN, INFO, DEBUG, TRACE")
+        assert answer.value == {"error": answer.json, "kind": "rejected"}
+        answer = await bench.dewey.ask(STORE, {"logs": [{}], "log": []})
+        assert answer.is_error
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@bounded
+async def test_an_answer_is_the_text_that_dewey_wrote(twin: Open) -> None:
+    async with twin() as bench:
+        answer = await bench.dewey.ask(QUERY, {})
+        assert codec.loads(answer.json) == {"entries": [], "count": 0, "next_cursor": None, "shortened": 0}
+        assert answer == Answer(answer.json)
+
+
+@pytest.mark.parametrize("twin", REMOTE)
+@bounded
+async def test_a_network_that_swallows_everything_is_unavailable_after_the_timeout_and_the_next_call_works(
+    twin: Open,
+) -> None:
+    """REL-002."""
+    async with twin() as bench:
+        bench.store.swallows = True
+        started = trio.current_time()
+        with pytest.raises(DeweyUnavailable, match=r"^Dewey: no answer to dewey_store_logs_batch within 0.3 s$"):
+            await bench.dewey.store([entry("a")])
+        assert TIMEOUT_S <= trio.current_time() - started < 3
+        bench.store.swallows = False
+        await bench.dewey.store([entry("a")])
+        assert await bench.messages() == ["a"]
+
+
+async def test_the_timeout_is_exact_and_bounds_the_opening_of_the_connection_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """REL-002."""
+
+    @asynccontextmanager
+    async def nowhere() -> AsyncIterator[Transport]:
+        await trio.Event().wait()
+        yield memory_transports()[0]
+
+    client = Client(nowhere, name="tests", version="1")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(client.run)
+        with pytest.raises(DeweyUnavailable, match="no answer to dewey_store_logs_batch within 15 s"):
+            await RemoteDewey(client, timeout_s=15.0).store([])
+        assert trio.current_time() == 15
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("twin", REMOTE)
+@bounded
+async def test_a_call_given_up_does_not_disturb_the_others(twin: Open) -> None:
+    async with twin() as bench:
+        bench.store.swallows = True
+        with trio.move_on_after(0.05) as given_up:
+            await bench.dewey.ask(QUERY, {})
+        assert given_up.cancelled_caught
+        bench.store.swallows = False
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(bench.dewey.store, [entry(str(number))])
+        assert sorted(await bench.messages()) == ["0", "1", "2", "3", "4"]

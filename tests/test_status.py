@@ -1,0 +1,274 @@
+"""The lines for the operator: one at every change of state, and one a minute."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+import trio
+import trio.testing
+
+from godot.buffer import Counts, MemoryBuffer
+from godot.errors import BufferUnavailable, DeweyUnavailable
+from godot.status import PeerLog, Status, logfmt, run_status_line
+
+
+def fields(line: str) -> dict[str, str]:
+    """Take a line of logfmt apart."""
+    return dict(part.split("=", 1) for part in shlex.split(line))
+
+
+class Bench:
+    """A status, the lines that it wrote, and the buffer that it looks at."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.buffer = AwayBuffer()
+        self.status = Status(self.lines.append, self.buffer, max_size=10)
+
+    @property
+    def events(self) -> list[str]:
+        return [fields(line)["event"] for line in self.lines]
+
+
+class AwayBuffer(MemoryBuffer):
+    def __init__(self) -> None:
+        super().__init__(max_size=10)
+        self.away = False
+
+    async def counts(self) -> Counts:
+        if self.away:
+            raise BufferUnavailable("Redis: away")
+        return await super().counts()
+
+
+# Lines
+
+
+def test_a_line_is_logfmt_with_its_time_in_utc_first() -> None:
+    """MAINT-001."""
+    before = datetime.now(UTC)
+    line = logfmt("dewey_down", queued=7, drained=True, lost=False)
+    assert re.fullmatch(r"time=\S+Z event=dewey_down queued=7 drained=true lost=false", line)
+    moment = datetime.fromisoformat(fields(line)["time"])
+    assert -1 < (moment - before).total_seconds() < 5
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("plain", "plain"),
+        ("ws://127.0.0.1:9060", "ws://127.0.0.1:9060"),
+        ("two words", '"two words"'),
+        ("", '""'),
+        ("a=b", '"a=b"'),
+        ('say "no"', r'"say \"no\""'),
+        ("C:\\a b", r'"C:\\a b"'),
+        ("several\nlines\r\n\tand   blanks", '"several lines and blanks"'),
+        ("ü", "ü"),
+        (None, "None"),
+    ],
+)
+def test_a_value_is_quoted_when_it_would_not_be_one_word(value: object, written: str) -> None:
+    assert logfmt("x", reason=value).split(" ", 2)[2] == f"reason={written}"
+
+
+PRINTS = """
+import sys
+from godot.status import print_line
+for _ in range(3):
+    print_line({text!r})
+print("lived", file=sys.stderr)
+"""
+
+
+def printing(text: str, stdout: int, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PRINTS.format(text=text)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=10,
+        env={**os.environ, **environ},
+    )
+
+
+def test_a_reader_of_stdout_that_is_gone_does_not_kill() -> None:
+    """MAINT-001, REL-004: `godot serve | head -1` goes on."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = printing("hello", writer)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "lived\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_a_full_disk_under_stdout_does_not_kill() -> None:
+    with open("/dev/full", "w") as full:
+        ended = printing("hello", full.fileno())
+    assert ended.stderr.startswith("lived\n")
+
+
+def test_what_stdout_cannot_encode_is_written_as_escapes() -> None:
+    ended = printing("ü\ud800", subprocess.PIPE, PYTHONIOENCODING="ascii")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "\\xfc\\ud800\n" * 3, "lived\n")
+
+
+# Changes of state
+
+
+def test_each_change_of_dewey_is_one_line_with_the_state() -> None:
+    """MAINT-001."""
+    bench = Bench()
+    bench.status.delivered()
+    assert bench.events == []  # it was up before
+    for _ in range(3):
+        bench.status.failed(DeweyUnavailable("Dewey: cannot connect"))
+    for _ in range(3):
+        bench.status.delivered()
+    assert bench.events == ["dewey_down", "dewey_back"]
+    down, back = map(fields, bench.lines)
+    assert (down["reason"], down["dewey"], down["redis"], down["queued"]) == (
+        "Dewey: cannot connect",
+        "down",
+        "up",
+        "0",
+    )
+    assert back["dewey"] == "up"
+
+
+def test_each_change_of_redis_is_one_line_with_the_state() -> None:
+    """MAINT-001."""
+    bench = Bench()
+    for _ in range(3):
+        bench.status.failed(BufferUnavailable("Redis: away"))
+    for _ in range(3):
+        bench.status.counted(Counts(queued=4, received=4))
+    assert bench.events == ["redis_down", "redis_back"]
+    down, back = map(fields, bench.lines)
+    assert (down["reason"], down["redis"], down["dewey"]) == ("Redis: away", "down", "up")
+    assert (back["redis"], back["queued"], back["received"]) == ("up", "4", "4")
+
+
+def test_dropping_is_one_line_when_it_begins_and_one_when_there_is_room_again() -> None:
+    """GOD-005: every drop is counted and reported."""
+    bench = Bench()
+    bench.status.counted(Counts(queued=10, received=10))
+    for dropped in (1, 5, 5, 9):
+        bench.status.counted(Counts(queued=10, received=10 + dropped, dropped=dropped))
+    assert bench.events == ["dropping"]
+    bench.status.counted(Counts(queued=9, received=19, dropped=9, stored=1))
+    bench.status.counted(Counts(queued=0, received=19, dropped=9, stored=10))
+    assert bench.events == ["dropping", "dropping_ended"]
+    began, ended = map(fields, bench.lines)
+    assert began["reason"] == "the queue is full (10 entries); the oldest entries go"
+    assert (began["dropped"], ended["dropped"]) == ("1", "9")
+
+
+def test_dropping_again_is_reported_again() -> None:
+    """GOD-005."""
+    bench = Bench()
+    for dropped, queued in ((0, 10), (1, 10), (1, 5), (2, 10), (2, 0)):
+        bench.status.counted(Counts(queued=queued, dropped=dropped))
+    assert bench.events == ["dropping", "dropping_ended"] * 2
+
+
+def test_what_was_dropped_before_a_restart_is_not_reported_as_dropped_now() -> None:
+    """GOD-005: the totals hold over restarts."""
+    bench = Bench()
+    bench.status.counted(Counts(queued=3, received=50_003, dropped=50_000))
+    assert bench.events == []
+    bench.status.counted(Counts(queued=10, received=50_011, dropped=50_001))
+    assert bench.events == ["dropping"]
+
+
+def test_what_happens_with_one_peer_again_and_again_is_one_line_a_minute_and_counted_each_time() -> None:
+    """SEC-006: who knocks a thousand times does not fill the operator's disk."""
+    bench = Bench()
+
+    async def knock() -> None:
+        for number in range(100):
+            bench.status.peer("refused", f"10.0.0.7:{number}", "a token is needed")
+            await trio.sleep(1)
+        bench.status.peer("refused", "10.0.0.8:1", "a token is needed")
+        bench.status.peer("bug", "10.0.0.8:1", "KeyError")
+
+    trio.run(knock, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert [(fields(line)["event"], fields(line)["peer"]) for line in bench.lines] == [
+        ("refused", "10.0.0.7:0"),
+        ("refused", "10.0.0.7:60"),
+        ("refused", "10.0.0.8:1"),
+        ("bug", "10.0.0.8:1"),
+    ]
+    assert bench.status.refused_peers == 101
+
+
+async def test_a_log_of_peers_does_not_grow_without_end(autojump_clock: trio.testing.MockClock) -> None:
+    lines: list[str] = []
+    log = PeerLog(lines.append)
+    for number in range(5000):
+        log.note("refused", f"10.0.{number // 256}.{number % 256}:1", "no")
+    assert len(log._said) <= 1000
+    assert len(lines) == 5000
+
+
+# Looking
+
+
+async def test_looking_gives_every_number_and_who_is_up() -> None:
+    """`received = stored + queued + in_flight + dropped + dead`, as logger_status answers it."""
+    bench = Bench()
+    await bench.buffer.push([b"%d" % number for number in range(12)])
+    await bench.buffer.take(3)
+    bench.status.refused = 2
+    bench.status.failed(DeweyUnavailable("away"))
+    assert await bench.status.look() == {
+        "received": 12,
+        "stored": 0,
+        "queued": 7,
+        "in_flight": 3,
+        "dropped": 2,
+        "dead": 0,
+        "refused": 2,
+        "refused_peers": 0,
+        "redis": "up",
+        "dewey": "down",
+    }
+
+
+async def test_looking_while_redis_is_away_gives_what_was_last_heard_and_says_so() -> None:
+    bench = Bench()
+    bench.status.counted(Counts(queued=3, received=3))
+    bench.buffer.away = True
+    seen = await bench.status.look()
+    assert (seen["queued"], seen["redis"]) == (3, "down")
+    assert bench.events == ["redis_down"]
+
+
+async def test_the_status_line_comes_at_every_interval(autojump_clock: trio.testing.MockClock) -> None:
+    """MAINT-001, MAINT-002: through stdout, never through its own logger_log."""
+    bench = Bench()
+    await bench.buffer.push([b"1", b"2"])
+    with trio.move_on_after(150):
+        await run_status_line(bench.status, interval_s=60)
+    assert bench.events == ["status", "status"]
+    line = fields(bench.lines[0])
+    del line["time"]
+    assert line == {
+        "event": "status",
+        "queued": "2",
+        "in_flight": "0",
+        "received": "2",
+        "stored": "0",
+        "dropped": "0",
+        "dead": "0",
+        "refused": "0",
+        "refused_peers": "0",
+        "redis": "up",
+        "dewey": "up",
+    }
