@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help up test check unit integration acceptance lock clean
+.PHONY: help up test check unit integration interop acceptance lock interop-lock clean
 .DEFAULT_GOAL := help
 
 help: ## show what can be made
@@ -12,7 +12,7 @@ help: ## show what can be made
 up: .venv ## start everything on this machine, embedded; Ctrl-C stops it
 	@exec $(BIN)/godot up
 
-test: check unit integration acceptance ## run every check and every test
+test: check unit integration interop acceptance ## run every check and every test
 
 check: .venv ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -21,10 +21,13 @@ check: .venv ## format, lint, types, layers
 	$(BIN)/lint-imports
 
 unit: .venv ## tests on the mock clock
-	$(BIN)/pytest --ignore tests/integration --ignore tests/acceptance
+	$(BIN)/pytest --ignore tests/integration --ignore tests/interop --ignore tests/acceptance
 
 integration: .venv ## tests on real Redis and PostgreSQL
 	$(BIN)/pytest tests/integration
+
+interop: .venv .interop/complete ## tests with the official MCP clients and the conformance suite
+	$(BIN)/pytest tests/interop
 
 acceptance: .venv ## tests of the programs as a user runs them
 	$(BIN)/pytest tests/acceptance
@@ -38,6 +41,12 @@ acceptance: .venv ## tests of the programs as a user runs them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# install.py does nothing when its own stamp says so, and writes that last.
+.interop/complete: .venv/complete tests/interop/install.py tests/interop/schemas.mjs tests/interop/package-lock.json \
+		$(wildcard tests/interop/*.lock)
+	$(BIN)/python -m tests.interop.install
+	@touch $@
+
 lock: ## pin the newest versions that pyproject.toml allows
 	$(PYTHON) -m pip install --quiet --target .uv uv
 	PYTHONPATH=.uv $(PYTHON) -m uv pip compile pyproject.toml --extra embedded --extra dev --upgrade \
@@ -45,5 +54,15 @@ lock: ## pin the newest versions that pyproject.toml allows
 		--custom-compile-command "make lock" --output-file requirements.lock
 	rm -rf .uv
 
+interop-lock: ## pin the official clients anew; bump package.json and models-2024-11-05.in by hand first
+	$(PYTHON) -m pip install --quiet --target .uv uv
+	cd tests/interop && for each in python-sdk-1 python-sdk-2 node "models-2024-11-05 --no-deps"; do set -- $$each; \
+		PYTHONPATH=../../.uv $(PYTHON) -m uv pip compile $$1.in $$2 --upgrade --generate-hashes --universal \
+		--python-version 3.11 --no-emit-index-url --no-emit-find-links --custom-compile-command "make interop-lock" \
+		--quiet --output-file $$1.lock; done
+	cd tests/interop && npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts \
+		--no-audit --no-fund
+	rm -rf .uv
+
 clean: ## remove what was made here (not the data of `godot up`)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

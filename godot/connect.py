@@ -206,6 +206,7 @@ class _Line:
     """A message of the host.
 
     :param ids: of the requests in it that have to be answered.
+    :param answered: the host has its answer; another one is kept from it.
     """
 
     text: str
@@ -695,7 +696,9 @@ async def _hold(
                 )
                 started = True
             if not started:
-                raise Unreachable("it hung up" if reader.ended else f"no WebSocket within {CONNECT_S:g} s")
+                raise Unreachable(
+                    "it broke off the handshake" if reader.ended else f"no WebSocket within {CONNECT_S:g} s"
+                )
             task_status.started(connection)
             await done.wait()
             nursery.cancel_scope.cancel()
@@ -704,8 +707,10 @@ async def _hold(
         failure = _first(group, Unreachable)
     except* ConnectionRejected as group:
         failure = _rejected(address, _first(group, ConnectionRejected))
-    except* (OSError, trio.BrokenResourceError, ConnectionClosed, ProtocolError, h11.ProtocolError) as group:
+    except* (OSError, trio.BrokenResourceError, ConnectionClosed) as group:
         failure = Unreachable(_reason(_first(group, Exception)))
+    except* (ProtocolError, h11.ProtocolError):  # they speak of our side's state, which says nothing to people
+        failure = Unreachable("it does not speak WebSocket")
     if not started:
         raise failure
 
@@ -769,7 +774,7 @@ def _rejected(address: Address, rejection: ConnectionRejected) -> Unreachable | 
         case 401:
             todo = "give godot connect a token that Godot knows (--token-file, or GODOT_TOKEN)"
         case 403:
-            todo = "the token's role, or this address, is not allowed there"
+            todo = "what it says has to be mended where it runs"
         case _:
             return Unreachable(f"it answered HTTP {rejection.status_code}")
     return Refused(f"Godot at {address} refused the connection ({said}); {todo}")

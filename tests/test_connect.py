@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
+from trio_websocket import WebSocketRequest, serve_websocket
 
 from godot import connect
 from godot.backoff import delays
@@ -28,6 +30,7 @@ from godot.connect import (
     MAX_WAITING,
     NOT_CONNECTED,
     PATIENCE_S,
+    SILENT_S,
     Address,
     Conversation,
     HostGone,
@@ -36,6 +39,7 @@ from godot.connect import (
     Refused,
     Unreachable,
     one_line,
+    over_websocket,
 )
 from godot.errors import ConfigError
 from godot.mcp.transport import MemoryTransport, Transport, TransportClosed, memory_transports
@@ -682,6 +686,57 @@ def test_a_url_that_cannot_be_used_is_refused_with_one_that_can(url: str) -> Non
     with pytest.raises(ConfigError) as refused:
         Address.parse(url)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"", "it broke off the handshake"),
+        (b"220 mail.example ESMTP\r\n", "it broke off the handshake"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "it does not speak WebSocket"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "it answered HTTP 200"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", "it answered HTTP 302"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "it does not speak WebSocket"),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\nhalf", "it broke off the handshake"),
+    ],
+)
+async def test_who_does_not_shake_hands_is_not_waited_for(answer: bytes, why: str) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(answer)
+
+    with trio.fail_after(connect.CONNECT_S - 1):
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+            address = Address.parse(f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}")
+            with pytest.raises(Unreachable, match=why):
+                async with over_websocket(nursery, address, None)():
+                    pass
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_kernel_looks_after_a_connection_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def accept(request: WebSocketRequest) -> None:
+        await request.accept()
+
+    dialled: list[trio.SocketStream] = []
+    dial = connect._dial
+
+    async def remember(address: Address) -> trio.SocketStream:
+        stream = await dial(address)
+        assert isinstance(stream, trio.SocketStream)
+        dialled.append(stream)
+        return stream
+
+    monkeypatch.setattr(connect, "_dial", remember)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            port = (await nursery.start(partial(serve_websocket, accept, "127.0.0.1", 0, ssl_context=None))).port
+            async with over_websocket(nursery, Address.parse(f"ws://127.0.0.1:{port}"), None)():
+                assert dialled[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert dialled[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == SILENT_S // 2
+            nursery.cancel_scope.cancel()
 
 
 def test_a_token_comes_from_the_file_before_the_environment(tmp_path: Path) -> None:

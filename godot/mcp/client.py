@@ -109,14 +109,19 @@ class Client:
         waiting = connection.waiting[request_id] = _Waiting()
         head = codec.dumps({"name": tool, "_meta": self._meta})[:-1]
         frame = b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":%b,"arguments":%b}}'
+        sent = False
         try:
             await connection.transport.send((frame % (request_id, head, arguments)).decode())
+            sent = True
             await waiting.done.wait()
         except TransportClosed as exc:
             self._drop(connection)
             raise CallFailed("the connection broke while the call was sent") from exc
         except trio.Cancelled:
-            await self._give_up(connection, request_id)
+            if sent:
+                await self._give_up(connection, request_id)
+            else:
+                self._drop(connection)  # half a frame may have been written: nothing can follow it
             raise
         finally:
             del connection.waiting[request_id]
@@ -180,7 +185,7 @@ class Client:
             except TransportClosed:
                 return
         if patience.cancelled_caught:
-            self._drop(connection)  # half a frame may have been written: nothing can follow it
+            self._drop(connection)  # as above
 
 
 def _hand_out(connection: _Connection, response: object) -> None:

@@ -317,7 +317,8 @@ async def test_an_open_door_is_refused_unless_a_setting_says_that_it_is_meant(pl
             assert remedy in said
             assert program.out == []
 
-        meant = place.up("--host", "0.0.0.0", GODOT_ALLOW_ANONYMOUS="true")
+        own: dict[str, Any] = {"GODOT_DATA_DIR": place.data, "DEWEY_MCP_URL": "ws://127.0.0.1:1"}
+        meant = place.start("godot", "serve", "--host", "0.0.0.0", "--port", 0, GODOT_ALLOW_ANONYMOUS="true", **own)
         mcp = await meant.ready()
         assert mcp.startswith("ws://0.0.0.0:")
         async with connect(mcp.replace("0.0.0.0", "127.0.0.1")) as peer:

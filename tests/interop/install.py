@@ -77,7 +77,7 @@ def _virtual_environment(name: str) -> None:
 
 
 def _models_of_2024() -> None:
-    # Only one file of that package is used, and it needs nothing but pydantic: schema_checker.py.
+    # Only one file of that package is used, and it needs nothing but pydantic: clients/schema_checker.py.
     _pip("install", "--no-compile", "--no-deps", "--target", ROOT / "models-2024-11-05", *_locked("models-2024-11-05"))
 
 
@@ -99,7 +99,7 @@ def _pip(*arguments: str | Path) -> None:
 
 
 def _run(command: Sequence[str | Path], *, cwd: Path, env: dict[str, str] | None = None) -> None:
-    subprocess.run(command, cwd=cwd, env=env, check=True, timeout=DEADLINE_S)
+    subprocess.run(command, cwd=cwd, env=env, check=True, timeout=DEADLINE_S, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__" and not complete():

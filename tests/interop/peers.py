@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,13 +39,13 @@ def godot() -> Iterator[str]:
     """Start Godot, yield its URL, stop it; it must not have met a bug of its own, and leaves no process."""
     directory = Path(tempfile.mkdtemp(prefix="godot-interop-"))
     directory.chmod(0o711)  # as root PostgreSQL runs as nobody, who has to get through
-    log = directory / "stdout"
+    complaints = directory / "stderr"
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("GODOT_", "DEWEY_"))}
-    with log.open("wb") as lines:
+    with complaints.open("wb") as stderr:
         process = subprocess.Popen(
             [GODOT, "up", "--data-dir", directory / "data", "--port", "0", "--http-port", "0"],
             stdout=subprocess.PIPE,
-            stderr=lines,
+            stderr=stderr,
             env=ours,
             text=True,
             start_new_session=True,
@@ -57,18 +56,27 @@ def godot() -> Iterator[str]:
     ready = process.stdout.readline()
     late.cancel()
     try:
-        assert ready.startswith("ready mcp="), f"godot up said {ready!r} and {log.read_text()}"
+        assert ready.startswith("ready mcp="), f"godot up said {ready!r} and {complaints.read_text()}"
         yield ready.split()[1].removeprefix("mcp=")
     finally:
         process.terminate()
         try:
             said, _ = process.communicate(timeout=STOP_S)
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            left = _kill_the_rest(process.pid)
         shutil.rmtree(directory, ignore_errors=True)
     assert process.returncode == 0
+    assert not left, "godot up ended and left processes behind"
     assert "event=bug" not in said, said
+
+
+def _kill_the_rest(group: int) -> bool:
+    """Kill what is left of a process group; return whether there was anything."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 async def run(command: Sequence[str | Path], directory: Path) -> subprocess.CompletedProcess[bytes]:

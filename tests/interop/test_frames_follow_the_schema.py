@@ -1,7 +1,7 @@
 """Every frame that Godot sends, whatever it is sent, is valid by the published schema of the version in force.
 
 Random conversations, of valid messages and of broken ones, are held with `godot.mcp.session` and Godot's own tools;
-`schema_checker.py` judges what comes back, and what Godot's client sends to Dewey.
+`clients/schema_checker.py` judges what comes back, and what Godot's client sends to Dewey.
 """
 
 from __future__ import annotations
@@ -71,7 +71,12 @@ class Checker:
 def checker(installed: Path) -> Iterator[Checker]:
     """Start the checker."""
     schemas, models = installed / "schemas", installed / "models-2024-11-05" / "mcp" / "types.py"
-    command = [install.interpreter("python-sdk-2"), Path(__file__).with_name("schema_checker.py"), schemas, models]
+    command = [
+        install.interpreter("python-sdk-2"),
+        Path(__file__).parent / "clients" / "schema_checker.py",
+        schemas,
+        models,
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Checker(process)
 

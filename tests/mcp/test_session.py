@@ -438,6 +438,14 @@ def test_a_call_cancelled_by_its_own_batch_is_missing_in_its_array() -> None:
     assert peer.finish(peer.held[0]) == []
 
 
+def test_a_call_cancelled_by_its_own_batch_does_not_send_the_array_before_its_end() -> None:
+    peer = Peer("2025-03-26")
+    peer.holds = True
+    batch = [request("ping", request_id=1), call(2), cancelled(2), request("ping", request_id=3)]
+    (answers,) = peer.say(batch)
+    assert [answer["id"] for answer in answers] == [1, 3]
+
+
 def test_a_batch_in_which_two_calls_share_an_id_is_answered_all_the_same() -> None:
     peer = Peer("2025-03-26")
     peer.holds = True

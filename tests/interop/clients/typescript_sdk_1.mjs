@@ -1,6 +1,6 @@
 // The official TypeScript client 1.x: its own WebSocket transport.
 //
-//   node typescript_sdk_1.mjs URL legacy      (below a directory that has node_modules; see run in peers.py)
+//   node typescript_sdk_1.mjs URL legacy      (in the directory that has node_modules)
 
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";

@@ -1,6 +1,6 @@
 // The official TypeScript client 2.x, which has no WebSocket transport: its public Transport over one, below.
 //
-//   node typescript_sdk_2.mjs URL legacy|auto|pinned|prior|handshake version
+//   node typescript_sdk_2.mjs URL legacy|auto|pinned|prior|HANDSHAKE_VERSION      (in the directory that has node_modules)
 
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
