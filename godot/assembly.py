@@ -124,9 +124,10 @@ async def _run(
 ) -> int:
     buffer = RedisBuffer(redis_url, queue=settings.queue_name, daemon=daemon, max_size=settings.max_queue_size)
     async with _way_to_dewey(settings) as connect, trio.open_nursery() as nursery:
-        client = Client(connect, name="godot", version=__version__)
-        await nursery.start(client.run, name="client of dewey")
-        dewey = RemoteDewey(client, timeout_s=settings.dewey_timeout_s)
+        stores, questions = (Client(connect, name="godot", version=__version__) for _ in range(2))
+        await nursery.start(stores.run, name="dewey, stores")
+        await nursery.start(questions.run, name="dewey, questions")
+        dewey = RemoteDewey(stores, questions, timeout_s=settings.dewey_timeout_s)
         parts = Parts(buffer, dewey, listeners, gate, QueryArguments, print_line)
         code = await run_pipeline(settings, parts, life, announce)
         nursery.cancel_scope.cancel()

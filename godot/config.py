@@ -245,7 +245,7 @@ class GodotSettings(DeweySettings):
         return self.redis_aof_enabled is not False and self.redis_persistence != "none"
 
 
-OTHER_NAMES: Final = ("GODOT_URL",)
+OTHER_NAMES: Final = ("GODOT_URL", "GODOT_TOKEN")
 """Variables with our prefixes that are read elsewhere (by components' clients)."""
 
 

@@ -41,32 +41,34 @@ class Dewey(Protocol):
 
 
 class RemoteDewey:
-    """Dewey behind an MCP client.
+    """Dewey behind MCP clients.
 
+    :param stores: carries what is to be stored, and nothing else: a slow query must not delay it.
+    :param questions: carries everything else.
     :param timeout_s: how long a call may take. A connection that gave no answer in that time is
         dropped: a network that swallows everything looks like this.
     """
 
-    def __init__(self, client: Client, *, timeout_s: float) -> None:
-        self._client = client
+    def __init__(self, stores: Client, questions: Client, *, timeout_s: float) -> None:
+        self._stores, self._questions = stores, questions
         self._timeout_s = timeout_s
 
     async def store(self, entries: Sequence[bytes]) -> None:
         """See `Dewey.store`."""
-        _check_stored(await self._call(STORE, b'{"logs":[%b]}' % b",".join(entries)))
+        _check_stored(await self._call(self._stores, STORE, b'{"logs":[%b]}' % b",".join(entries)))
 
     async def ask(self, tool: str, arguments: Mapping[str, Any]) -> Answer:
         """See `Dewey.ask`."""
-        return await self._call(tool, codec.dumps(arguments))
+        return await self._call(self._questions, tool, codec.dumps(arguments))
 
-    async def _call(self, tool: str, arguments: bytes) -> Answer:
+    async def _call(self, client: Client, tool: str, arguments: bytes) -> Answer:
         try:
             with trio.fail_after(self._timeout_s):
-                return await self._client.call(tool, arguments)
+                return await client.call(tool, arguments)
         except (CallFailed, CallRefused) as exc:
             raise DeweyUnavailable(f"Dewey: {exc}") from exc
         except trio.TooSlowError as exc:
-            self._client.disconnect()
+            client.disconnect()
             raise DeweyUnavailable(f"Dewey: no answer to {tool} within {self._timeout_s:g} s") from exc
 
 

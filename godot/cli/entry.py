@@ -85,5 +85,5 @@ def _config_problems(exc: BaseException) -> Iterator[str]:
 
 def _crash(name: str | None, exc: Exception) -> None:
     traceback.print_exception(exc)
-    click.echo(f"{name}: crashed: {exc!r}; what was in Redis is delivered after the next start", err=True)
+    click.echo(f"{name}: crashed: {exc!r}", err=True)
     sys.exit(EXIT_CRASH)
