@@ -18,7 +18,7 @@ from uuid import UUID
 
 import attrs
 
-from godot.entries import LEVELS, parse_level
+from godot.entries import LEVELS, parse_level, parse_uuid
 from godot.errors import EntryRejected
 
 DEFAULT_LIMIT: Final = 100
@@ -242,7 +242,6 @@ def _moment(name: str, text: str) -> str:
 
 
 def _uuid(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise EntryRejected(f"trace_id: must be a UUID, not {text!r:.80}") from None
+    if (found := parse_uuid(text)) is None:
+        raise EntryRejected(f"trace_id: must be a UUID, not {text!r:.80}")
+    return found

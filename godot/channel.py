@@ -48,7 +48,7 @@ class _Level:
 
 
 class Inlet:
-    """The producers' end. It is closed when the last clone is."""
+    """The producers' end; closed when its `async with` is left."""
 
     def __init__(self, send: trio.MemorySendChannel[Accepted], level: _Level) -> None:
         self._send, self._level = send, level

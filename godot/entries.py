@@ -9,11 +9,11 @@ again harmless.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
 import attrs
 
@@ -35,6 +35,7 @@ MAX_ENTRY_BYTES: Final = 32 * 1024 * 1024
 MAX_DEPTH: Final = 500
 """Objects and arrays inside each other. Parsers give up at about 1,000, and an entry travels inside of others."""
 
+_UUID: Final = re.compile("[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\\1){3}[0-9a-fA-F]{12}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999; a UUIDv7 can name a time 900 years beyond."""
@@ -139,11 +140,11 @@ def admit(fields: EntryFields, warnings: list[str]) -> Entry:
     data = fields.data
     trace_id = None
     if fields.trace_id is not None:
-        trace_id = _uuid(fields.trace_id)
+        trace_id = parse_uuid(fields.trace_id)
         if trace_id is None:
             data = {**(data or {}), "_godot": {**_kept(data), "trace_id": fields.trace_id}}
             warnings.append("trace_id: not a UUID; stored without it, the text is kept in data._godot.trace_id")
-    entry_id = _ids.next() if fields.id is None else _uuid(fields.id)
+    entry_id = _ids.next() if fields.id is None else parse_uuid(fields.id)
     if entry_id is None:
         raise EntryRejected(f"id: must be a UUID, not {fields.id!r:.80}; leave it out to have one made")
     if fields.created_at is not None:
@@ -189,13 +190,16 @@ def is_uuid7(entry_id: str) -> bool:
     return entry_id[14] == "7" and entry_id[19] in "89ab"
 
 
-def _uuid(value: object) -> str | None:
-    if type(value) is not str:
+def parse_uuid(value: object) -> str | None:
+    """Return a UUID in lower case with dashes, or None when it is none.
+
+    Without dashes (a trace-id of W3C), in braces and as a URN it is one too. `uuid.UUID` would also take
+    blanks and underscores anywhere.
+    """
+    if type(value) is not str or not _UUID.fullmatch(digits := value.removeprefix("urn:uuid:").strip("{}")):
         return None
-    try:
-        return str(UUID(value))
-    except ValueError:
-        return None
+    digits = digits.replace("-", "").lower()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _kept(data: dict[str, Any] | None) -> dict[str, Any]:

@@ -117,25 +117,29 @@ done()
 return taken
 """
 
-# KEYS: in flight, dead. ARGV: how many may be dead, how many die now, for each the entry and what is
-# kept of it, then what stays in flight, oldest first.
+# KEYS: in flight, lease, daemons, dead. ARGV: lease in ms, daemon, how many may be dead, how many die now,
+# for each the entry and what is kept of it, then what stays in flight, oldest first.
 _SETTLE: Final = """
-local inflight, dead = KEYS[3], KEYS[4]
-local dying = tonumber(ARGV[2])
+local inflight, dead = KEYS[3], KEYS[6]
+local dying = tonumber(ARGV[4])
 for i = 0, dying - 1 do
-  if redis.call('LREM', inflight, 1, ARGV[3 + 2 * i]) > 0 then
-    redis.call('LPUSH', dead, ARGV[4 + 2 * i])
+  if redis.call('LREM', inflight, 1, ARGV[5 + 2 * i]) > 0 then
+    redis.call('LPUSH', dead, ARGV[6 + 2 * i])
     count('dead', 1)
     count('in_flight', -1)
   end
 end
-if dying > 0 then redis.call('LTRIM', dead, 0, tonumber(ARGV[1]) - 1) end
-local kept = #ARGV - 2 - 2 * dying
+if dying > 0 then redis.call('LTRIM', dead, 0, tonumber(ARGV[3]) - 1) end
+local kept = #ARGV - 4 - 2 * dying
 local settled = redis.call('LLEN', inflight) - kept
 redis.call('DEL', inflight)  -- first, so that settling works when memory is full
 count('stored', settled)
 count('in_flight', -settled)
-if kept > 0 then redis.call('LPUSH', inflight, unpack(ARGV, #ARGV - kept + 1)) end
+if kept > 0 then
+  redis.call('LPUSH', inflight, unpack(ARGV, #ARGV - kept + 1))
+  redis.call('SET', KEYS[4], '1', 'PX', ARGV[1])
+  redis.call('SADD', KEYS[5], ARGV[2])
+end
 return report()
 """
 
@@ -146,7 +150,7 @@ if ARGV[3] ~= '1' and redis.call('EXISTS', lease) == 1 then return report() end
 local newest_first = redis.call('LRANGE', inflight, 0, -1)
 redis.call('SREM', KEYS[5], ARGV[2])
 redis.call('DEL', inflight, lease)
-if #newest_first == 0 then return report() end
+if #newest_first == 0 and redis.call('LLEN', queue) <= tonumber(ARGV[1]) then return report() end
 notice_strangers()
 for i = 1, #newest_first, 1000 do
   redis.call('RPUSH', queue, unpack(newest_first, i, math.min(i + 999, #newest_first)))
@@ -207,16 +211,15 @@ class RedisBuffer:
 
     async def take(self, limit: int) -> list[bytes]:
         """See `Buffer.take`."""
-        keys = [self._key("inflight", self._daemon), self._key("lease", self._daemon), self._key("daemons")]
         argv = [limit, TAKE_MAX_BYTES, LEASE_MS, self._daemon]
-        taken: list[bytes] = await self._takes.run(partial(self._take, keys, argv))
+        taken: list[bytes] = await self._takes.run(partial(self._take, self._keys_of(self._daemon), argv))
         return taken
 
     async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
         """See `Buffer.settle`."""
         graves = [part for entry in dead for part in (entry.raw, _grave(entry))]
-        keys = [self._key("inflight", self._daemon), self._key("dead")]
-        argv = [DEAD_MAX, len(dead), *graves, *keep]
+        keys = [*self._keys_of(self._daemon), self._key("dead")]
+        argv = [LEASE_MS, self._daemon, DEAD_MAX, len(dead), *graves, *keep]
         return _counts(await self._takes.run(partial(self._settle, keys, argv)))
 
     async def hand_back(self) -> Counts:
@@ -235,8 +238,7 @@ class RedisBuffer:
         return self._hand_back_of(self._daemon, own=True)
 
     def _hand_back_of(self, daemon: str, *, own: bool) -> Counts:
-        keys = [self._key("inflight", daemon), self._key("lease", daemon), self._key("daemons")]
-        return _counts(self._hand_back(keys, [self._max_size, daemon, "1" if own else "0"]))
+        return _counts(self._hand_back(self._keys_of(daemon), [self._max_size, daemon, "1" if own else "0"]))
 
     def _script(self, lane: _Lane, source: str) -> Callable[[list[str], list[Any]], Any]:
         script = lane.client.register_script(_PRELUDE + source)
@@ -245,6 +247,9 @@ class RedisBuffer:
             return script(keys=[self._queue, self._key("counts"), *keys], args=argv)
 
         return run
+
+    def _keys_of(self, daemon: str) -> list[str]:
+        return [self._key("inflight", daemon), self._key("lease", daemon), self._key("daemons")]
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._queue, *parts))

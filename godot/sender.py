@@ -56,6 +56,7 @@ class Sender:
         next under the same name finds it there.
 
         :raises BufferUnavailable: the supervisor starts it again.
+        :raises DeweyUnavailable: the same; Dewey refused a batch and did not say which entry is at fault.
         """
         try:
             limit = self.batch_size
@@ -69,7 +70,7 @@ class Sender:
                     limit = await self._deliver(batch)
                 elif not await self._woken():
                     return
-        except BufferUnavailable as exc:
+        except (BufferUnavailable, DeweyUnavailable) as exc:
             self.on_failure(exc)
             raise
 
@@ -116,6 +117,8 @@ class Sender:
                 await self.dewey.store([])
             except DeweyUnavailable as exc:
                 self.on_failure(exc)
+                # Others may have pushed beyond the bound meanwhile.
+                self.on_counts(await self.buffer.hand_back())
             else:
                 self.on_delivery()
                 return

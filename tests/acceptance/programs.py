@@ -318,13 +318,17 @@ def close_code(exc: ConnectionClosed) -> int:
 
 
 @asynccontextmanager
-async def connect(url: str) -> AsyncIterator[Peer]:
-    """Connect to a program, as a client that takes no frame over 1 MiB (trio-websocket's own limit)."""
+async def connect(url: str, **headers: str) -> AsyncIterator[Peer]:
+    """Connect to a program, as a client that takes no frame over 1 MiB (trio-websocket's own limit).
+
+    :raises ConnectionRejected: by the program, in a group.
+    """
+    extra = [(name.encode(), value.encode()) for name, value in headers.items()]
     address = urlsplit(url)
     host, port = str(address.hostname), address.port or 0
     # open_websocket() leaves its socket to the garbage collector when the other side closes first.
     async with await trio.open_tcp_stream(host, port) as stream, trio.open_nursery() as nursery:
-        connection = await wrap_client_stream(nursery, stream, address.netloc, "/")
+        connection = await wrap_client_stream(nursery, stream, address.netloc, "/", extra_headers=extra)
         async with connection:
             yield Peer(connection)
         nursery.cancel_scope.cancel()

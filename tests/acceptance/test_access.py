@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 
 import pytest
 import trio
-from trio_websocket import ConnectionRejected, open_websocket_url
+from trio_websocket import ConnectionRejected
 
-from tests.acceptance.programs import ENOUGH, Peer, Program, Workplace, frame, workplace
+from tests.acceptance.programs import ENOUGH, Peer, Program, Workplace, connect, frame, workplace
 
 WRITER = "writer-token-0123456789abcdef"
 READER = "reader-token-0123456789abcdef"
@@ -25,19 +24,14 @@ def place() -> Iterator[Workplace]:
         yield place
 
 
-@asynccontextmanager
-async def connect_with(url: str, **headers: str) -> AsyncIterator[Peer]:
-    extra = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    async with open_websocket_url(url, extra_headers=extra) as connection:
-        yield Peer(connection)
-
-
 async def refusal(url: str, **headers: str) -> tuple[int, str]:
     """Try to connect; return the status and the text of the refusal."""
-    with pytest.raises(ConnectionRejected) as rejected:
-        async with connect_with(url, **headers):
+    with pytest.RaisesGroup(ConnectionRejected) as group:
+        async with connect(url, **headers):
             pass
-    return rejected.value.status_code, (rejected.value.body or b"").decode()
+    (rejected,) = group.value.exceptions
+    assert isinstance(rejected, ConnectionRejected)
+    return rejected.status_code, (rejected.body or b"").decode()
 
 
 async def listed(peer: Peer) -> set[str]:
@@ -55,7 +49,7 @@ async def test_a_token_opens_what_its_role_allows_and_nothing_else(place: Workpl
         program = place.up(GODOT_TOKENS_FILE=place.path / "tokens")
         url = await program.ready()
 
-        async with connect_with(url, Authorization=f"Bearer {WRITER}") as peer:
+        async with connect(url, Authorization=f"Bearer {WRITER}") as peer:
             assert await listed(peer) == {"logger_log", "logger_log_batch"}
             assert (await peer.log("from a writer"))["status"] == "queued"
             refused = await peer.ask(frame("logger_query"))
@@ -63,11 +57,11 @@ async def test_a_token_opens_what_its_role_allows_and_nothing_else(place: Workpl
                 "code": -32602,
                 "message": "logger_query needs the role read; this token has write",
             }
-        async with connect_with(url, Authorization=f"Bearer {READER}") as peer:
+        async with connect(url, Authorization=f"Bearer {READER}") as peer:
             assert await listed(peer) == {"logger_query", "logger_status"}
             assert (await peer.found(component="gates"))["message"] == "from a writer"
             assert "needs the role write" in (await peer.ask(frame("logger_log")))["error"]["message"]
-        async with connect_with(url, Authorization=f"Bearer {BOSS}") as peer:
+        async with connect(url, Authorization=f"Bearer {BOSS}") as peer:
             assert len(await listed(peer)) == 4
             await peer.log("from the boss")
             assert (await peer.status())["refused_peers"] == 2
@@ -78,7 +72,7 @@ async def test_a_token_opens_what_its_role_allows_and_nothing_else(place: Workpl
             status, text = await refusal(url, Authorization=f"Bearer {STRANGER}")
             assert (status, text) == (401, "this token is not known\n")
 
-        async with connect_with(url, Authorization=f"Bearer {BOSS}") as peer:
+        async with connect(url, Authorization=f"Bearer {BOSS}") as peer:
             assert (await peer.status())["refused_peers"] == 6
         assert refusals(program) == [
             ("127.0.0.1", "logger_query needs the role read; this token has write"),
@@ -98,7 +92,7 @@ async def test_pages_and_names_from_elsewhere_are_refused_before_the_upgrade(pla
         for origin in ("https://evil.example", "null"):
             assert (await refusal(url, Origin=origin))[0] == 403
         for origin in ("http://localhost:3000", "https://console.example"):
-            async with connect_with(url, Origin=origin) as peer:
+            async with connect(url, Origin=origin) as peer:
                 await peer.log("from a page")
 
         port = int(url.rpartition(":")[2])
@@ -141,12 +135,12 @@ async def test_godot_shows_its_token_to_a_dewey_that_wants_one(place: Workplace)
             )
 
         stranger = godot("token")
-        async with connect_with(await stranger.ready()) as peer:
+        async with connect(await stranger.ready()) as peer:
             await peer.log("held back", component="tokens")
             assert "401" in (await stranger.event("dewey_down"))["reason"]
         assert await stranger.stop() == 0
         assert refusals(dewey)[0] == ("127.0.0.1", "this token is not known")
 
         known = godot("boss")
-        async with connect_with(await known.ready()) as peer:
+        async with connect(await known.ready()) as peer:
             assert (await peer.found(component="tokens"))["message"] == "held back"
