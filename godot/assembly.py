@@ -27,8 +27,10 @@ from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
 from godot.errors import ConfigError, StoreUnavailable
 from godot.mcp.access import Gate, read_token
-from godot.mcp.client import Client, Connect, in_process, websocket
+from godot.mcp.client import Client, in_process
+from godot.mcp.dial import Address, over_websocket
 from godot.mcp.server import Server, listening_url, open_listeners, serve
+from godot.mcp.transport import Connect
 from godot.redis_buffer import RedisBuffer
 from godot.signals import Life
 from godot.status import PeerLog, logfmt, print_line, ready_line
@@ -138,7 +140,11 @@ async def _run(
 async def _way_to_dewey(settings: GodotSettings) -> AsyncIterator[Connect]:
     if settings.dewey_mcp_url is not None:
         token = None if settings.dewey_token_file is None else read_token(settings.dewey_token_file)
-        yield websocket(settings.dewey_mcp_url, max_message_bytes=DEWEY_ANSWER_MAX_BYTES, token=token)
+        try:
+            address = Address.parse(settings.dewey_mcp_url)
+        except ConfigError as exc:
+            raise ConfigError(f"DEWEY_MCP_URL: {exc}") from None
+        yield over_websocket(address, token, max_message_bytes=DEWEY_ANSWER_MAX_BYTES)
         return
     async with open_dewey(settings) as (toolbox, store):
         try:

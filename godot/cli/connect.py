@@ -14,9 +14,10 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from godot.connect import Address, HostGone, Pipe, over_websocket
+from godot.connect import MAX_MESSAGE_BYTES, HostGone, Pipe
 from godot.errors import ConfigError
 from godot.mcp.access import read_token
+from godot.mcp.dial import Address, over_websocket
 from godot.signals import Life
 
 T = TypeVar("T")
@@ -117,17 +118,15 @@ async def run_connect(target: Target, life: Life) -> int:
     if None in (sys.stdin, sys.stdout, sys.stderr):  # its descriptor may be our socket by now
         raise ConfigError("stdin, stdout and stderr have to be open: godot connect is started by an MCP host")
     streams = Streams()
+    connect = over_websocket(target.address, target.token, max_message_bytes=MAX_MESSAGE_BYTES)
     refusal = None
-    async with trio.open_nursery() as sockets:
-        pipe = Pipe(over_websocket(sockets, target.address, target.token), streams, str(target.address))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when, life.stop, nursery.cancel_scope, name="stop")
-            refusal = await pipe.run()
-            nursery.cancel_scope.cancel()
-        sockets.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_when, life.stop, nursery.cancel_scope, name="stop")
+        refusal = await Pipe(connect, streams, str(target.address)).run()
+        nursery.cancel_scope.cancel()
     if refusal is None:
         return 0
-    await streams.tell(str(refusal))
+    await streams.tell(refusal)
     return EXIT_REFUSED
 
 

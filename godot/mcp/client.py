@@ -8,36 +8,20 @@ the first on.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import attrs
-import h11
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, open_websocket_url
-from wsproto.utilities import ProtocolError
 
 from godot import codec
 from godot.mcp.session import META, MODERN_VERSION
 from godot.mcp.tools import Answer
-from godot.mcp.transport import (
-    GOODBYE_S,
-    READ_BYTES,
-    SUBPROTOCOL,
-    Transport,
-    TransportClosed,
-    WebSocketTransport,
-    memory_transports,
-)
-
-CONNECT_S: Final = 2.0
-"""How long opening a connection may take."""
+from godot.mcp.transport import Connect, Transport, TransportClosed, Unreachable, memory_transports
 
 CANCEL_S: Final = 1.0
 """How long telling the other side that a call was given up may take."""
-
-Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Transport]]
 
 
 class CallFailed(Exception):
@@ -70,8 +54,6 @@ class _Connection:
 
 class Client:
     """One MCP server, as the one who calls it.
-
-    :param connect: opens a transport; it raises `CallFailed` when there is nobody.
 
     `run` has to be running wherever `call` is used.
     """
@@ -158,9 +140,9 @@ class Client:
                             _hand_out(connection, codec.loads(await transport.receive()))
                     finally:
                         self._forget(connection)  # before the goodbye, which takes its time
-        except* CallFailed as failures:
-            failure = CallFailed(*failures.exceptions[0].args)
-        except* (TransportClosed, codec.NotJSON, HandshakeError, ConnectionClosed, ProtocolError):
+        except* Unreachable as reasons:
+            failure = CallFailed(str(reasons.exceptions[0]))
+        except* (TransportClosed, codec.NotJSON):
             pass
         if connection is None:
             task_status.started(failure)
@@ -207,35 +189,6 @@ def _answer(response: Any) -> Answer:
         case None:
             raise CallFailed("the connection broke before the answer")
     raise CallFailed(f"what came back is no answer of a tool: {response!s:.200}")
-
-
-def websocket(url: str, *, max_message_bytes: int, token: str | None = None) -> Connect:
-    """Return what opens a WebSocket to `url` (`ws://` or `wss://`).
-
-    :param token: shown to the server as a bearer token.
-    """
-    headers = [] if token is None else [(b"Authorization", b"Bearer " + token.encode())]
-
-    @asynccontextmanager
-    async def connect() -> AsyncIterator[Transport]:
-        async with AsyncExitStack() as stack:
-            try:
-                connection = await stack.enter_async_context(
-                    open_websocket_url(
-                        url,
-                        subprotocols=[SUBPROTOCOL],
-                        extra_headers=headers,
-                        max_message_size=max_message_bytes,
-                        connect_timeout=CONNECT_S,
-                        disconnect_timeout=GOODBYE_S,
-                        receive_buffer_size=READ_BYTES,
-                    )
-                )
-            except (OSError, HandshakeError, ConnectionClosed, trio.BrokenResourceError, h11.ProtocolError) as exc:
-                raise CallFailed(f"cannot connect to {url}: {str(exc) or type(exc).__name__}") from exc
-            yield WebSocketTransport(connection)
-
-    return connect
 
 
 def in_process(serve: Callable[[Transport], Awaitable[None]]) -> Connect:

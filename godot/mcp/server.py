@@ -6,7 +6,7 @@ stops accepting, says goodbye to everyone (close code 1001, REL-005), and only t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Final, cast
@@ -20,7 +20,15 @@ from godot.errors import ConfigError
 from godot.mcp.access import Gate, Refused
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
 from godot.mcp.tools import ROLES, Role, Toolbox
-from godot.mcp.transport import GOODBYE_S, READ_BYTES, SUBPROTOCOL, Transport, TransportClosed, WebSocketTransport
+from godot.mcp.transport import (
+    GOODBYE_S,
+    READ_BYTES,
+    SUBPROTOCOL,
+    Reader,
+    Transport,
+    TransportClosed,
+    WebSocketTransport,
+)
 
 HANDSHAKE_S: Final = 5.0
 """How long a peer may take from the TCP connection to the end of its upgrade request."""
@@ -184,7 +192,7 @@ async def _handle(server: Server, live: set[Transport], stopping: trio.Event, st
             request = None
             with trio.move_on_after(HANDSHAKE_S) as handshake:
                 request = await wrap_server_stream(
-                    cast(trio.Nursery, _ReaderStarter(nursery, handshake)),
+                    cast(trio.Nursery, Reader(nursery, handshake)),
                     stream,
                     max_message_size=server.max_message_bytes,
                     receive_buffer_size=READ_BYTES,
@@ -200,24 +208,6 @@ async def _handle(server: Server, live: set[Transport], stopping: trio.Event, st
     except* Exception as bugs:  # noqa: BLE001 - the top of the connection handler
         for bug in bugs.exceptions:
             server.report("bug", peer, f"it ended the connection: {bug!r}")
-
-
-@attrs.frozen
-class _ReaderStarter:
-    """Starts trio-websocket's reader, and ends the handshake when that ends first.
-
-    Without it, a peer that breaks off in the middle of its upgrade request is waited for until HANDSHAKE_S.
-    """
-
-    nursery: trio.Nursery
-    handshake: trio.CancelScope
-
-    def start_soon(self, read: Callable[[], Awaitable[None]]) -> None:
-        self.nursery.start_soon(self._read, read, name="reader")
-
-    async def _read(self, read: Callable[[], Awaitable[None]]) -> None:
-        await read()
-        self.handshake.cancel()
 
 
 async def _admit(server: Server, live: set[Transport], peer: str, request: WebSocketRequest) -> None:

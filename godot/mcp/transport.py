@@ -6,12 +6,16 @@ that runs inside Godot.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, TypeAlias
 
 import attrs
+import h11
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
-from wsproto.utilities import LocalProtocolError
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError, ProtocolError
 
 SUBPROTOCOL: Final = "mcp"
 """Echoed exactly when it was offered: several clients abort on anything else (MCP.md 2.2)."""
@@ -25,8 +29,34 @@ READ_BYTES: Final = 64 * 1024
 Frame: TypeAlias = str | bytes
 
 
+GONE: Final = "it went away"
+
+
 class TransportClosed(Exception):
-    """The other end is gone, or this end was closed."""
+    """The other end is gone, or this end was closed; the text says why, in words about the other end."""
+
+
+class Unreachable(Exception):
+    """There is no connection; trying again later is right.
+
+    :param where: the URL, without secrets.
+    :param why: it cannot be reached, in words about it.
+    """
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"cannot connect to {where}: {why}")
+        self.why = why
+
+
+class Refused(Unreachable):
+    """The other end does not let us in, and will not until somebody mends that.
+
+    :param status: of HTTP: 401 or 403.
+    """
+
+    def __init__(self, where: str, why: str, status: int) -> None:
+        super().__init__(where, why)
+        self.status = status
 
 
 class Transport(Protocol):
@@ -48,6 +78,46 @@ class Transport(Protocol):
         """Say goodbye and close; bounded by the caller's deadline."""
 
 
+Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Transport]]
+"""Opens a transport, and closes it in the end. Raises `Unreachable`."""
+
+
+@attrs.define
+class Reader:
+    """Stands for the nursery in which trio-websocket starts what reads the socket.
+
+    When reading ends first, it ends the handshake: else a peer that breaks it off would be waited for. Whoever
+    uses the connection notices himself that nothing comes any more, so no error of the network leaves this task.
+
+    :param scope: reading ends when it is cancelled.
+    :param ended: why it has ended by itself; `TransportClosed` when the peer did.
+    """
+
+    nursery: trio.Nursery
+    handshake: trio.CancelScope
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    ended: Exception | None = None
+
+    def start_soon(self, read: Callable[[], Awaitable[None]]) -> None:
+        self.nursery.start_soon(self._read, read, name="reader")
+
+    async def _read(self, read: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with self.scope:
+                await read()
+            self.ended = TransportClosed(GONE)
+        except (
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            ConnectionClosed,
+            HandshakeError,
+            ProtocolError,
+            h11.ProtocolError,
+        ) as exc:
+            self.ended = exc
+        self.handshake.cancel()
+
+
 @attrs.frozen
 class WebSocketTransport:
     """A transport over an accepted or opened WebSocket."""
@@ -57,17 +127,26 @@ class WebSocketTransport:
     async def send(self, frame: str) -> None:
         try:
             await self.connection.send_message(frame)
-        except (ConnectionClosed, LocalProtocolError) as exc:  # the latter when it is just being closed
-            raise TransportClosed from exc
+        except ConnectionClosed as exc:
+            raise TransportClosed(_goodbye(exc)) from exc
+        except LocalProtocolError as exc:
+            raise TransportClosed("it is just being closed") from exc
 
     async def receive(self) -> Frame:
         try:
             return await self.connection.get_message()
         except ConnectionClosed as exc:
-            raise TransportClosed from exc
+            raise TransportClosed(_goodbye(exc)) from exc
 
     async def aclose(self, code: int = 1000, reason: str | None = None) -> None:
         await self.connection.aclose(code, reason)
+
+
+def _goodbye(exc: ConnectionClosed) -> str:
+    said = exc.reason
+    if said is None or said.code == CloseReason.ABNORMAL_CLOSURE:
+        return GONE
+    return f"close code {said.code}" + (f", {said.reason}" if said.reason else "")
 
 
 @attrs.frozen
@@ -81,13 +160,13 @@ class MemoryTransport:
         try:
             await self.outgoing.send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise TransportClosed from exc
+            raise TransportClosed(GONE) from exc
 
     async def receive(self) -> Frame:
         try:
             return await self.incoming.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError) as exc:
-            raise TransportClosed from exc
+            raise TransportClosed(GONE) from exc
 
     async def aclose(self, code: int = 1000, reason: str | None = None) -> None:
         del code, reason  # a memory channel has no closing frame

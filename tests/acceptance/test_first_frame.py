@@ -49,6 +49,7 @@ def godot(place: Workplace) -> Program:
     return program
 
 
+@pytest.mark.alone
 async def test_the_first_frame_is_answered_in_20_ms_and_its_entry_found_within_a_second(
     godot: Program, capsys: pytest.CaptureFixture[str]
 ) -> None:

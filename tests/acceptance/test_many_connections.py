@@ -14,6 +14,8 @@ import trio
 
 from tests.acceptance.programs import Peer, Program, Workplace, connect, dial, frame, until, workplace
 
+pytestmark = pytest.mark.alone
+
 IDLE: Final = 500
 BUSY: Final = 50
 NOT_READING: Final = 100

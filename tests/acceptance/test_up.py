@@ -89,6 +89,7 @@ async def test_one_command_starts_everything_and_leaves_nothing_behind(place: Wo
         assert place.processes() == []
 
 
+@pytest.mark.alone
 async def test_is_ready_in_3_s_with_nothing_there_and_in_1_5_s_with_data(
     place: Workplace, capsys: pytest.CaptureFixture[str]
 ) -> None:
