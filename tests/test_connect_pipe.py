@@ -220,11 +220,15 @@ async def test_a_host_that_is_gone_ends_the_pipe(host: FakeHost, godot: FakeGodo
 async def test_a_refusal_is_final_and_tells_the_host_why(
     host: FakeHost, godot: FakeGodot, autojump_clock: MockClock
 ) -> None:
-    godot.trouble = Refused("no such token")
+    godot.trouble = Refused(URL, "HTTP 401, no such token", 401)
+    refusal = (
+        f"Godot at {URL} refused the connection (HTTP 401, no such token); "
+        "give godot connect a token that Godot knows (--token-file, or GODOT_TOKEN)"
+    )
     host.says(INITIALIZE)
     with trio.fail_after(LONG):
-        assert await Pipe(godot.connect, host, URL).run() is godot.trouble
-    assert await host.hears_error() == (0, NOT_CONNECTED, "nothing was done: no such token")
+        assert await Pipe(godot.connect, host, URL).run() == refusal
+    assert await host.hears_error() == (0, NOT_CONNECTED, f"nothing was done: {refusal}")
     assert len(godot.tries) == 1
     assert host.told == []
 

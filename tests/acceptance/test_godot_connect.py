@@ -19,7 +19,8 @@ import pytest
 import trio
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketRequest, serve_websocket
 
-from godot.connect import CONNECTION_LOST, DRAIN_S, NOT_CONNECTED
+from godot.connect.conversation import CONNECTION_LOST, NOT_CONNECTED
+from godot.connect.pipe import DRAIN_S
 from tests.acceptance.programs import BIN, ENOUGH, Workplace, workplace
 
 GODOT = str(BIN / "godot")

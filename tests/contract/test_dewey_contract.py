@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import gc
-import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ParamSpec
 
@@ -21,25 +19,16 @@ from godot import codec
 from godot.dewey import QUERY, STORE, Dewey, DirectDewey, RemoteDewey
 from godot.entries import MAX_BATCH, Entry, admit_json
 from godot.errors import BatchRefused, DeweyUnavailable, StoreUnavailable
-from godot.mcp.client import CallFailed, Client, Connect, in_process, websocket
+from godot.mcp.client import Client, in_process
+from godot.mcp.dial import Address, over_websocket
 from godot.mcp.server import Server, open_listeners, serve, serve_websocket
 from godot.mcp.session import ServerInfo
 from godot.mcp.tools import Answer, Toolbox
-from godot.mcp.transport import Transport, memory_transports
+from godot.mcp.transport import Connect, Transport, Unreachable, memory_transports
 
 P = ParamSpec("P")
 
 TIMEOUT_S = 0.3
-
-
-@pytest.fixture(autouse=True)
-def sockets_left_to_the_garbage_collector(request: pytest.FixtureRequest) -> Iterator[None]:
-    """trio-websocket's client does not close its socket when the handshake fails or the server closes first."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
-        yield
-        if "autojump_clock" not in request.fixturenames:  # where there is virtual time there are no sockets
-            gc.collect()
 
 
 def bounded(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
@@ -130,7 +119,7 @@ async def over_memory() -> AsyncIterator[Bench]:
     @asynccontextmanager
     async def connect() -> AsyncIterator[Transport]:
         if not up:
-            raise CallFailed("cannot connect")
+            raise Unreachable("Dewey", "it is down")
         async with to_server() as transport:
             yield transport
 
@@ -148,7 +137,7 @@ async def over_memory() -> AsyncIterator[Bench]:
 
 
 @asynccontextmanager
-async def over_websocket() -> AsyncIterator[Bench]:
+async def over_tcp() -> AsyncIterator[Bench]:
     store = SlowStore()
     async with trio.open_nursery() as nursery:
         listeners = await open_listeners("127.0.0.1", 0)
@@ -175,14 +164,14 @@ async def over_websocket() -> AsyncIterator[Bench]:
                 await ended.wait()
 
         await nursery.start(listen, listeners)
-        url = f"ws://127.0.0.1:{port}"
-        async with _remote(websocket(url, max_message_bytes=64 * 1024 * 1024), store, switch) as bench:
+        connect = over_websocket(Address.parse(f"ws://127.0.0.1:{port}"), max_message_bytes=64 * 1024 * 1024)
+        async with _remote(connect, store, switch) as bench:
             yield bench
         nursery.cancel_scope.cancel()
 
 
-TWINS = [direct, over_memory, over_websocket]
-REMOTE = [over_memory, over_websocket]
+TWINS = [direct, over_memory, over_tcp]
+REMOTE = [over_memory, over_tcp]
 Open = Callable[[], AbstractAsyncContextManager[Bench]]
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 import trio
-from trio_websocket import WebSocketRequest, serve_websocket
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketRequest, serve_websocket
 
 from godot.errors import ConfigError
+from godot.mcp import dial
 from godot.mcp.dial import CONNECT_S, SILENT_S, Address, over_websocket
-from godot.mcp.transport import Unreachable
+from godot.mcp.transport import GOODBYE_S, Refused, TransportClosed, Unreachable
 
 
 @pytest.mark.parametrize(
@@ -31,7 +34,18 @@ def test_a_url_is_taken_apart(url: str, host: str, port: int, resource: str, sho
 
 @pytest.mark.parametrize(
     "url",
-    ["", "127.0.0.1:9060", "http://h:1", "ws://", "ws://h:x", "ws://[::1", "ws://u:secret@h", "ws://h/a b", "ws://h/ü"],
+    [
+        "",
+        "127.0.0.1:9060",
+        "http://h:1",
+        "ws://",
+        "ws://h:x",
+        "ws://[::1",
+        "ws://u:secret@h",
+        "ws://h/a b",
+        "ws://h/ü",
+        "ws://a..b",
+    ],
 )
 def test_a_url_that_cannot_be_used_is_refused_with_one_that_can(url: str) -> None:
     with pytest.raises(ConfigError) as refused:
@@ -67,24 +81,104 @@ async def test_who_does_not_shake_hands_is_not_waited_for(answer: bytes, why: st
             nursery.cancel_scope.cancel()
 
 
-async def test_the_kernel_looks_after_a_connection_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def accept(request: WebSocketRequest) -> None:
-        await request.accept()
-
-    dialled: list[trio.SocketStream] = []
-    dial = connect._dial
-
-    async def remember(address: Address) -> trio.SocketStream:
-        stream = await dial(address)
-        assert isinstance(stream, trio.SocketStream)
-        dialled.append(stream)
-        return stream
-
-    monkeypatch.setattr(connect, "_dial", remember)
+@asynccontextmanager
+async def listening(accept: Callable[[WebSocketRequest], Awaitable[None]]) -> AsyncIterator[Address]:
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             port = (await nursery.start(partial(serve_websocket, accept, "127.0.0.1", 0, ssl_context=None))).port
-            async with over_websocket(Address.parse(f"ws://127.0.0.1:{port}"), max_message_bytes=1000)():
-                assert dialled[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-                assert dialled[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == SILENT_S // 2
+            yield Address.parse(f"ws://127.0.0.1:{port}")
             nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[trio.SocketStream]:
+    """What is opened while the test runs."""
+    opened: list[trio.SocketStream] = []
+    open_stream = dial._open_stream
+
+    async def remember(address: Address, deadline: float) -> dial.Stream:
+        stream = await open_stream(address, deadline)
+        assert isinstance(stream, trio.SocketStream)
+        opened.append(stream)
+        return stream
+
+    monkeypatch.setattr(dial, "_open_stream", remember)
+    return opened
+
+
+async def test_the_kernel_looks_after_a_connection_that_is_silent(streams: list[trio.SocketStream]) -> None:
+    async def accept(request: WebSocketRequest) -> None:
+        await request.accept()
+
+    async with listening(accept) as address, over_websocket(address, max_message_bytes=1000)():
+        assert streams[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert streams[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == SILENT_S // 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_says_what_the_server_said_and_repeats_no_token(
+    status: int, streams: list[trio.SocketStream]
+) -> None:
+    shown: list[bytes] = []
+
+    async def refuse(request: WebSocketRequest) -> None:
+        shown.extend(value for name, value in request.headers if name == b"authorization")
+        await request.reject(status, body=b"no such\n token\n")
+
+    async with listening(refuse) as address:
+        with pytest.raises(Refused) as refused:
+            async with over_websocket(address, "sesame-0451", max_message_bytes=1000)():
+                pass
+        assert refused.value.status == status
+        assert refused.value.why == f"HTTP {status}, no such token"
+        assert str(refused.value) == f"cannot connect to {address}: HTTP {status}, no such token"
+        assert shown == [b"Bearer sesame-0451"]
+    assert streams[0].socket.fileno() == -1
+
+
+async def test_a_socket_is_closed_although_the_server_hung_up_first(streams: list[trio.SocketStream]) -> None:
+    async def hang_up(request: WebSocketRequest) -> None:
+        await (await request.accept()).aclose(1011, "a bug")
+
+    async with listening(hang_up) as address:
+        async with over_websocket(address, max_message_bytes=1000)() as transport:
+            with pytest.raises(TransportClosed, match=r"^close code 1011, a bug$"):
+                await transport.receive()
+        assert streams[0].socket.fileno() == -1
+
+
+async def test_who_is_cancelled_still_says_goodbye_and_waits_for_no_more_than_its_answer() -> None:
+    said: list[CloseReason | None] = []
+
+    async def listen(request: WebSocketRequest) -> None:
+        with pytest.raises(ConnectionClosed) as closed:
+            await (await request.accept()).get_message()
+        said.append(closed.value.reason)
+
+    async with listening(listen) as address:
+        with trio.CancelScope() as scope:
+            async with over_websocket(address, max_message_bytes=1000)():
+                began = trio.current_time()
+                scope.cancel()
+                await trio.sleep_forever()
+        assert trio.current_time() - began < GOODBYE_S
+    assert [reason and reason.code for reason in said] == [1000]
+
+
+async def test_who_does_not_speak_tls_is_not_spoken_to_without() -> None:
+    heard: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            heard.append(bytes(await stream.receive_some()))
+            await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with trio.fail_after(CONNECT_S - 1):
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+            address = Address.parse(f"wss://127.0.0.1:{listeners[0].socket.getsockname()[1]}")
+            with pytest.raises(Unreachable, match=r"(?i)wrong.version.number"):
+                async with over_websocket(address, "sesame-0451", max_message_bytes=1000)():
+                    pass
+            nursery.cancel_scope.cancel()
+    assert b"sesame" not in heard[0]
