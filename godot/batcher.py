@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -11,7 +12,7 @@ import trio
 
 from godot.backoff import Jitter, delays, jittered
 from godot.buffer import Buffer, Counts
-from godot.channel import Outlet
+from godot.channel import Accepted, Outlet
 from godot.errors import BufferUnavailable
 
 BATCH_MAX_BYTES: Final = 8 * 1024 * 1024
@@ -39,7 +40,7 @@ class Batcher:
     on_counts: Callable[[Counts], None]
     on_failure: Callable[[BufferUnavailable], None]
     jitter: Jitter = jittered
-    _batch: list[bytes] = attrs.field(factory=list, init=False)
+    _batch: list[Accepted] = attrs.field(factory=list, init=False)
 
     @property
     def unwritten(self) -> int:
@@ -54,7 +55,10 @@ class Batcher:
         """
         async with self.pushed:
             while await self._collect():
-                self.on_counts(await self._push())
+                self.on_counts(await self._push([entry.raw for entry in self._batch]))
+                for entry in self._batch:
+                    if entry.receipt is not None:
+                        entry.receipt.note_gone()
                 self._batch.clear()
                 with suppress(trio.WouldBlock):  # the sender has not yet looked since it was last woken
                     self.pushed.send_nowait(None)
@@ -63,26 +67,30 @@ class Batcher:
         """Fill the batch; False when there will be no other.
 
         The window begins with the arrival of the first entry, not with this call, and what already waits
-        is taken even when the window is over: under load batches are full, not late.
+        is taken even when the window is over: under load batches are full, not late. An entry that
+        somebody waits for ends the window: it shares this write with what is there, and no more.
         """
         try:
-            first = await self.outlet.receive()
+            self._batch.append(await self.outlet.receive())
         except trio.EndOfChannel:
             return False
-        self._batch.append(first.raw)
+        (first,) = self._batch
         room = BATCH_MAX_BYTES - len(first.raw)
-        with trio.move_on_at(first.arrived + self.batch_timeout_s), suppress(trio.EndOfChannel):
+        window = trio.CancelScope(deadline=-math.inf if first.receipt else first.arrived + self.batch_timeout_s)
+        with window, suppress(trio.EndOfChannel):
             while len(self._batch) < self.batch_size and room > 0:
                 entry = await self.outlet.receive()
-                self._batch.append(entry.raw)
+                self._batch.append(entry)
                 room -= len(entry.raw)
+                if entry.receipt is not None:
+                    window.deadline = -math.inf
         return True
 
-    async def _push(self) -> Counts:
+    async def _push(self, entries: list[bytes]) -> Counts:
         pauses = delays(RETRY_FIRST_S, longest=RETRY_LONGEST_S, jitter=self.jitter)
         while True:
             try:
-                return await self.buffer.push(self._batch)
+                return await self.buffer.push(entries)
             except BufferUnavailable as exc:
                 self.on_failure(exc)
             await trio.sleep(next(pauses))

@@ -21,16 +21,42 @@ PATIENCE_S: Final = 1.0
 """How long a full channel slows the sender of a frame down before the entry is refused."""
 
 
+class Receipt:
+    """What a caller waits with until all that it gave to the channel is on disk."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._changed = trio.Event()
+
+    def note_accepted(self) -> None:
+        """One more entry is on its way."""
+        self._open += 1
+
+    def note_gone(self) -> None:
+        """One entry is not on its way any more: it is on disk, or was not accepted after all."""
+        self._open -= 1
+        if not self._open:
+            self._changed.set()
+
+    async def wait(self) -> None:
+        """Wait until nothing is on its way. To be called when everything was accepted."""
+        if self._open:
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+
 @attrs.frozen
 class Accepted:
     """An entry on its way to the buffer.
 
     :param raw: the entry, serialised.
     :param arrived: when, on trio's clock.
+    :param receipt: of a caller who waits until it is on disk: it is to be written as soon as can be.
     """
 
     raw: bytes
     arrived: float
+    receipt: Receipt | None = None
 
 
 @attrs.define(eq=False)
@@ -53,27 +79,37 @@ class Inlet:
     def __init__(self, send: trio.MemorySendChannel[Accepted], level: _Level) -> None:
         self._send, self._level = send, level
 
-    async def accept(self, raw: bytes) -> None:
+    async def accept(self, raw: bytes, receipt: Receipt | None = None) -> None:
         """Put an entry into the channel, at once when there is room.
 
         :raises ChannelFull: there was none for `PATIENCE_S`.
         """
-        entry = Accepted(raw, trio.current_time())
+        if receipt is not None:
+            receipt.note_accepted()
+        try:
+            await self._accept(Accepted(raw, trio.current_time(), receipt))
+        except BaseException:
+            if receipt is not None:
+                receipt.note_gone()
+            raise
+
+    async def _accept(self, entry: Accepted) -> None:
+        size = len(entry.raw)
         if self._has_room(entry):
             try:
                 self._send.send_nowait(entry)
-                self._level.bytes += len(raw)
+                self._level.bytes += size
                 return
             except trio.WouldBlock:
                 pass
         with trio.move_on_after(PATIENCE_S):
             while not self._has_room(entry):
                 await self._level.fell.wait()
-            self._level.bytes += len(raw)  # before it is sent: the others who wait must not count on the same room
+            self._level.bytes += size  # before it is sent: the others who wait must not count on the same room
             try:
                 await self._send.send(entry)
             except BaseException:
-                self._level.fall(len(raw))
+                self._level.fall(size)
                 raise
             return
         raise ChannelFull(

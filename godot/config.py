@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import attrs
 
@@ -19,6 +19,9 @@ from godot.mcp.access import LOOPBACK, Gate, is_loopback, read_tokens
 from godot.structure import did_you_mean
 
 T = TypeVar("T")
+
+Ack: TypeAlias = Literal["queued", "durable"]
+"""When a log call is answered: when its entry is on its way, or when it is on disk."""
 
 Parse = Callable[[str], Any]
 
@@ -208,6 +211,12 @@ class GodotSettings(DeweySettings):
     )
     redis_aof_enabled: bool | None = setting(
         "REDIS_AOF_ENABLED", boolean, "the same as true or false; an older name", default=None
+    )
+    ack: Ack = setting(
+        "GODOT_ACK",
+        lambda text: _one_of(text, *get_args(Ack)),
+        "when a log call is answered that does not say: `queued`, or `durable` when it is on disk",
+        default="queued",
     )
     dewey_mcp_url: str | None = setting(
         "DEWEY_MCP_URL", url("ws", "wss"), "Dewey; without it, and with DATABASE_URL, Dewey runs inside", default=None

@@ -82,7 +82,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     )
     server = Server(
         ServerInfo("godot", __version__, INSTRUCTIONS),
-        godot_toolbox(inlet, parts.dewey, status, query_arguments=parts.query_arguments),
+        godot_toolbox(inlet, parts.dewey, status, ack=settings.ack, query_arguments=parts.query_arguments),
         report=status.peer,
         gate=parts.gate,
         max_message_bytes=settings.max_message_bytes,

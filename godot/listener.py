@@ -6,16 +6,19 @@ Taking an entry in is: check it, complete it, serialise it once, put it into the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import attrs
+import trio
 
 from godot import codec
-from godot.channel import Inlet
+from godot.channel import PATIENCE_S, Inlet, Receipt
+from godot.config import Ack
 from godot.dewey import QUERY, Dewey
 from godot.entries import MAX_BATCH, EntryFields, admit, admit_json
-from godot.errors import ChannelFull, EntryRejected
-from godot.mcp.tools import Answer, Tool, Toolbox, argument, object_schema
+from godot.errors import BufferUnavailable, ChannelFull, EntryRejected
+from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, object_schema
 from godot.status import Status
 
 INSTRUCTIONS: Final = (
@@ -26,6 +29,20 @@ INSTRUCTIONS: Final = (
 )
 
 
+_ACK: Final = argument(
+    "When to answer. queued: at once; the entry is on disk within 100 ms, if nothing dies before. durable: when it is "
+    "on disk, and survives whatever happens then. Default: what this Godot is set to.",
+    default=None,
+)
+
+
+@attrs.frozen
+class LogArguments(EntryFields):
+    """The arguments of `logger_log`."""
+
+    ack: Ack | None = _ACK
+
+
 @attrs.frozen
 class BatchArguments:
     """The arguments of `logger_log_batch`."""
@@ -33,6 +50,7 @@ class BatchArguments:
     logs: list[Any] = argument(
         f"The entries, oldest first, at most {MAX_BATCH:,}.", items=object_schema(EntryFields), maxItems=MAX_BATCH
     )
+    ack: Ack | None = _ACK
 
 
 @attrs.frozen
@@ -40,9 +58,12 @@ class NoArguments:
     """For tools that take none."""
 
 
-def godot_toolbox(inlet: Inlet, dewey: Dewey, status: Status, *, query_arguments: type[Any]) -> Toolbox:
+def godot_toolbox(
+    inlet: Inlet, dewey: Dewey, status: Status, *, ack: Ack = "queued", query_arguments: type[Any]
+) -> Toolbox:
     """Make the table of tools of Godot's port.
 
+    :param ack: what counts for a call that does not say (`GODOT_ACK`).
     :param query_arguments: what Dewey's query takes; `logger_query` takes the same.
     """
     return Toolbox(
@@ -52,10 +73,12 @@ def godot_toolbox(inlet: Inlet, dewey: Dewey, status: Status, *, query_arguments
                 title="Log an entry",
                 description=(
                     "Record one log entry. Answers at once; the entry is in the durable buffer within 100 ms and "
-                    "can be found by logger_query about as soon. Use logger_log_batch for many."
+                    "can be found by logger_query about as soon. With ack=durable it answers when the entry is on "
+                    "disk: send what was not answered so again, with the same id, and it is stored once. Use "
+                    "logger_log_batch for many."
                 ),
-                arguments=EntryFields,
-                run=_log(inlet, status),
+                arguments=LogArguments,
+                run=_log(inlet, status, ack),
                 role="write",
                 in_order=True,
                 aliases=["godot_logger_log"],
@@ -68,7 +91,7 @@ def godot_toolbox(inlet: Inlet, dewey: Dewey, status: Status, *, query_arguments
                     "that are not valid are named in `rejected` by their index, all others are accepted."
                 ),
                 arguments=BatchArguments,
-                run=_log_batch(inlet, status),
+                run=_log_batch(inlet, status, ack),
                 role="write",
                 in_order=True,
                 aliases=["godot_logger_log_batch"],
@@ -106,23 +129,29 @@ def godot_toolbox(inlet: Inlet, dewey: Dewey, status: Status, *, query_arguments
     )
 
 
-def _log(inlet: Inlet, status: Status) -> Callable[[EntryFields], Awaitable[Answer]]:
-    async def log(fields: EntryFields) -> Answer:
+def _log(inlet: Inlet, status: Status, ack: Ack) -> Callable[[LogArguments], Awaitable[Answer | Later]]:
+    async def log(arguments: LogArguments) -> Answer | Later:
         warnings: list[str] = []
-        entry = admit(fields, warnings)
+        entry = admit(arguments, warnings)
         raw = codec.encode_entry(entry, warnings)
+        durable = (arguments.ack or ack) == "durable"
+        receipt = Receipt() if durable else None
         try:
-            await inlet.accept(raw)
+            await inlet.accept(raw, receipt)
         except ChannelFull:
             status.refused += 1
             raise
-        return Answer.of({"status": "queued", "id": entry.id, "warnings": warnings})
+        if receipt is None:
+            return Answer.of({"status": "queued", "id": entry.id, "warnings": warnings})
+        answer = Answer.of({"status": "durable", "id": entry.id, "warnings": warnings})
+        again = f"send it again with id {entry.id}"
+        return Later(partial(_when_written, receipt, answer, again))
 
     return log
 
 
-def _log_batch(inlet: Inlet, status: Status) -> Callable[[BatchArguments], Awaitable[Answer]]:
-    async def log_batch(arguments: BatchArguments) -> Answer:
+def _log_batch(inlet: Inlet, status: Status, ack: Ack) -> Callable[[BatchArguments], Awaitable[Answer | Later]]:
+    async def log_batch(arguments: BatchArguments) -> Answer | Later:
         if len(arguments.logs) > MAX_BATCH:
             raise EntryRejected(
                 f"logs: at most {MAX_BATCH:,} entries a call, not {len(arguments.logs):,}; send several"
@@ -130,13 +159,14 @@ def _log_batch(inlet: Inlet, status: Status) -> Callable[[BatchArguments], Await
         rejected = []
         warnings = []
         full: ChannelFull | None = None
+        receipt = Receipt() if (arguments.ack or ack) == "durable" else None
         for index, value in enumerate(arguments.logs):
             changes: list[str] = []
             try:
                 raw = codec.encode_entry(admit_json(value, changes), changes)
                 if full is not None:
                     raise full  # a call waits once for room, not once an entry
-                await inlet.accept(raw)
+                await inlet.accept(raw, receipt)
             except EntryRejected as exc:
                 if isinstance(exc, ChannelFull):
                     full = exc
@@ -144,9 +174,25 @@ def _log_batch(inlet: Inlet, status: Status) -> Callable[[BatchArguments], Await
                 rejected.append({"index": index, "error": str(exc)})
             warnings += [f"entry {index}: {change}" for change in changes]
         accepted = len(arguments.logs) - len(rejected)
-        return Answer.of({"accepted": accepted, "filtered": 0, "rejected": rejected, "warnings": warnings})
+        answer = Answer.of({"accepted": accepted, "filtered": 0, "rejected": rejected, "warnings": warnings})
+        if receipt is None or not accepted:
+            return answer
+        again = "send the batch again, with ids of your own, so that what arrived is not stored twice"
+        return Later(partial(_when_written, receipt, answer, again))
 
     return log_batch
+
+
+async def _when_written(receipt: Receipt, answer: Answer, again: str) -> Answer:
+    """Wait until the entries of a call are on disk.
+
+    :param again: what the caller is to do when they are not.
+    :raises BufferUnavailable: they were not in `PATIENCE_S`. They may get there yet.
+    """
+    with trio.move_on_after(PATIENCE_S):
+        await receipt.wait()
+        return answer
+    raise BufferUnavailable(f"not on disk within {PATIENCE_S:g} s, and not sure to get there; {again}")
 
 
 def _facade(dewey: Dewey, tool: str) -> Callable[[Any], Awaitable[Answer]]:

@@ -6,7 +6,7 @@ stops accepting, says goodbye to everyone (close code 1001, REL-005), and only t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Final, cast
@@ -19,7 +19,7 @@ from wsproto.utilities import ProtocolError
 from godot.errors import ConfigError
 from godot.mcp.access import Gate, Refused
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
-from godot.mcp.tools import ROLES, Role, Toolbox
+from godot.mcp.tools import ROLES, Answer, Later, Role, Toolbox
 from godot.mcp.transport import (
     GOODBYE_S,
     READ_BYTES,
@@ -61,7 +61,7 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
     """Answer one connection. Returns when its other end has closed it.
 
     Calls are answered as they finish, so that a slow query does not delay what comes behind it;
-    those of a tool that is `in_order` are finished before the next frame is read. When the
+    those of a tool that is `in_order` have done their work before the next frame is read. When the
     connection ends, calls still running are cancelled. A bug in a tool ends the connection (code 1011),
     and is reported; it goes no further.
 
@@ -78,21 +78,32 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
         if patience.cancelled_caught:
             raise TransportClosed(f"an answer was left unread for {server.peer_timeout_s:g} s")
 
-    async def run(call: Call) -> None:
-        frame = session.answer(call, await call.tool.call(call.arguments))
+    async def finish(call: Call, answer: Answer) -> None:
+        frame = session.answer(call, answer)
         if frame is not None:
             await send(frame)
 
-    async def run_beside(call: Call, scope: trio.CancelScope) -> None:
+    async def run(call: Call) -> None:
+        async with workers:
+            await finish(call, await call.tool.call(call.arguments))
+
+    async def wait_and_finish(call: Call, begun: Later) -> None:
+        await finish(call, await call.tool.finish(begun))
+
+    async def beside(call: Call, scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
         try:
             with scope:
-                async with workers:
-                    await run(call)
+                await work()
         except TransportClosed:
             calls.cancel_scope.cancel()
         finally:
             del in_flight[call]
             places.release()
+
+    async def start_beside(call: Call, work: Callable[[], Awaitable[None]]) -> None:
+        await places.acquire()
+        in_flight[call] = scope = trio.CancelScope()
+        calls.start_soon(beside, call, scope, work, name=f"{call.tool.name} {call.id!r:.40}")
 
     async def read_frames() -> None:
         try:
@@ -102,11 +113,13 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
                         case Send(frame):
                             await send(frame)
                         case Run(call) if call.tool.in_order:
-                            await run(call)
+                            begun = await call.tool.begin(call.arguments)
+                            if isinstance(begun, Later):
+                                await start_beside(call, partial(wait_and_finish, call, begun))
+                            else:
+                                await finish(call, begun)
                         case Run(call):
-                            await places.acquire()
-                            in_flight[call] = scope = trio.CancelScope()
-                            calls.start_soon(run_beside, call, scope, name=f"{call.tool.name} {call.id!r:.40}")
+                            await start_beside(call, partial(run, call))
                         case Stop(call):
                             if call in in_flight:
                                 in_flight[call].cancel()

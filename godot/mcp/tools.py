@@ -17,7 +17,7 @@ from godot import codec
 from godot.errors import BatchRefused, EntryRejected, GodotError, Unavailable
 from godot.structure import argument, did_you_mean, structure
 
-__all__ = ["ROLES", "Answer", "Role", "Tool", "Toolbox", "argument", "object_schema"]
+__all__ = ["ROLES", "Answer", "Later", "Role", "Tool", "Toolbox", "argument", "object_schema"]
 
 Role: TypeAlias = Literal["write", "read", "admin"]
 """What a token allows: to log, to look, or everything."""
@@ -69,6 +69,16 @@ class Answer:
 
 
 @attrs.frozen
+class Later:
+    """What a tool that is `in_order` returns when it has done what must be in order, and the answer takes longer.
+
+    :param answer: waits for it; others are served meanwhile.
+    """
+
+    answer: Callable[[], Awaitable[Answer]]
+
+
+@attrs.frozen
 class Tool:
     """One tool of the table.
 
@@ -76,15 +86,15 @@ class Tool:
     :param role: who may call it; `admin` may call everything.
     :param run: gets an instance of `arguments`; raises `GodotError` for an answer that is an error.
     :param aliases: further names it is called by, not listed (deployed clients use them).
-    :param in_order: it is answered before the next frame of its connection is read. For what takes
-        entries in: calls of one connection keep their order.
+    :param in_order: `run` returns before the next frame of its connection is read. For what takes entries
+        in: calls of one connection keep their order.
     """
 
     name: str
     title: str
     description: str
     arguments: type[Any]
-    run: Callable[[Any], Awaitable[Answer]]
+    run: Callable[[Any], Awaitable[Answer | Later]]
     role: Role = "admin"
     read_only: bool = False
     destructive: bool = False
@@ -96,7 +106,7 @@ class Tool:
         """Whether someone with these roles may call it."""
         return self.role in roles or "admin" in roles
 
-    async def call(self, arguments: object) -> Answer:
+    async def begin(self, arguments: object) -> Answer | Later:
         """Check the arguments and run the tool; every `GodotError` becomes an answer.
 
         Cancellation passes through.
@@ -105,6 +115,19 @@ class Tool:
             return await self.run(structure(arguments, self.arguments))
         except GodotError as exc:
             return Answer.error(exc)
+
+    async def finish(self, begun: Answer | Later) -> Answer:
+        """Wait for the answer of a tool that has begun."""
+        if isinstance(begun, Answer):
+            return begun
+        try:
+            return await begun.answer()
+        except GodotError as exc:
+            return Answer.error(exc)
+
+    async def call(self, arguments: object) -> Answer:
+        """Run the tool to its end."""
+        return await self.finish(await self.begin(arguments))
 
     def listing(self) -> dict[str, Any]:
         """Describe the tool as `tools/list` does (fields of every protocol version)."""
