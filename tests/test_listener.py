@@ -1,0 +1,234 @@
+"""The tools of Godot's port: taking entries in, and answering when they are queued or when they are on disk."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from dewey_logs.store import MemoryStore
+from dewey_logs.tools import QueryArguments, dewey_tools
+from godot import codec
+from godot.batcher import Batcher
+from godot.buffer import Counts, MemoryBuffer
+from godot.channel import PATIENCE_S, open_entry_channel
+from godot.config import Ack
+from godot.dewey import DirectDewey
+from godot.entries import MAX_BATCH
+from godot.errors import BufferUnavailable
+from godot.listener import godot_toolbox
+from godot.mcp.server import Server, serve
+from godot.mcp.session import ServerInfo
+from godot.mcp.tools import Answer, Toolbox
+from godot.mcp.transport import MemoryTransport, memory_transports
+from godot.status import Status
+
+ENTRY = {"component": "gates", "level": "INFO", "message": "hello"}
+OF_ITS_OWN = "01a1fb67-5bd0-716c-b208-6b6eb13e7800"
+
+
+class SlowBuffer(MemoryBuffer):
+    """Takes its time over a push, notes how many it was given, and can be away."""
+
+    def __init__(self) -> None:
+        super().__init__(max_size=100_000)
+        self.takes_s = 0.0
+        self.away = False
+        self.sizes: list[tuple[float, int]] = []
+
+    async def push(self, entries: Sequence[bytes]) -> Counts:
+        await trio.sleep(self.takes_s)
+        if self.away:
+            raise BufferUnavailable("Redis: away")
+        self.sizes.append((trio.current_time(), len(entries)))
+        return await super().push(entries)
+
+
+@attrs.define
+class Bench:
+    """The tools over a channel, a batcher and a buffer, without delivery."""
+
+    buffer: SlowBuffer
+    toolbox: Toolbox
+    status: Status
+    lines: list[str]
+
+    async def answer(self, tool: str, **arguments: Any) -> Answer:
+        return await self.toolbox.find(tool).call(arguments)
+
+    async def call(self, tool: str, **arguments: Any) -> Any:
+        answer = await self.answer(tool, **arguments)
+        assert not answer.is_error, answer.json
+        return codec.loads(answer.json)
+
+    async def note(self, answers: list[tuple[float, str]], **arguments: Any) -> None:
+        """Log an entry; note when it was answered, and how."""
+        answer = await self.call("logger_log", **ENTRY, **arguments)
+        answers.append((trio.current_time(), answer["status"]))
+
+
+@asynccontextmanager
+async def bench(ack: Ack = "queued") -> AsyncIterator[Bench]:
+    buffer = SlowBuffer()
+    lines: list[str] = []
+    status = Status(lines.append, buffer, max_size=100_000)
+    inlet, outlet = open_entry_channel(max_entries=200)
+    wake, _woken = trio.open_memory_channel[None](1)
+    batcher = Batcher(
+        outlet,
+        buffer,
+        wake,
+        batch_size=100,
+        batch_timeout_s=0.1,
+        on_counts=status.counted,
+        on_failure=status.failed,
+        jitter=lambda delay: delay,
+    )
+    dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore())))
+    toolbox = godot_toolbox(inlet, dewey, status, ack=ack, query_arguments=QueryArguments)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(batcher.run)
+        yield Bench(buffer, toolbox, status, lines)
+        nursery.cancel_scope.cancel()
+
+
+async def test_queued_is_answered_at_once_and_written_after_100_ms(autojump_clock: trio.testing.MockClock) -> None:
+    async with bench() as it:
+        answer = await it.call("logger_log", **ENTRY)
+        assert (trio.current_time(), answer["status"], answer["warnings"]) == (0, "queued", [])
+        await trio.sleep(1)
+        assert it.buffer.sizes == [(0.1, 1)]
+
+
+async def test_durable_is_answered_when_it_is_written_which_it_is_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with bench() as it:
+        it.buffer.takes_s = 0.03
+        answer = await it.call("logger_log", **ENTRY, ack="durable", id=OF_ITS_OWN)
+        assert answer == {"status": "durable", "id": OF_ITS_OWN, "warnings": []}
+        assert it.buffer.sizes == [(0.03, 1)]
+        assert trio.current_time() == 0.03
+
+
+async def test_what_waits_is_written_with_a_durable_entry(autojump_clock: trio.testing.MockClock) -> None:
+    async with bench() as it:
+        await it.call("logger_log", **ENTRY)
+        await trio.sleep(0.0625)
+        await it.call("logger_log", **ENTRY, ack="durable")
+        assert it.buffer.sizes == [(0.0625, 2)]
+
+
+async def test_durable_callers_share_the_next_write_while_one_is_under_way(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    answers: list[tuple[float, str]] = []
+    async with bench() as it:
+        it.buffer.takes_s = 0.5
+        async with trio.open_nursery() as callers:
+            callers.start_soon(partial(it.note, answers, ack="durable"))
+            await trio.sleep(0.125)
+            for _ in range(20):
+                callers.start_soon(partial(it.note, answers, ack="durable"))
+        assert it.buffer.sizes == [(0.5, 1), (1.0, 20)]
+        assert answers == [(0.5, "durable")] + [(1.0, "durable")] * 20
+
+
+async def test_a_durable_batch_is_answered_when_all_of_it_is_written(autojump_clock: trio.testing.MockClock) -> None:
+    async with bench() as it:
+        it.buffer.takes_s = 0.125
+        logs = [{**ENTRY, "message": str(number)} for number in range(250)] + [{}]
+        answer = await it.call("logger_log_batch", logs=logs, ack="durable")
+        assert (answer["accepted"], len(answer["rejected"])) == (250, 1)
+        assert sum(size for _, size in it.buffer.sizes) == 250
+        assert trio.current_time() == it.buffer.sizes[-1][0]
+
+
+async def test_a_durable_batch_of_which_nothing_is_accepted_waits_for_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with bench() as it:
+        answer = await it.call("logger_log_batch", logs=[{}], ack="durable")
+        assert (answer["accepted"], trio.current_time()) == (0, 0)
+
+
+@pytest.mark.parametrize("tool", ["logger_log", "logger_log_batch"])
+async def test_durable_is_refused_after_1_s_while_redis_is_away_and_says_what_to_do(
+    tool: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """REL-004: nothing is acknowledged that is not on disk."""
+    async with bench() as it:
+        it.buffer.away = True
+        fields = {**ENTRY, "id": OF_ITS_OWN}
+        answer = await it.answer(tool, ack="durable", **(fields if tool == "logger_log" else {"logs": [fields]}))
+        assert trio.current_time() == PATIENCE_S
+        assert answer.is_error
+        assert answer.value is not None
+        assert answer.value["kind"] == "unavailable"
+        assert "again, with ids" in answer.json or f"again with id {OF_ITS_OWN}" in answer.json
+        it.buffer.away = False
+        await trio.sleep(5)
+        assert [codec.loads(raw)["id"] for raw in it.buffer.queue] == [OF_ITS_OWN], "it was kept all the same"
+
+
+async def test_the_default_is_that_of_the_deployment(autojump_clock: trio.testing.MockClock) -> None:
+    async with bench("durable") as it:
+        assert (await it.call("logger_log", **ENTRY))["status"] == "durable"
+        assert (await it.call("logger_log", **ENTRY, ack=None))["status"] == "durable"
+        assert (await it.call("logger_log", **ENTRY, ack="queued"))["status"] == "queued"
+        assert "ack: must be one of queued, durable" in (await it.answer("logger_log", **ENTRY, ack="maybe")).json
+
+
+async def test_a_full_channel_refuses_the_rest_of_a_batch_after_1_s_in_all(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with bench() as it:
+        it.buffer.away = True
+        answer = await it.call("logger_log_batch", logs=[ENTRY] * MAX_BATCH)
+        assert trio.current_time() == PATIENCE_S
+        # 200 wait in the channel, 100 in the batch that cannot be written.
+        assert answer["accepted"] == 300
+        assert [fault["index"] for fault in answer["rejected"]] == list(range(300, MAX_BATCH))
+        assert it.status.refused == MAX_BATCH - 300
+
+
+async def test_a_durable_call_holds_up_nothing_behind_it_and_keeps_its_place(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def frame(number: int, message: str, ack: str) -> str:
+        arguments = {**ENTRY, "message": message, "ack": ack}
+        params = {"name": "logger_log", "arguments": arguments}
+        return codec.dumps({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}).decode()
+
+    async def answered(client: MemoryTransport) -> tuple[int, float]:
+        return codec.loads(await client.receive())["id"], trio.current_time()
+
+    async with bench() as it, trio.open_nursery() as nursery:
+        it.buffer.takes_s = 0.5
+        client, other = memory_transports(10)
+        server = Server(ServerInfo("godot", "1", ""), it.toolbox, lambda event, peer, reason: None)
+        nursery.start_soon(serve, server, other)
+        await client.send(frame(1, "first", "durable"))
+        await client.send(frame(2, "second", "queued"))
+        assert [await answered(client), await answered(client)] == [(2, 0), (1, 0.5)]
+        await trio.sleep(5)
+        assert [codec.loads(raw)["message"] for raw in it.buffer.queue] == ["first", "second"]
+        await client.aclose()
+
+
+def test_every_tool_and_every_argument_says_what_it_is_for() -> None:
+    inlet, _ = open_entry_channel()
+    status = Status(lambda line: None, MemoryBuffer(1), max_size=1)
+    dewey = DirectDewey(Toolbox([]))
+    for tool in godot_toolbox(inlet, dewey, status, query_arguments=QueryArguments).listing():
+        assert tool["title"], tool["name"]
+        assert len(tool["description"]) > 60, tool["name"]
+        assert set(tool["annotations"]) >= {"readOnlyHint", "destructiveHint", "idempotentHint"}
+        for name, schema in tool["inputSchema"]["properties"].items():
+            assert schema["description"], f"{tool['name']}.{name}"
