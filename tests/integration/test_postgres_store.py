@@ -15,8 +15,8 @@ import pytest
 import trio
 import trio.testing
 
-from dewey_logs import postgres as postgres_module
 from dewey_logs.postgres import PostgresStore
+from dewey_logs.postgres import store as postgres_module
 from dewey_logs.search import Query
 from dewey_logs.store import Stored
 from godot.entries import Entry, IdSource, admit_json

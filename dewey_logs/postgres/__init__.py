@@ -1,0 +1,15 @@
+"""The log store on PostgreSQL.
+
+    store.py    what is kept and found      lane.py     connections, threads, time limits, errors
+    upkeep.py   schema and partitions
+
+Law of this package: psycopg's errors do not leave it. By SQLSTATE they become `BatchRefused` (the content
+of a batch), `EntryRejected` (a query that cannot be answered) or `StoreUnavailable` (the world); what is none of
+these is a bug, and passes.
+"""
+
+from __future__ import annotations
+
+from dewey_logs.postgres.store import PostgresStore
+
+__all__ = ["PostgresStore"]

@@ -1,0 +1,204 @@
+"""Calls to PostgreSQL in worker threads, each bounded, and its errors translated.
+
+psycopg knows no trio; it is used synchronously. A lane has connections and threads of its own, so that
+neither a slow search nor the maintenance stands in the way of what is to be stored.
+
+A thread cannot be cancelled, so each call is bounded four times over: PostgreSQL's own timeouts; TCP's;
+a deadline here, which asks PostgreSQL to cancel the statement and then cuts the connection; and the
+cancellation of the caller, which does the same at once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import outcome
+import psycopg
+import trio
+from psycopg.pq import TransactionStatus
+
+from godot.errors import StoreUnavailable
+
+T = TypeVar("T")
+Connection = psycopg.Connection[Any]
+
+_CUT_AFTER_S: Final = 1.0
+"""Between asking PostgreSQL to cancel a statement and cutting its connection."""
+
+_CONTENT: Final = frozenset({"22", "23", "54"})
+"""Classes of SQLSTATE that blame the values: data exception, integrity constraint, program limit."""
+
+_AWAY: Final = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"})
+"""Classes that blame the world: connection, read-only transaction, login, no such database, deadlock,
+resources, locks, operator (with timeouts), system, internal."""
+
+_NOT_SET_UP: Final = frozenset({"42501", "42P01", "42883"})
+"""No permission, no such table, no such function: not migrated yet, or an operator's slip."""
+
+
+class Lane:
+    """Connections that do one kind of work, each used by one call at a time.
+
+    :param timeout_s: for one statement, and (a little more) for one call.
+    """
+
+    def __init__(
+        self, url: str, *, timeout_s: float, lock_timeout_s: float, connections: int = 1, writes: bool = True
+    ) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._session = {
+            "TimeZone": "UTC",
+            "client_min_messages": "warning",
+            "default_transaction_isolation": "read committed",
+            "idle_in_transaction_session_timeout": f"{timeout_s * 1000:.0f}",
+            "lock_timeout": f"{lock_timeout_s * 1000:.0f}",
+            "statement_timeout": f"{timeout_s * 1000:.0f}",
+            "synchronous_commit": "on",
+        } | ({} if writes else {"default_transaction_read_only": "on"})
+        self._vacant = trio.Semaphore(connections)
+        self._threads = trio.CapacityLimiter(connections)
+        self._idle: list[Connection] = []
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Do some work in a thread, on a connection of its own.
+
+        When cancelled, or when it takes too long, PostgreSQL is asked to cancel the statement; if that
+        does not help, the connection is cut. Either way the thread has ended when this returns.
+
+        :raises StoreUnavailable: when the database is away.
+        """
+        async with self._vacant:
+            call = _Call(self._idle.pop() if self._idle else None)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(call.watch, self._timeout_s + _CUT_AFTER_S)
+                    try:
+                        result = await trio.to_thread.run_sync(
+                            outcome.capture, self._attempt, call, work, limiter=self._threads
+                        )
+                    finally:
+                        call.ended.set()
+                    nursery.cancel_scope.cancel()
+            finally:
+                self._take_back(call)
+        return result.unwrap()
+
+    def close_idle(self) -> None:
+        """Close the connections that no call has now."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _attempt(self, call: _Call, work: Callable[[Connection], T]) -> T:
+        try:
+            with _translated():
+                if call.connection is None:
+                    call.connection = self._connect()
+                    self._set_up(call.connection)
+                if call.spoilt:
+                    raise StoreUnavailable("the call was cancelled while it was connecting")
+                return work(call.connection)
+        except StoreUnavailable:
+            call.spoilt = True
+            raise
+
+    def _connect(self) -> Connection:
+        return psycopg.connect(
+            self._url,
+            application_name="dewey",
+            autocommit=True,
+            client_encoding="utf8",
+            connect_timeout=2,
+            keepalives_count=3,
+            keepalives_idle=2,
+            keepalives_interval=1,
+            prepare_threshold=None,  # a generic plan would know neither the day nor how rare a word is
+            tcp_user_timeout=5_000,
+        )
+
+    def _set_up(self, connection: Connection) -> None:
+        # A statement and not `options`, which connection poolers refuse; after the call knows of the
+        # connection, so that it can be cut.
+        try:
+            connection.execute(
+                "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+                (list(self._session), list(self._session.values())),
+            )
+        except psycopg.Error:
+            connection.close()
+            raise
+
+    def _take_back(self, call: _Call) -> None:
+        if call.connection is None:
+            return
+        if call.spoilt or call.connection.info.transaction_status != TransactionStatus.IDLE:
+            call.connection.close()
+            # What spoilt one has probably spoilt the others, and each would cost a call.
+            self.close_idle()
+        else:
+            self._idle.append(call.connection)
+
+
+class _Call:
+    """One call of a lane, while a thread works at it.
+
+    `spoilt`: nobody else is to use its connection. Also one that can only be read from, for after a
+    failover another server may be behind the same URL.
+    """
+
+    def __init__(self, connection: Connection | None) -> None:
+        self.connection = connection
+        self.ended = trio.Event()
+        self.spoilt = False
+
+    async def watch(self, timeout_s: float) -> None:
+        """End the thread's work after so many seconds, or when cancelled before the thread has ended."""
+        try:
+            await trio.sleep(timeout_s)
+        finally:
+            if not self.ended.is_set():
+                with trio.CancelScope(shield=True):
+                    await self._interrupt()
+
+    async def _interrupt(self) -> None:
+        self.spoilt = True
+        if self.connection is None:
+            return  # it is connecting, which takes 2 s at most
+        with suppress(psycopg.Error):
+            await trio.to_thread.run_sync(partial(self.connection.cancel_safe, timeout=2.0))
+        with trio.move_on_after(_CUT_AFTER_S):
+            await self.ended.wait()
+            return
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.connection.fileno())) as own:
+            own.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as exc:
+        if _blames_the_world(exc):
+            raise StoreUnavailable(f"PostgreSQL: {first_line(exc)}") from exc
+        raise
+
+
+def blames_content(exc: psycopg.Error) -> bool:
+    """Whether an error is the fault of the values, and not of the world."""
+    return exc.sqlstate is not None and exc.sqlstate[:2] in _CONTENT
+
+
+def _blames_the_world(exc: psycopg.Error) -> bool:
+    if exc.sqlstate is None:
+        return isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError)
+    return exc.sqlstate[:2] in _AWAY or exc.sqlstate in _NOT_SET_UP
+
+
+def first_line(exc: psycopg.Error) -> str:
+    """Return what PostgreSQL says in one line."""
+    return (exc.diag.message_primary or str(exc)).partition("\n")[0]

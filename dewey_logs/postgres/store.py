@@ -1,0 +1,197 @@
+"""Keeps entries in PostgreSQL, and finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Final, cast
+
+import attrs
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import class_row
+
+from dewey_logs.migrate import migrate
+from dewey_logs.postgres.lane import Connection, Lane, blames_content, first_line
+from dewey_logs.postgres.upkeep import maintain
+from dewey_logs.search import Query
+from dewey_logs.store import Maintained, Page, Stored, StoredEntry, encode_batch
+from godot.entries import Entry, is_uuid7
+from godot.errors import BatchRefused, ConfigError, EntryRejected
+
+READERS: Final = 4
+"""Queries that run at once; further ones wait their turn."""
+
+WRITE_TIMEOUT_S: Final = 10.0
+"""For one batch, of which 1,000 entries take 0.04 s."""
+
+UPKEEP_TIMEOUT_S: Final = 300.0
+"""For one day's partition, however many entries move there."""
+
+WRITE_LOCK_TIMEOUT_S: Final = 5.0
+"""Longer than maintenance waits for its own locks: it must not make a batch fail."""
+
+UPKEEP_LOCK_TIMEOUT_S: Final = 2.0
+"""Entries wait while maintenance does. Longer than deadlock_timeout (1 s), after which PostgreSQL takes a
+lock away from autovacuum."""
+
+_ENOUGH_BYTES: Final = 2 * 1024 * 1024
+"""No answer holds more (dewey_logs.tools); a page of 1,000 messages of 2 MB each is not read to its end."""
+
+_INSERT: Final = """
+INSERT INTO logs (id, trace_id, component, level, message, data, created_at)
+SELECT id, trace_id, component, level, message, data, created_at
+FROM json_to_recordset(%s::json) AS entry (
+    id uuid, trace_id uuid, component text, level text, message text, data jsonb, created_at timestamptz
+)
+ON CONFLICT DO NOTHING
+"""
+
+_FOREIGN_IDS_LOCK: Final = 0x60D07_0002
+"""Key of an advisory lock, beside those of `dewey_logs.migrate` and `upkeep`."""
+
+
+class PostgresStore:
+    """Keeps entries in PostgreSQL. See `dewey_logs.store.LogStore` for what its methods promise.
+
+    Connects when it is first used, and again after a connection broke: the call that finds it broken
+    raises `StoreUnavailable`, the next one connects. Whoever made the store calls `close`.
+
+    :param url: a DSN or URL of libpq.
+    :param query_timeout_s: for one query; what takes longer is refused.
+    :raises ConfigError: when the URL is none.
+    """
+
+    def __init__(self, url: str, *, query_timeout_s: float = 10.0) -> None:
+        try:
+            conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            # Its text would show the password.
+            raise ConfigError(
+                "DATABASE_URL: must be a PostgreSQL connection string, such as postgresql://user@host/winni"
+            ) from None
+        self._query_timeout_s = query_timeout_s
+        self._writer = Lane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S)
+        self._readers = Lane(
+            url, connections=READERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
+        )
+        self._keeper = Lane(url, timeout_s=UPKEEP_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the connections; every call has to have ended."""
+        for lane in (self._writer, self._readers, self._keeper):
+            lane.close_idle()
+
+    async def migrate(self) -> Sequence[str]:
+        """Bring the schema up to date; return the files that were applied.
+
+        :raises ConfigError: when the database cannot be used with this program.
+        """
+        return await self._keeper.run(migrate)
+
+    async def store(self, entries: Sequence[Entry]) -> Stored:
+        """Keep a batch, in one transaction."""
+        encoded, warnings = encode_batch(entries)
+        batch = [_Row(index, each.id, raw) for index, (each, raw) in enumerate(zip(entries, encoded, strict=True))]
+        stored = await self._writer.run(partial(_store, batch=batch))
+        return Stored(stored, len(entries) - stored, warnings)
+
+    async def query(self, query: Query) -> Page:
+        """Find entries."""
+        return await self._readers.run(partial(_read, query=query, timeout_s=self._query_timeout_s))
+
+    async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
+        """Bring schema and partitions up to date."""
+        if not partitioned:
+            await self.migrate()
+            return Maintained((), 0)
+        return await self._keeper.run(partial(maintain, ahead_days=ahead_days, retention_days=retention_days))
+
+
+@attrs.frozen
+class _Row:
+    """An entry on its way in; `index` is its place in the batch as it came."""
+
+    index: int
+    id: str
+    raw: bytes
+
+
+def _store(connection: Connection, batch: Sequence[_Row]) -> int:
+    """Insert a batch in one transaction; return how many entries were new."""
+    try:
+        with connection.transaction():
+            return _insert(connection, _without_known_ids(connection, batch))
+    except psycopg.Error as exc:
+        if not blames_content(exc):
+            raise
+    # Rare, and worth being exact about: who is at fault is found by storing each on its own. When nobody
+    # is, the batch is stored in this way.
+    with connection.transaction():
+        stored = 0
+        faults = []
+        for row in _without_known_ids(connection, batch):
+            try:
+                with connection.transaction():
+                    stored += _insert(connection, [row])
+            except psycopg.Error as exc:
+                if not blames_content(exc):
+                    raise
+                faults.append((row.index, f"PostgreSQL refuses it: {first_line(exc)}"))
+        if faults:
+            raise BatchRefused(faults)
+        return stored
+
+
+def _insert(connection: Connection, batch: Sequence[_Row]) -> int:
+    joined = b"[" + b",".join(row.raw for row in batch) + b"]"
+    return connection.execute(_INSERT, (joined.decode(),)).rowcount
+
+
+def _without_known_ids(connection: Connection, batch: Sequence[_Row]) -> Sequence[_Row]:
+    """Leave out what would be a second row with its id although its `created_at` differs.
+
+    The key is (id, created_at). A UUIDv7 comes with its own time or from Godot, together with a
+    `created_at` that stays; any other id may be sent again with another one. To look first is safe only
+    when nobody else does at the same time. Such batches are rare: one lock for all of them will do.
+    """
+    foreign = {row.id for row in batch if not is_uuid7(row.id)}
+    if not foreign:
+        return batch
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_FOREIGN_IDS_LOCK,))
+    found = connection.execute("SELECT id::text FROM logs WHERE id = ANY(%s::uuid[])", (list(foreign),))
+    known = {entry_id for (entry_id,) in found}
+    new = []
+    for row in batch:
+        if row.id not in known:
+            new.append(row)
+        if row.id in foreign:
+            known.add(row.id)
+    return new
+
+
+def _read(connection: Connection, query: Query, timeout_s: float) -> Page:
+    statement, values = query.to_sql()
+    entries: list[StoredEntry] = []
+    size = 0
+    try:
+        with (
+            connection.cursor(row_factory=class_row(StoredEntry)) as cursor,
+            closing(cast("Generator[StoredEntry]", cursor.stream(statement, values))) as rows,
+        ):
+            for entry in rows:
+                if size > _ENOUGH_BYTES:
+                    return Page(entries[: query.limit], more=True)
+                entries.append(entry)
+                size += len(entry.message) + len(entry.data or "")
+    except psycopg.errors.QueryCanceled as exc:
+        raise EntryRejected(
+            f"the query took longer than {timeout_s:g} s and was stopped; "
+            "narrow it with trace_id, component, start_time and end_time"
+        ) from exc
+    except psycopg.Error as exc:
+        if not blames_content(exc):
+            raise
+        raise EntryRejected(f"PostgreSQL refuses the query: {first_line(exc)}") from exc
+    return Page(entries[: query.limit], more=len(entries) > query.limit)
