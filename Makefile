@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help up test check unit integration interop acceptance lock interop-lock clean
+.PHONY: help up test check unit integration interop acceptance bench lock interop-lock clean
 .DEFAULT_GOAL := help
 
 help: ## show what can be made
@@ -35,6 +35,9 @@ interop: .venv .interop/complete ## tests with the official MCP clients and the 
 
 acceptance: .venv ## tests of the programs as a user runs them
 	$(BIN)/pytest tests/acceptance
+
+bench: .venv ## measure the pipeline against limits of the same run
+	$(BIN)/python -m tests.bench
 
 # The stamp is written last, so that a set-up which was cut off is begun again.
 .venv: .venv/complete ## make the virtual environment and install the project into it
