@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help up test check unit integration interop acceptance bench lock interop-lock clean
+.PHONY: help up test check unit integration interop acceptance bench chaos lock interop-lock clean
 .DEFAULT_GOAL := help
 
 help: ## show what can be made
@@ -38,6 +38,12 @@ acceptance: .venv ## tests of the programs as a user runs them
 
 bench: .venv ## measure the pipeline against limits of the same run
 	$(BIN)/python -m tests.bench
+
+SECONDS ?= 1200
+SEED ?= 1
+
+chaos: .venv ## kill, stop and cut everything under load, and compare ids; SECONDS=1200 SEED=1
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
 
 # The stamp is written last, so that a set-up which was cut off is begun again.
 .venv: .venv/complete ## make the virtual environment and install the project into it

@@ -124,9 +124,16 @@ async def _run(
     daemon: str,
     announce: Callable[[], None],
 ) -> int:
-    buffer = RedisBuffer(redis_url, queue=settings.queue_name, daemon=daemon, max_size=settings.max_queue_size)
+    buffer = RedisBuffer(
+        redis_url,
+        queue=settings.queue_name,
+        daemon=daemon,
+        max_size=settings.max_queue_size,
+    )
     async with _way_to_dewey(settings) as connect, trio.open_nursery() as nursery:
         stores, questions = (Client(connect, name="godot", version=__version__) for _ in range(2))
+        if settings.redis_url is not None:
+            nursery.start_soon(_warn_of_weakness, buffer, name="weakness of Redis")
         await nursery.start(stores.run, name="dewey, stores")
         await nursery.start(questions.run, name="dewey, questions")
         dewey = RemoteDewey(stores, questions, timeout_s=settings.dewey_timeout_s)
@@ -152,6 +159,12 @@ async def _way_to_dewey(settings: GodotSettings) -> AsyncIterator[Connect]:
         except StoreUnavailable as exc:
             _tell(f"the database is away, entries wait in Redis: {exc}")
         yield in_process(partial(serve, Server(DEWEY_INFO, toolbox, PeerLog(print_line).note)))
+
+
+async def _warn_of_weakness(buffer: RedisBuffer) -> None:
+    """Tell the operator of a Redis that is not ours when it may lose what was acknowledged (REL-001)."""
+    if (weakness := await buffer.weakness()) is not None:
+        print_line(logfmt("redis_not_durable", reason=weakness))
 
 
 def _tell(text: str) -> None:

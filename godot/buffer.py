@@ -1,9 +1,12 @@
 """The buffer between taking entries in and delivering them, and its in-memory twin.
 
-Entries are bytes here (`godot.codec` made them); a buffer does not look inside. It is a queue with
-a bound: what is pushed beyond it makes the OLDEST entries go, and every one of them is counted
+Entries are bytes here (`godot.codec` made them); a buffer looks only into those that it drops. It is a
+queue with a bound: what is pushed beyond it makes the OLDEST entries go, and every one of them is counted
 (GOD-005). What the sender takes stays `in flight` in the buffer until the sender settles it, so that
 a sender that dies loses nothing.
+
+Beside the queue it keeps what can never be stored (`DeadLetters`), and the account of each run of drops,
+until that is stored where people read (`Holes`).
 
 At every instant, also across restarts:
 
@@ -12,14 +15,31 @@ At every instant, also across restarts:
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Final, Protocol
 
 import attrs
 
+from godot import codec
+
 TAKE_MAX_BYTES: Final = 8 * 1024 * 1024
 """A take ends with the entry that passes this, so that a thousand large entries do not become one frame."""
+
+DEAD_MAX: Final = 10_000
+"""Dead entries that are kept; older ones go."""
+
+COMPONENTS_MAX: Final = 100
+"""Components that are counted one by one in a run of drops: names come from outside, and memory is finite."""
+
+_ORIGIN_MAX_BYTES: Final = 65_536
+"""Of an entry that others wrote, to be looked into when it is dropped."""
+
+
+def has_room_again(queued: int, max_size: int) -> bool:
+    """Whether a run of drops is over: a tenth of the queue is free. Less, and it would begin again at once."""
+    return queued * 10 <= max_size * 9
 
 
 @attrs.frozen
@@ -28,6 +48,39 @@ class DeadEntry:
 
     raw: bytes
     reason: str
+
+    @property
+    def id(self) -> str:
+        """A name for it, for it may have none of its own. Equal ones that died of the same have the same."""
+        return blake2b(b"%b\0%b" % (self.reason.encode(), self.raw), digest_size=8).hexdigest()
+
+
+@attrs.frozen
+class DeadPage:
+    """Some of the dead entries, oldest first.
+
+    :param kept: how many there are altogether.
+    """
+
+    entries: Sequence[DeadEntry]
+    kept: int
+
+
+@attrs.frozen
+class Drops:
+    """A run of drops, from the first entry that found the queue full until there was room again.
+
+    :param first: `created_at` of the first entry that was dropped, as far as that is known.
+    :param last: that of the last one.
+    :param components: how many entries of which component.
+    :param others: how many entries that say of no component, or of one beyond the `COMPONENTS_MAX` first.
+    """
+
+    dropped: int
+    first: str | None
+    last: str | None
+    components: Mapping[str, int]
+    others: int
 
 
 @attrs.frozen
@@ -43,7 +96,9 @@ class Counts:
 
 
 class Buffer(Protocol):
-    """What the batcher and the sender ask of a buffer. Every method may raise `BufferUnavailable`.
+    """What the batcher and the sender ask of a buffer.
+
+    Every method of these protocols may raise `BufferUnavailable`.
 
     One batcher pushes and one sender takes, each one thing at a time.
     """
@@ -81,6 +136,48 @@ class Buffer(Protocol):
         """Look, and change nothing."""
 
 
+class Holes(Protocol):
+    """What the sender asks of a buffer so that a run of drops is told of, once."""
+
+    async def hole(self, describe: Callable[[Drops], bytes]) -> bytes | None:
+        """Return the entry that tells of the oldest run of drops that is over, or None.
+
+        It is the same bytes, with the same id, each time and for every daemon, until `hole_told`. It is not
+        in the queue: nothing can drop it.
+
+        :param describe: makes that entry, for a run that has none yet.
+        """
+
+    async def hole_told(self, entry: bytes, refused: str | None = None) -> Counts:
+        """Note that such an entry is stored: it counts as received and stored, once.
+
+        :param refused: why it cannot be stored, if that is so; then it is dead.
+        """
+
+
+class DeadLetters(Protocol):
+    """What an operator asks of a buffer about entries that could not be stored.
+
+    `Counts.dead` is how many there are or were: it falls when some are put back, and not when some are deleted.
+    """
+
+    async def dead_letters(self, skip: int, limit: int) -> DeadPage:
+        """Return up to `limit` of them behind the `skip` oldest; fewer when they are large (`TAKE_MAX_BYTES`)."""
+
+    async def retry(self, ids: Collection[str] | None = None) -> int:
+        """Put dead entries back as the oldest of the queue, and return how many: no more than there is room for.
+
+        :param ids: `DeadEntry.id`; None: all.
+        """
+
+    async def purge(self, ids: Collection[str] | None = None) -> int:
+        """Delete dead entries for ever, and return how many."""
+
+
+class Keep(Buffer, Holes, DeadLetters, Protocol):
+    """All of it."""
+
+
 class MemoryBuffer:
     """The twin of `RedisBuffer`: the same behaviour, without durability.
 
@@ -88,7 +185,7 @@ class MemoryBuffer:
     :param dead_max: dead entries that are kept; older ones go, but stay counted.
     """
 
-    def __init__(self, max_size: int, dead_max: int = 10_000) -> None:
+    def __init__(self, max_size: int, dead_max: int = DEAD_MAX) -> None:
         self.queue: deque[bytes] = deque()
         """Tail first: the oldest entry is on the left."""
         self.dead: deque[DeadEntry] = deque(maxlen=dead_max)
@@ -97,6 +194,8 @@ class MemoryBuffer:
         self._last_push: list[bytes] = []
         self._expected = 0
         self._counts = Counts()
+        self._drops: Drops | None = None
+        self._hole: bytes | None = None
 
     async def push(self, entries: Sequence[bytes]) -> Counts:
         """See `Buffer.push`."""
@@ -132,7 +231,7 @@ class MemoryBuffer:
 
     async def hand_back(self) -> Counts:
         """See `Buffer.hand_back`."""
-        if not self._in_flight:
+        if not self._in_flight and len(self.queue) <= self._max_size:
             return await self.counts()
         self._notice_strangers()
         self.queue.extendleft(reversed(self._in_flight))
@@ -150,6 +249,55 @@ class MemoryBuffer:
             dropped=self._counts.dropped + max(0, -more),
         )
 
+    async def hole(self, describe: Callable[[Drops], bytes]) -> bytes | None:
+        """See `Holes.hole`."""
+        if self._hole is None and self._drops is not None and has_room_again(len(self.queue), self._max_size):
+            self._hole, self._drops = describe(self._drops), None
+        return self._hole
+
+    async def hole_told(self, entry: bytes, refused: str | None = None) -> Counts:
+        """See `Holes.hole_told`."""
+        if entry == self._hole:
+            self._hole = None
+            if refused is None:
+                self._count(received=1, stored=1)
+            else:
+                self._count(received=1, dead=1)
+                self.dead.append(DeadEntry(entry, refused))
+        return await self.counts()
+
+    async def dead_letters(self, skip: int, limit: int) -> DeadPage:
+        """See `DeadLetters.dead_letters`."""
+        page: list[DeadEntry] = []
+        for entry in list(self.dead)[skip : skip + limit]:
+            if sum(len(each.raw) for each in page) >= TAKE_MAX_BYTES:
+                break
+            page.append(entry)
+        return DeadPage(page, len(self.dead))
+
+    async def retry(self, ids: Collection[str] | None = None) -> int:
+        """See `DeadLetters.retry`."""
+        if not (chosen := self._dead_of(ids)):
+            return 0
+        self._notice_strangers()
+        chosen = chosen[: max(0, self._max_size - len(self.queue))]
+        for entry in chosen:
+            self.dead.remove(entry)
+        self.queue.extendleft(reversed([entry.raw for entry in chosen]))
+        self._count(dead=-len(chosen))
+        self._expected = len(self.queue)
+        return len(chosen)
+
+    async def purge(self, ids: Collection[str] | None = None) -> int:
+        """See `DeadLetters.purge`."""
+        chosen = self._dead_of(ids)
+        for entry in chosen:
+            self.dead.remove(entry)
+        return len(chosen)
+
+    def _dead_of(self, ids: Collection[str] | None) -> list[DeadEntry]:
+        return [entry for entry in self.dead if ids is None or entry.id in ids]
+
     def _notice_strangers(self) -> None:
         """Count what somebody else put into the queue (GOD-001) or took out of it since we last looked."""
         more = len(self.queue) - self._expected
@@ -158,12 +306,49 @@ class MemoryBuffer:
 
     def _cut(self) -> Counts:
         excess = max(0, len(self.queue) - self._max_size)
-        for _ in range(excess):
-            self.queue.popleft()
-        self._count(dropped=excess)
+        if excess:
+            self._drops = _with_drops(self._drops, [self.queue.popleft() for _ in range(excess)])
+            self._count(dropped=excess)
         self._expected = len(self.queue)
         return attrs.evolve(self._counts, queued=len(self.queue), in_flight=len(self._in_flight))
 
     def _count(self, **more: int) -> None:
         grown = {name: getattr(self._counts, name) + by for name, by in more.items()}
         self._counts = attrs.evolve(self._counts, **grown)
+
+
+def _with_drops(run: Drops | None, dropped: Sequence[bytes]) -> Drops:
+    """Add entries, oldest first, to a run of drops."""
+    origins = [_origin(raw) for raw in dropped]
+    times = [created_at for _, created_at in origins if created_at is not None]
+    components = Counter(run.components if run else ())
+    others = run.others if run else 0
+    for name, _ in origins:
+        if name is not None and (name in components or len(components) < COMPONENTS_MAX):
+            components[name] += 1
+        else:
+            others += 1
+    first = run.first if run else None
+    last = run.last if run else None
+    return Drops(
+        dropped=len(dropped) + (run.dropped if run else 0),
+        first=first or (times[0] if times else None),
+        last=times[-1] if times else last,
+        components=dict(components),
+        others=others,
+    )
+
+
+def _origin(raw: bytes) -> tuple[str | None, str | None]:
+    """Return component and `created_at` of an entry, as far as it says them."""
+    try:
+        value: Any = codec.loads(raw) if len(raw) <= _ORIGIN_MAX_BYTES else None
+    except codec.NotJSON:
+        value = None
+    if type(value) is not dict:
+        return None, None
+    component, created_at = value.get("component"), value.get("created_at")
+    return (
+        component if type(component) is str and component else None,
+        created_at if type(created_at) is str and len(created_at) <= 64 else None,
+    )

@@ -201,7 +201,10 @@ class GodotSettings(DeweySettings):
         default=16 * 1024 * 1024,
     )
     redis_url: str | None = setting(
-        "REDIS_URL", url("redis", "rediss", "unix"), "Redis; without it Godot starts its own (SEC-005)", default=None
+        "REDIS_URL",
+        url("redis", "rediss", "unix"),
+        "Redis; without it Godot starts its own (SEC-005)",
+        default=None,
     )
     redis_persistence: str | None = setting(
         "REDIS_PERSISTENCE",

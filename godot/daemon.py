@@ -20,7 +20,7 @@ import trio
 
 from godot import __version__
 from godot.batcher import Batcher
-from godot.buffer import Buffer
+from godot.buffer import Keep
 from godot.channel import open_entry_channel
 from godot.config import GodotSettings
 from godot.dewey import Dewey
@@ -45,7 +45,7 @@ class Parts:
     :param write: gets each line for the operator.
     """
 
-    buffer: Buffer
+    buffer: Keep
     dewey: Dewey
     listeners: list[trio.SocketListener]
     gate: Gate
@@ -82,7 +82,9 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     )
     server = Server(
         ServerInfo("godot", __version__, INSTRUCTIONS),
-        godot_toolbox(inlet, parts.dewey, status, ack=settings.ack, query_arguments=parts.query_arguments),
+        godot_toolbox(
+            inlet, parts.dewey, status, parts.buffer, ack=settings.ack, query_arguments=parts.query_arguments
+        ),
         report=status.peer,
         gate=parts.gate,
         max_message_bytes=settings.max_message_bytes,

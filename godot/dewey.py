@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from godot import codec
-from godot.errors import BatchRefused, DeweyUnavailable
+from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.tools import Answer, Toolbox
 
@@ -31,6 +31,7 @@ class Dewey(Protocol):
 
         :raises BatchRefused: for its content; trying again will not help.
         :raises DeweyUnavailable: trying again will help some time.
+        :raises DeweyFailed: it will, unless an entry of the batch is the reason.
         """
 
     async def ask(self, tool: str, arguments: Mapping[str, Any]) -> Answer:
@@ -66,10 +67,10 @@ class RemoteDewey:
             with trio.fail_after(self._timeout_s):
                 return await client.call(tool, arguments)
         except (CallFailed, CallRefused) as exc:
-            raise DeweyUnavailable(f"Dewey: {exc}") from exc
+            raise DeweyFailed(f"Dewey: {exc}") from exc
         except trio.TooSlowError as exc:
             client.disconnect()
-            raise DeweyUnavailable(f"Dewey: no answer to {tool} within {self._timeout_s:g} s") from exc
+            raise DeweyFailed(f"Dewey: no answer to {tool} within {self._timeout_s:g} s") from exc
 
 
 class DirectDewey:
@@ -101,4 +102,6 @@ def _check_stored(answer: Answer) -> None:
     match answer.value:
         case {"kind": "refused", "faults": [*faults]}:
             raise BatchRefused([(fault["index"], fault["error"]) for fault in faults])
-    raise DeweyUnavailable(f"Dewey: {answer.json}")
+        case {"kind": "unavailable"}:
+            raise DeweyUnavailable(f"Dewey: {answer.json}")
+    raise DeweyFailed(f"Dewey: {answer.json}")

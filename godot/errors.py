@@ -8,6 +8,7 @@
     └── Unavailable           the world's: retried with backoff, never a reason to drop an entry
         ├── BufferUnavailable   Redis
         ├── DeweyUnavailable    Dewey, or the way to it
+        │   └── DeweyFailed       the same, perhaps because of what it was asked to store
         └── StoreUnavailable    PostgreSQL
 
 What is none of these is a bug and stays a plain exception.
@@ -64,6 +65,13 @@ class BufferUnavailable(Unavailable):
 
 class DeweyUnavailable(Unavailable):
     """Dewey cannot be reached, does not answer in time, or says that its database is away."""
+
+
+class DeweyFailed(DeweyUnavailable):
+    """Dewey gave no answer, or one that says neither what is away nor which entry is at fault.
+
+    It may be away; or it may fail on something in what it was asked to store.
+    """
 
 
 class StoreUnavailable(Unavailable):

@@ -13,8 +13,10 @@ import attrs
 import trio
 
 from godot import codec
+from godot.buffer import DeadLetters
 from godot.channel import PATIENCE_S, Inlet, Receipt
 from godot.config import Ack
+from godot.dead import dead_tools
 from godot.dewey import QUERY, Dewey
 from godot.entries import MAX_BATCH, EntryFields, admit, admit_json
 from godot.errors import BufferUnavailable, ChannelFull, EntryRejected
@@ -59,7 +61,13 @@ class NoArguments:
 
 
 def godot_toolbox(
-    inlet: Inlet, dewey: Dewey, status: Status, *, ack: Ack = "queued", query_arguments: type[Any]
+    inlet: Inlet,
+    dewey: Dewey,
+    status: Status,
+    dead: DeadLetters,
+    *,
+    ack: Ack = "queued",
+    query_arguments: type[Any],
 ) -> Toolbox:
     """Make the table of tools of Godot's port.
 
@@ -115,8 +123,9 @@ def godot_toolbox(
                 title="State of the recorder",
                 description=(
                     "Tell how the recorder itself is: entries received, stored, queued, in_flight, dropped (the "
-                    "queue was full, the oldest went), dead (refused by the database), refused (not accepted), and "
-                    "whether redis and dewey are up. The totals hold over restarts; received = stored + queued + "
+                    "queue was full, the oldest went), dead (could not be stored, see "
+                    "logger_dead), refused (not accepted), and whether redis and dewey are up. The totals hold over "
+                    "restarts; received = stored + queued + "
                     "in_flight + dropped + dead."
                 ),
                 arguments=NoArguments,
@@ -125,6 +134,7 @@ def godot_toolbox(
                 read_only=True,
                 aliases=["godot_logger_status"],
             ),
+            *dead_tools(dead),
         ]
     )
 

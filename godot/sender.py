@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 import attrs
 import trio
 
 from godot import codec
 from godot.backoff import Jitter, delays, jittered
-from godot.buffer import Buffer, Counts, DeadEntry
+from godot.buffer import Buffer, Counts, DeadEntry, Drops, Holes
 from godot.dewey import Dewey
 from godot.entries import MAX_BATCH, admit_json
-from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable, EntryRejected
+from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected
+from godot.guard import Guard
 
 QUICK_RETRIES: Final = 3
 QUICK_FIRST_S: Final = 0.1
@@ -23,11 +24,18 @@ QUICK_FIRST_S: Final = 0.1
 PROBE_FIRST_S: Final = 1.0
 """After them Dewey is probed after 1, 2, 4, 8, 16, 30, 30, … s."""
 
+HOLE_COMPONENT: Final = "godot"
+"""The component of the entries that Godot itself puts in: those that tell of drops."""
+
 LOOK_S: Final = 0.1
 """How often an idle sender looks for what others pushed (GOD-001); our own batcher wakes it at once."""
 
 RECOVER_S: Final = 10.0
-"""How often the sender looks for what a dead sender had in flight."""
+"""How often the sender looks for what a dead sender had in flight, and for drops that are to be told of."""
+
+
+class Source(Buffer, Holes, Protocol):
+    """What a sender asks of a buffer."""
 
 
 @attrs.frozen
@@ -40,7 +48,7 @@ class Sender:
     :param on_delivery: is called when Dewey has stored a batch or answered a probe.
     """
 
-    buffer: Buffer
+    buffer: Source
     dewey: Dewey
     pushed: trio.MemoryReceiveChannel[None]
     batch_size: int
@@ -48,6 +56,7 @@ class Sender:
     on_failure: Callable[[BufferUnavailable | DeweyUnavailable], None]
     on_delivery: Callable[[], None]
     jitter: Jitter = jittered
+    _guard: Guard = attrs.field(factory=Guard, init=False)
 
     async def run(self) -> None:
         """Deliver until the batcher has ended and the buffer is empty, then return.
@@ -56,7 +65,6 @@ class Sender:
         next under the same name finds it there.
 
         :raises BufferUnavailable: the supervisor starts it again.
-        :raises DeweyUnavailable: the same; Dewey refused a batch and did not say which entry is at fault.
         """
         try:
             limit = self.batch_size
@@ -64,13 +72,15 @@ class Sender:
             while True:
                 if trio.current_time() >= recover_at:
                     self.on_counts(await self.buffer.hand_back())
+                    await self._tell_of_drops()
                     recover_at = trio.current_time() + RECOVER_S
                 batch = await self.buffer.take(limit)
                 if batch:
                     limit = await self._deliver(batch)
                 elif not await self._woken():
+                    await self._tell_of_drops()
                     return
-        except (BufferUnavailable, DeweyUnavailable) as exc:
+        except BufferUnavailable as exc:
             self.on_failure(exc)
             raise
 
@@ -85,36 +95,55 @@ class Sender:
 
     async def _deliver(self, batch: list[bytes]) -> int:
         """See one batch through, or hand it back and wait for Dewey; return how many to take next."""
+        taken = len(batch)
         batch = await self._complete(batch)
         pauses = delays(QUICK_FIRST_S, jitter=self.jitter)
-        retries = QUICK_RETRIES
+        retries = 0 if self._guard.alert else QUICK_RETRIES
         while batch:
             try:
-                await self.dewey.store(batch)
-            except BatchRefused as refused:
-                batch = await self._bury(batch, refused)
-                continue
+                faults = await self._store(batch)
             except DeweyUnavailable as exc:
                 self.on_failure(exc)
-                if not retries:
-                    self.on_counts(await self.buffer.hand_back())
-                    await self._probe()
-                    return self.batch_size
-                retries -= 1
-                await trio.sleep(next(pauses))
-                continue
-            self.on_delivery()
-            break
+                if retries:
+                    retries -= 1
+                    await trio.sleep(next(pauses))
+                    continue
+                if isinstance(exc, DeweyFailed) and self._guard.failed(batch):
+                    reason = f"Dewey failed on it {self._guard.failures} times, and not on probes in between: {exc}"
+                    batch = await self._bury(batch, {0: reason})
+                    return self._guard.limit(self.batch_size)
+                self.on_counts(await self.buffer.hand_back())
+                await self._probe()
+                return self._guard.limit(self.batch_size)
+            if not faults:
+                self.on_delivery()
+                break
+            batch = await self._bury(batch, faults)
         counts = await self.buffer.settle()
         self.on_counts(counts)
-        return MAX_BATCH if counts.queued > self.batch_size else self.batch_size
+        self._guard.settled(taken, len(batch))
+        return self._guard.limit(MAX_BATCH if counts.queued > self.batch_size else self.batch_size)
+
+    async def _store(self, batch: list[bytes]) -> Mapping[int, str]:
+        """Have Dewey store a batch; return what is wrong with which of its entries, if so: then none is stored.
+
+        :raises DeweyUnavailable: there was no answer, or none that says what to do.
+        """
+        try:
+            await self.dewey.store(batch)
+        except BatchRefused as refused:
+            faults = {index: fault for index, fault in refused.faults if 0 <= index < len(batch)}
+            if not faults:
+                raise DeweyFailed(f"Dewey refused a batch without naming one of its entries: {refused}") from refused
+            return faults
+        return {}
 
     async def _probe(self) -> None:
         """Return when Dewey could store a batch. Nothing is in flight meanwhile, so the bound stays exact."""
         for pause in delays(PROBE_FIRST_S, jitter=self.jitter):
             await trio.sleep(pause)
             try:
-                await self.dewey.store([])
+                await self._store([])
             except DeweyUnavailable as exc:
                 self.on_failure(exc)
                 # Others may have pushed beyond the bound meanwhile.
@@ -140,15 +169,41 @@ class Sender:
             self.on_counts(await self.buffer.settle(keep=completed, dead=dead))
         return completed
 
-    async def _bury(self, batch: list[bytes], refused: BatchRefused) -> list[bytes]:
+    async def _bury(self, batch: list[bytes], faults: Mapping[int, str]) -> list[bytes]:
         """Put the entries at fault aside with their reasons; return the others."""
-        reasons = dict(refused.faults)
-        dead = [DeadEntry(raw, reasons[index]) for index, raw in enumerate(batch) if index in reasons]
-        if not dead:
-            raise DeweyUnavailable(f"Dewey refused a batch without naming one of its entries: {refused}")
-        others = [raw for index, raw in enumerate(batch) if index not in reasons]
+        dead = [DeadEntry(raw, faults[index]) for index, raw in enumerate(batch) if index in faults]
+        others = [raw for index, raw in enumerate(batch) if index not in faults]
         self.on_counts(await self.buffer.settle(keep=others, dead=dead))
         return others
+
+    async def _tell_of_drops(self) -> None:
+        """When a run of drops is over, have an entry stored that tells of it; if Dewey is away, another time."""
+        hole = await self.buffer.hole(describe_drops)
+        if hole is None:
+            return
+        try:
+            faults = await self._store([hole])
+        except DeweyUnavailable as exc:
+            self.on_failure(exc)
+            return
+        self.on_delivery()
+        self.on_counts(await self.buffer.hole_told(hole, faults.get(0)))
+
+
+def describe_drops(drops: Drops) -> bytes:
+    """Make the entry that tells readers of a hole, at the place where the hole is: behind the last that is missing."""
+    data = {"dropped": drops.dropped, "from": drops.first, "to": drops.last, "components": drops.components}
+    value: dict[str, Any] = {
+        "component": HOLE_COMPONENT,
+        "level": "WARN",
+        "message": f"{drops.dropped:,} entries are missing: the queue was full (MAX_QUEUE_SIZE), and the oldest went",
+        "data": {**data, "others": drops.others},
+    }
+    try:
+        entry = admit_json({**value, "created_at": drops.last}, [])
+    except EntryRejected:  # whoever wrote that one wrote no time
+        entry = admit_json(value, [])
+    return codec.encode_entry(entry, [])
 
 
 def _completed(raw: bytes) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot.buffer import Buffer, Counts
+from godot.buffer import Buffer, Counts, has_room_again
 from godot.errors import BufferUnavailable, Unavailable
 
 REPEAT_S: Final = 60.0
@@ -77,6 +77,18 @@ class PeerLog:
         self._write(logfmt(event, peer=address, reason=reason))
 
 
+@attrs.frozen
+class Since:
+    """When something went wrong, and what had been lost by then.
+
+    :param began: on trio's clock.
+    """
+
+    began: float
+    refused: int
+    dropped: int
+
+
 class Status:
     """The state of the pipeline, as its stations report it.
 
@@ -94,11 +106,13 @@ class Status:
         """Entries that were not accepted because the channel was full, in this run."""
         self.refused_peers = 0
         """Connections and calls that were refused for who made them, in this run."""
-        self.redis_up = True
-        self.dewey_up = True
+        self._redis_down: Since | None = None
+        self._dewey_down: Since | None = None
+        self._dropping: Since | None = None
         self._peers = PeerLog(write)
-        self._dropping = False
         self._heard = False
+        self._dropped = 0
+        """Entries that were dropped in this run, as far as heard of."""
 
     def line(self, event: str, **fields: Any) -> None:
         """Write a line: the event, what belongs to it, and the state as last heard of."""
@@ -122,8 +136,8 @@ class Status:
             **attrs.asdict(counts),
             "refused": self.refused,
             "refused_peers": self.refused_peers,
-            "redis": "up" if self.redis_up else "down",
-            "dewey": "up" if self.dewey_up else "down",
+            "redis": "down" if self._redis_down else "up",
+            "dewey": "down" if self._dewey_down else "up",
         }
 
     def peer(self, event: str, address: str, reason: str) -> None:
@@ -134,34 +148,48 @@ class Status:
     def counted(self, counts: Counts) -> None:
         """Take note of what the buffer holds: Redis has answered."""
         # The totals hold over restarts: what the first look shows was dropped before, and reported then.
+        full = self._since()
         dropped = counts.dropped - self.counts.dropped if self._heard else 0
+        self._dropped += dropped
         self._heard = True
         self.counts = counts
-        if not self.redis_up:
-            self.redis_up = True
-            self.line("redis_back")
-        if dropped > 0 and not self._dropping:
-            self._dropping = True
+        if self._redis_down is not None:
+            since, self._redis_down = self._redis_down, None
+            self._over("redis_back", since)
+        if dropped > 0 and self._dropping is None:
+            self._dropping = full
             self.line("dropping", reason=f"the queue is full ({self._max_size} entries); the oldest entries go")
-        elif self._dropping and counts.queued < self._max_size:
-            self._dropping = False
-            self.line("dropping_ended")
+        elif self._dropping is not None and has_room_again(counts.queued, self._max_size):
+            since, self._dropping = self._dropping, None
+            self._over("dropping_ended", since)
 
     def delivered(self) -> None:
         """Take note that Dewey has done what it was asked."""
-        if not self.dewey_up:
-            self.dewey_up = True
-            self.line("dewey_back")
+        if self._dewey_down is not None:
+            since, self._dewey_down = self._dewey_down, None
+            self._over("dewey_back", since)
 
     def failed(self, exc: Unavailable) -> None:
         """Take note that Redis or Dewey has not done what it was asked."""
         if isinstance(exc, BufferUnavailable):
-            if self.redis_up:
-                self.redis_up = False
+            if self._redis_down is None:
+                self._redis_down = self._since()
                 self.line("redis_down", reason=exc)
-        elif self.dewey_up:
-            self.dewey_up = False
+        elif self._dewey_down is None:
+            self._dewey_down = self._since()
             self.line("dewey_down", reason=exc)
+
+    def _since(self) -> Since:
+        return Since(trio.current_time(), self.refused, self._dropped)
+
+    def _over(self, event: str, since: Since) -> None:
+        """Write that something is over, how long it was and what it cost; beside the totals, hence the names."""
+        self.line(
+            event,
+            lasted=f"{trio.current_time() - since.began:.1f}s",
+            refused_meanwhile=self.refused - since.refused,
+            dropped_meanwhile=self._dropped - since.dropped,
+        )
 
 
 async def run_status_line(status: Status, *, interval_s: float) -> None:

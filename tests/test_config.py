@@ -11,6 +11,8 @@ import pytest
 from godot.config import DeweyServeSettings, DeweySettings, GodotSettings, load, make_gate
 from godot.errors import ConfigError
 
+REDIS_SCHEMES = "redis:// or rediss:// or unix://"
+
 
 def godot(**environ: str) -> GodotSettings:
     settings, warnings = load(GodotSettings, environ, {})
@@ -95,8 +97,8 @@ def test_an_empty_variable_counts_as_one_that_is_not_set() -> None:
         ("LOG_PARTITION_ENABLED", "maybe", "must be true or false, not 'maybe'"),
         ("REDIS_AOF_ENABLED", "aof", "must be true or false, not 'aof'"),
         ("REDIS_PERSISTENCE", "rdb", "must be aof or none, not 'rdb'"),
-        ("REDIS_URL", "localhost:6379", "must begin with redis:// or rediss:// or unix://, not 'localhost:6379'"),
-        ("REDIS_URL", "redis", "must begin with redis:// or rediss:// or unix://, not 'redis'"),
+        ("REDIS_URL", "localhost:6379", f"must begin with {REDIS_SCHEMES}, not 'localhost:6379'"),
+        ("REDIS_URL", "redis", f"must begin with {REDIS_SCHEMES}, not 'redis'"),
         ("DEWEY_MCP_URL", "http://dewey:9020", "must begin with ws:// or wss://, not 'http://dewey:9020'"),
         ("DATABASE_URL", "secret-host", "must be a DSN such as postgresql://user@host:5432/winni"),
     ],

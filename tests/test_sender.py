@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 from uuid import UUID
 
@@ -14,12 +15,12 @@ import trio.testing
 from dewey_logs.store import MemoryStore, Stored
 from dewey_logs.tools import dewey_tools
 from godot import codec
-from godot.buffer import Counts, DeadEntry, MemoryBuffer
+from godot.buffer import Counts, DeadEntry, Drops, MemoryBuffer
 from godot.dewey import DirectDewey
 from godot.entries import Entry, admit_json
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
 from godot.mcp.tools import Toolbox
-from godot.sender import LOOK_S, Sender
+from godot.sender import LOOK_S, Sender, describe_drops
 
 
 class WatchedBuffer(MemoryBuffer):
@@ -462,18 +463,104 @@ async def test_entries_refused_while_dewey_comes_and_goes_are_put_aside_once(
     assert bench.dewey.stored == ["0", "2"]
 
 
-async def test_a_refusal_that_names_none_of_the_entries_loses_none_of_them(
+# Drops
+
+
+def drops(*sizes: int, last: str | None = "2026-11-20T08:30:00.000000Z") -> Drops:
+    components = {f"c{number}": size for number, size in enumerate(sizes)}
+    return Drops(sum(sizes), "2026-11-20T08:00:00.000000Z", last, components, others=0)
+
+
+async def overflow(bench: Bench) -> None:
+    """Drop 30 of 130 entries, ten of which others have written."""
+    await bench.buffer.push([*entries(10), *(foreign(str(number)) for number in range(10, 20))])
+    await bench.buffer.push(entries(110, first=20))
+
+
+async def test_a_run_of_drops_is_told_of_by_one_entry_where_the_hole_is(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    class Confused(WatchedDewey):
-        async def store(self, entries: Sequence[bytes]) -> None:
-            raise BatchRefused([(17, "?")])
+    """GOD-005: a hole is visible where people read; MAINT-002: not through logger_log."""
+    bench = Bench(WatchedBuffer(max_size=100))
+    await overflow(bench)
+    oldest = codec.loads(bench.buffer.queue[0])
+    assert await bench.run_dry() == Counts(received=131, stored=101, dropped=30)
+    page = codec.loads((await bench.dewey.ask("dewey_query_logs", {"component": "godot"})).json)
+    (hole,) = page["entries"]
+    assert (hole["level"], hole["trace_id"]) == ("WARN", None)
+    assert hole["message"] == "30 entries are missing: the queue was full (MAX_QUEUE_SIZE), and the oldest went"
+    data = hole["data"]
+    assert (data["dropped"], data["components"], data["others"]) == (30, {"relay": 20, "gates": 10}, 0)
+    assert data["from"] <= data["to"] == hole["created_at"] <= oldest["created_at"]
+    assert len(bench.dewey.stored) == 101
 
-    bench = Bench(dewey=Confused())
-    await bench.buffer.push(entries(3))
-    with pytest.raises(DeweyUnavailable, match="without naming one of its entries"):
+
+async def test_it_comes_only_when_the_run_is_over(autojump_clock: trio.testing.MockClock) -> None:
+    """GOD-005."""
+    bench = Bench(WatchedBuffer(max_size=100))
+    bench.dewey.down_until = 50.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.sender.run)
+        for first in range(0, 400, 10):
+            await bench.buffer.push(entries(10, first))
+            await trio.sleep(1)
+        assert (await bench.buffer.counts()).dropped == 300
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    assert [message for message in bench.dewey.stored if "missing" in message] == [
+        "300 entries are missing: the queue was full (MAX_QUEUE_SIZE), and the oldest went"
+    ]
+    assert await bench.buffer.counts() == Counts(received=401, stored=101, dropped=300)
+
+
+async def test_a_hole_whose_answer_was_lost_is_told_once_under_the_same_id(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """GOD-005, REL-004: also when the daemon dies after sending it."""
+
+    class LosesTheAnswer(WatchedDewey):
+        lost = 0
+
+        async def store(self, entries: Sequence[bytes]) -> None:
+            await super().store(entries)
+            if entries and b"are missing" in entries[0] and self.lost < 2:
+                self.lost += 1
+                raise DeweyUnavailable("Dewey: the connection broke before the answer")
+
+    bench = Bench(WatchedBuffer(max_size=100), LosesTheAnswer())
+    await overflow(bench)
+    for _ in range(3):  # three lives
         await bench.run_dry()
-    assert await bench.buffer.counts() == Counts(received=3, in_flight=3)
+    told = {raw for _, batch in bench.dewey.attempts for raw in batch if b"are missing" in raw}
+    assert len(told) == 1
+    assert await bench.buffer.counts() == Counts(received=131, stored=101, dropped=30)
+    page = codec.loads((await bench.dewey.ask("dewey_query_logs", {"component": "godot"})).json)
+    assert page["count"] == 1
+
+
+async def test_a_hole_that_dewey_refuses_is_put_aside_and_stops_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bench = Bench(WatchedBuffer(max_size=100))
+    bench.dewey.store_in_memory.refuses = {
+        "30 entries are missing: the queue was full (MAX_QUEUE_SIZE), and the oldest went"
+    }
+    await overflow(bench)
+    assert await bench.run_dry() == Counts(received=131, stored=100, dropped=30, dead=1)
+    assert bench.buffer.dead[0].reason == "not today"
+
+
+@pytest.mark.parametrize("last", [None, "soon", "", "9999-99-99"])
+def test_a_hole_behind_an_entry_without_a_time_is_told_of_now(last: str | None) -> None:
+    value = codec.loads(describe_drops(drops(5, last=last)))
+    assert value["data"]["to"] == last
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(value["created_at"])).total_seconds()) < 5
+
+
+def test_what_others_call_themselves_cannot_make_the_entry_of_a_hole_invalid() -> None:
+    """GOD-001."""
+    wild = Drops(3, None, None, {"\x00\ud800": 1, "x" * 255: 2}, others=0)
+    admit_json(codec.loads(describe_drops(wild)), [])
 
 
 # While the buffer is away

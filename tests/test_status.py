@@ -122,7 +122,7 @@ def test_what_stdout_cannot_encode_is_written_as_escapes() -> None:
 # Changes of state
 
 
-def test_each_change_of_dewey_is_one_line_with_the_state() -> None:
+async def test_each_change_of_dewey_is_one_line_with_the_state() -> None:
     """MAINT-001."""
     bench = Bench()
     bench.status.delivered()
@@ -142,7 +142,7 @@ def test_each_change_of_dewey_is_one_line_with_the_state() -> None:
     assert back["dewey"] == "up"
 
 
-def test_each_change_of_redis_is_one_line_with_the_state() -> None:
+async def test_each_change_of_redis_is_one_line_with_the_state() -> None:
     """MAINT-001."""
     bench = Bench()
     for _ in range(3):
@@ -155,7 +155,7 @@ def test_each_change_of_redis_is_one_line_with_the_state() -> None:
     assert (back["redis"], back["queued"], back["received"]) == ("up", "4", "4")
 
 
-def test_dropping_is_one_line_when_it_begins_and_one_when_there_is_room_again() -> None:
+async def test_dropping_is_one_line_when_it_begins_and_one_when_there_is_room_again() -> None:
     """GOD-005: every drop is counted and reported."""
     bench = Bench()
     bench.status.counted(Counts(queued=10, received=10))
@@ -170,7 +170,7 @@ def test_dropping_is_one_line_when_it_begins_and_one_when_there_is_room_again() 
     assert (began["dropped"], ended["dropped"]) == ("1", "9")
 
 
-def test_dropping_again_is_reported_again() -> None:
+async def test_dropping_again_is_reported_again() -> None:
     """GOD-005."""
     bench = Bench()
     for dropped, queued in ((0, 10), (1, 10), (1, 5), (2, 10), (2, 0)):
@@ -178,7 +178,7 @@ def test_dropping_again_is_reported_again() -> None:
     assert bench.events == ["dropping", "dropping_ended"] * 2
 
 
-def test_what_was_dropped_before_a_restart_is_not_reported_as_dropped_now() -> None:
+async def test_what_was_dropped_before_a_restart_is_not_reported_as_dropped_now() -> None:
     """GOD-005: the totals hold over restarts."""
     bench = Bench()
     bench.status.counted(Counts(queued=3, received=50_003, dropped=50_000))
@@ -215,6 +215,63 @@ async def test_a_log_of_peers_does_not_grow_without_end(autojump_clock: trio.tes
         log.note("refused", f"10.0.{number // 256}.{number % 256}:1", "no")
     assert len(log._said) <= 1000
     assert len(lines) == 5000
+
+
+async def test_the_end_of_an_outage_says_how_long_it_was_and_what_it_cost(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """MAINT-001, GOD-005: beside the totals, which hold over restarts."""
+    bench = Bench()
+    bench.status.counted(Counts(queued=10, received=60, dropped=50))
+    bench.status.refused = 7
+    bench.status.failed(DeweyUnavailable("Dewey: away"))
+    await trio.sleep(2)
+    bench.status.failed(BufferUnavailable("Redis: away"))
+    bench.status.refused += 3
+    await trio.sleep(10.25)
+    bench.status.counted(Counts(queued=10, received=64, dropped=54))
+    bench.status.refused += 1
+    await trio.sleep(1)
+    bench.status.delivered()
+    costs = [
+        (
+            line["event"],
+            line.get("lasted"),
+            line.get("refused_meanwhile"),
+            line.get("dropped_meanwhile"),
+            line["dropped"],
+        )
+        for line in map(fields, bench.lines)
+    ]
+    assert costs == [
+        ("dewey_down", None, None, None, "50"),
+        ("redis_down", None, None, None, "50"),
+        ("redis_back", "10.2s", "3", "4", "54"),
+        ("dropping", None, None, None, "54"),
+        ("dewey_back", "13.2s", "4", "4", "54"),
+    ]
+
+
+async def test_a_redis_that_is_away_from_the_start_costs_nothing_of_what_was_dropped_before() -> None:
+    """MAINT-001."""
+    bench = Bench()
+    bench.status.failed(BufferUnavailable("Redis: away"))
+    bench.status.counted(Counts(queued=1, received=51, dropped=50))
+    assert fields(bench.lines[1])["dropped_meanwhile"] == "0"
+
+
+async def test_the_end_of_dropping_says_how_many_went_and_comes_when_a_tenth_of_the_queue_is_free(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """GOD-005."""
+    lines: list[str] = []
+    status = Status(lines.append, MemoryBuffer(100), max_size=100)
+    for dropped, queued in ((40, 100), (45, 100), (46, 95), (50, 91), (50, 90)):
+        status.counted(Counts(queued=queued, dropped=dropped))
+        await trio.sleep(2)
+    began, ended = map(fields, lines)
+    assert (began["event"], ended["event"]) == ("dropping", "dropping_ended")
+    assert (ended["lasted"], ended["dropped_meanwhile"], ended["dropped"]) == ("6.0s", "10", "50")
 
 
 # Looking

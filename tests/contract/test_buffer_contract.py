@@ -15,7 +15,9 @@ import attrs
 import pytest
 import trio
 
-from godot.buffer import TAKE_MAX_BYTES, Buffer, Counts, DeadEntry, MemoryBuffer
+from godot import codec
+from godot.buffer import COMPONENTS_MAX, TAKE_MAX_BYTES, Counts, DeadEntry, Drops, Keep, MemoryBuffer
+from godot.entries import admit_json
 from godot.errors import BufferUnavailable, ConfigError
 from godot.redis_buffer import LEASE_MS, RedisBuffer
 
@@ -61,7 +63,7 @@ class RedisServer(Protocol):
 class Bench(Protocol):
     """A kind of buffer, and what strangers can do to it."""
 
-    def make(self, max_size: int = 100, dead_max: int = 10_000) -> Buffer: ...
+    def make(self, max_size: int = 100, dead_max: int = 10_000) -> Keep: ...
 
     def queue(self) -> list[bytes]:
         """Everything that is queued, oldest first."""
@@ -75,7 +77,7 @@ class Bench(Protocol):
 
 
 class MemoryBench:
-    def make(self, max_size: int = 100, dead_max: int = 10_000) -> Buffer:
+    def make(self, max_size: int = 100, dead_max: int = 10_000) -> Keep:
         self.buffer = MemoryBuffer(max_size, dead_max)
         return self.buffer
 
@@ -96,13 +98,12 @@ class MemoryBench:
 class RedisBench:
     """:param name: of the queue; no other test has it."""
 
-    def __init__(self, server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.server, self.client, self.monkeypatch = server, client, monkeypatch
+    def __init__(self, server: RedisServer, client: Any) -> None:
+        self.server, self.client = server, client
         self.name = f"logs:queue:{next(_numbers)}"
 
     def make(self, max_size: int = 100, dead_max: int = 10_000, daemon: str = "one") -> RedisBuffer:
-        self.monkeypatch.setattr("godot.redis_buffer.DEAD_MAX", dead_max)
-        return RedisBuffer(self.server.url, queue=self.name, daemon=daemon, max_size=max_size)
+        return RedisBuffer(self.server.url, queue=self.name, daemon=daemon, max_size=max_size, dead_max=dead_max)
 
     def queue(self) -> list[bytes]:
         newest_first: list[bytes] = self.client.lrange(self.name, 0, -1)
@@ -120,8 +121,8 @@ class RedisBench:
 
 
 @pytest.fixture
-def redis_bench(redis_server: RedisServer, stranger: Any, monkeypatch: pytest.MonkeyPatch) -> RedisBench:
-    return RedisBench(redis_server, stranger, monkeypatch)
+def redis_bench(redis_server: RedisServer, stranger: Any) -> RedisBench:
+    return RedisBench(redis_server, stranger)
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -367,6 +368,206 @@ async def test_looking_changes_nothing(bench: Bench) -> None:
     assert await buffer.counts() == await buffer.counts() == Counts(queued=2, in_flight=2, received=4)
 
 
+# Dead letters
+
+
+async def buried(bench: Bench, number: int, max_size: int = 100) -> Keep:
+    """Make a buffer with so many dead entries."""
+    buffer = bench.make(max_size=max_size)
+    await buffer.push(entries(number))
+    await buffer.take(number)
+    await buffer.settle(dead=[DeadEntry(raw, "no") for raw in entries(number)])
+    return buffer
+
+
+@bounded
+async def test_dead_entries_are_shown_oldest_first_page_by_page(bench: Bench) -> None:
+    buffer = await buried(bench, 5)
+    first = await buffer.dead_letters(0, 3)
+    assert (first.entries, first.kept) == ([DeadEntry(raw, "no") for raw in entries(3)], 5)
+    rest = await buffer.dead_letters(3, 100)
+    assert [each.raw for each in rest.entries] == entries(2, first=3)
+    assert len({each.id for each in [*first.entries, *rest.entries]}) == 5
+    assert (await buffer.dead_letters(5, 100)).entries == []
+    assert (await buffer.dead_letters(0, 0)).kept == 5
+
+
+@bounded
+async def test_a_page_of_dead_entries_is_bounded_in_bytes(bench: Bench) -> None:
+    buffer = bench.make()
+    half = TAKE_MAX_BYTES // 2
+    large = [bytes([letter]) * (half + 1) for letter in b"abc"]
+    for each in large:
+        await buffer.push([each])
+        await buffer.take(1)
+        await buffer.settle(dead=[DeadEntry(each, "large")])
+    assert [each.raw for each in (await buffer.dead_letters(0, 10)).entries] == large[:2]
+    assert await buffer.retry() == 3
+
+
+@bounded
+async def test_a_dead_entry_that_is_retried_is_the_oldest_of_the_queue_and_not_dead_any_more(bench: Bench) -> None:
+    """REL-004: the equation holds."""
+    buffer = await buried(bench, 5)
+    await buffer.push([b"later"])
+    (_, second, _, fourth, _) = (await buffer.dead_letters(0, 100)).entries
+    assert await buffer.retry([second.id, fourth.id, "none of them"]) == 2
+    assert await buffer.counts() == Counts(queued=3, received=6, dead=3)
+    assert await buffer.retry([second.id, fourth.id]) == 0
+    assert await buffer.take(100) == [second.raw, fourth.raw, b"later"]
+    assert [raw for raw, _ in bench.graves()] == [b"entry-0", b"entry-2", b"entry-4"]
+    assert await buffer.settle() == Counts(received=6, stored=3, dead=3)
+
+
+@bounded
+async def test_all_the_dead_can_be_retried_and_die_again(bench: Bench) -> None:
+    buffer = await buried(bench, 250, max_size=1000)
+    assert await buffer.retry() == 250
+    assert sorted(await buffer.take(1000)) == sorted(entries(250))
+    counts = await buffer.settle(dead=[DeadEntry(raw, "again") for raw in entries(250)])
+    assert counts == Counts(received=250, dead=250)
+    assert {reason for _, reason in bench.graves()} == {"again"}
+
+
+@bounded
+async def test_no_more_are_retried_than_the_queue_has_room_for(bench: Bench) -> None:
+    """GOD-005: retrying must not make the queue drop anything."""
+    buffer = await buried(bench, 10, max_size=10)
+    await buffer.push(entries(7, first=10))
+    assert await buffer.retry() == 3
+    assert await buffer.counts() == Counts(queued=10, received=17, dead=7)
+    assert [raw for raw, _ in bench.graves()] == entries(7, first=3)
+    assert await buffer.retry() == 0
+
+
+@bounded
+async def test_equal_entries_that_died_of_the_same_are_one_to_look_at_and_each_is_moved(bench: Bench) -> None:
+    buffer = bench.make()
+    await buffer.push([b"same"] * 3)
+    await buffer.take(3)
+    await buffer.settle(dead=[DeadEntry(b"same", "no")] * 3)
+    (entry_id,) = {each.id for each in (await buffer.dead_letters(0, 10)).entries}
+    assert await buffer.retry([entry_id]) == 3
+    assert bench.queue() == [b"same"] * 3
+
+
+@bounded
+async def test_purged_entries_are_gone_for_ever_and_stay_counted(bench: Bench) -> None:
+    """REL-004: the equation holds."""
+    buffer = await buried(bench, 230, max_size=1000)
+    chosen = (await buffer.dead_letters(120, 2)).entries
+    assert await buffer.purge([each.id for each in chosen]) == 2
+    assert await buffer.purge([each.id for each in chosen]) == 0
+    assert (await buffer.dead_letters(0, 0)).kept == 228
+    assert await buffer.purge() == 228
+    assert await buffer.purge() == 0
+    assert bench.graves() == []
+    assert await buffer.counts() == Counts(received=230, dead=230)
+
+
+# Holes
+
+
+def described(runs: list[Drops]) -> Callable[[Drops], bytes]:
+    """Describe a run by its number, and note it."""
+
+    def describe(drops: Drops) -> bytes:
+        runs.append(drops)
+        return b"hole-%d" % len(runs)
+
+    return describe
+
+
+def logged(component: str, minute: int) -> bytes:
+    """Serialise an entry as the listener does."""
+    value = {"component": component, "level": "INFO", "message": "m", "created_at": f"2026-11-20T08:{minute:02}:00Z"}
+    return codec.encode_entry(admit_json(value, []), [])
+
+
+@bounded
+async def test_a_run_of_drops_is_accounted_for_by_component_and_time(bench: Bench) -> None:
+    """GOD-005: whoever wrote the entries, and however."""
+    buffer = bench.make(max_size=10)
+    foreign = {"level": "WARN", "message": "by hand", "component": 'ca"fé', "created_at": "2026-11-20 09:00"}
+    await buffer.push([b"no JSON", logged("gates", 1), logged("relay", 2), logged("gates", 3), logged('q"\\', 4)])
+    bench.stranger_pushes(json.dumps(foreign).encode(), b'{"component": 5}', b'{"component": ""}', b"[]", b"\xff")
+    await buffer.push([*entries(5), logged("gates", 5)])
+    await buffer.push(entries(4, first=5))
+    runs: list[Drops] = []
+    assert await buffer.hole(described(runs)) is None
+    assert (await buffer.counts()).dropped == 10
+    await buffer.take(1)
+    assert await buffer.hole(described(runs)) == b"hole-1"
+    assert runs == [
+        Drops(
+            dropped=10,
+            first="2026-11-20T08:01:00.000000Z",
+            last="2026-11-20 09:00",
+            components={"gates": 2, "relay": 1, 'q"\\': 1, 'ca"fé': 1},
+            others=5,
+        )
+    ]
+
+
+@bounded
+async def test_a_hole_is_told_once_and_counts_as_received_and_stored(bench: Bench) -> None:
+    """GOD-005, REL-004: it is the same entry until it is told, whoever asks and however often."""
+    buffer = bench.make(max_size=10)
+    runs: list[Drops] = []
+    assert await buffer.hole(described(runs)) is None
+    await buffer.push(entries(15))
+    await buffer.take(2)
+    assert [await buffer.hole(described(runs)) for _ in range(3)] == [b"hole-1"] * 3
+    before = await buffer.counts()
+    assert before == Counts(queued=8, in_flight=2, received=15, dropped=5)
+    after = attrs.evolve(before, received=16, stored=1)
+    assert await buffer.hole_told(b"hole-1") == await buffer.hole_told(b"hole-1") == after
+    assert await buffer.hole(described(runs)) is None
+    assert len(runs) == 1
+
+
+@bounded
+async def test_what_is_dropped_while_a_hole_waits_is_the_next_run(bench: Bench) -> None:
+    """GOD-005: nothing can drop the hole itself."""
+    buffer = bench.make(max_size=10)
+    runs: list[Drops] = []
+    await buffer.push(entries(15))
+    await buffer.take(5)
+    assert await buffer.hole(described(runs)) == b"hole-1"
+    await buffer.push(entries(20, first=15))
+    assert await buffer.hole(described(runs)) == b"hole-1"
+    await buffer.hole_told(b"hole-1")
+    assert await buffer.hole(described(runs)) is None
+    await buffer.settle()
+    await buffer.take(5)
+    assert await buffer.hole(described(runs)) == b"hole-2"
+    assert [run.dropped for run in runs] == [5, 15]
+    assert_balanced(await buffer.hole_told(b"hole-2"))
+
+
+@bounded
+async def test_a_hole_that_cannot_be_stored_is_dead(bench: Bench) -> None:
+    buffer = bench.make(max_size=10)
+    await buffer.push(entries(15))
+    await buffer.take(10)
+    await buffer.hole(described([]))
+    counts = await buffer.hole_told(b"hole-1", "refused")
+    assert counts == Counts(in_flight=10, received=16, dropped=5, dead=1)
+    assert bench.graves() == [(b"hole-1", "refused")]
+
+
+@bounded
+async def test_the_account_of_a_run_is_bounded_however_many_components_there_are(bench: Bench) -> None:
+    buffer = bench.make(max_size=10)
+    await buffer.push([logged(f"c{number}", 1) for number in range(130)])
+    await buffer.push([logged("c3", 2)] * 10)
+    await buffer.take(10)
+    runs: list[Drops] = []
+    await buffer.hole(described(runs))
+    assert (runs[0].dropped, len(runs[0].components), runs[0].others) == (130, COMPONENTS_MAX, 30)
+    assert set(runs[0].components) == {f"c{number}" for number in range(COMPONENTS_MAX)}
+
+
 # The twins side by side
 
 
@@ -379,12 +580,33 @@ class Walk:
         self.last: list[bytes] = []
 
     def new(self, most: int) -> list[bytes]:
-        return [b"e%d" % next(self.fresh) for _ in range(self.choose.randint(1, most))]
+        return [
+            self.choose.choice((b"e%d", b'{"component":"a","message":"%d"}')) % next(self.fresh)
+            for _ in range(self.choose.randint(1, most))
+        ]
 
-    def step(self, in_flight: Sequence[bytes], queued: int) -> tuple[str, Any]:
+    def step(
+        self, in_flight: Sequence[bytes], queued: int, dead: Sequence[DeadEntry], hole: bytes | None
+    ) -> tuple[str, Any]:
         """Return what to do, and with what; the same for both twins."""
         match self.choose.choice(
-            ["push", "push", "again", "take", "take", "done", "mend", "bury", "back", "in", "out"]
+            [
+                "push",
+                "push",
+                "again",
+                "take",
+                "take",
+                "done",
+                "mend",
+                "bury",
+                "back",
+                "in",
+                "out",
+                "retry",
+                "purge",
+                "hole",
+                "told",
+            ]
         ):
             case "push":
                 self.last = self.new(8)
@@ -398,15 +620,26 @@ class Walk:
             case "mend":
                 return "settle", ([raw + b"'" for raw in in_flight],)
             case "bury":
-                dead = [raw for raw in in_flight if self.choose.random() < 0.4]
-                return "settle", ([raw for raw in in_flight if raw not in dead], [DeadEntry(raw, "no") for raw in dead])
+                dying = [raw for raw in in_flight if self.choose.random() < 0.4]
+                keep = [raw for raw in in_flight if raw not in dying]
+                return "settle", (keep, [DeadEntry(raw, "no") for raw in dying])
             case "back":
                 return "hand_back", ()
             case "in":
                 return "stranger_pushes", tuple(self.new(3))
+            case "retry" | "purge" as what:
+                return what, ([each.id for each in dead if self.choose.random() < 0.4],)
+            case "hole":
+                return "hole", (as_bytes,)
+            case "told" if hole:
+                return "hole_told", (hole,)
             case "out" if queued:
                 return "stranger_takes", (self.choose.randint(1, queued),)
         return "counts", ()
+
+
+def as_bytes(drops: Drops) -> bytes:
+    return repr((drops.dropped, drops.first, drops.last, sorted(drops.components.items()), drops.others)).encode()
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -416,12 +649,13 @@ async def test_the_twins_do_the_same_on_any_way_and_the_equation_holds_after_eve
 ) -> None:
     """REL-004, GOD-005: received = stored + queued + in flight + dropped + dead."""
     memory_bench = MemoryBench()
-    twins: list[tuple[Bench, Buffer]] = [(each, each.make(max_size=20)) for each in (memory_bench, redis_bench)]
+    twins: list[tuple[Bench, Keep]] = [(each, each.make(max_size=20)) for each in (memory_bench, redis_bench)]
     walk = Walk(seed)
     in_flight: list[bytes] = []
     received = 0
-    for _ in range(120):
-        what, arguments = walk.step(in_flight, len(memory_bench.queue()))
+    hole: bytes | None = None
+    for _ in range(160):
+        what, arguments = walk.step(in_flight, len(memory_bench.queue()), list(memory_bench.buffer.dead), hole)
         results: list[Any] = []
         for each, buffer in twins:
             if what.startswith("stranger"):
@@ -436,6 +670,8 @@ async def test_the_twins_do_the_same_on_any_way_and_the_equation_holds_after_eve
             in_flight = list(arguments[0]) if arguments else []
         elif what == "hand_back":
             in_flight = []
+        elif what == "hole":
+            hole = results[0]
         counts = await twins[0][1].counts()
         assert counts == await twins[1][1].counts()
         assert_balanced(counts)
@@ -457,11 +693,13 @@ async def test_every_key_begins_with_the_name_of_the_queue_so_that_a_cluster_kee
     redis_bench.name = f"{{logs}}:queue:{next(_numbers)}"
     buffer = redis_bench.make()
     before = set(stranger.keys("*"))
-    await buffer.push(entries(3))
-    await buffer.take(2)
-    await buffer.settle(keep=[b"entry-0"], dead=[DeadEntry(b"entry-1", "no")])
+    await buffer.push(entries(103))
+    await buffer.take(20)
+    await buffer.hole(described([]))
+    await buffer.push(entries(30, first=103))
+    await buffer.settle(keep=[b"entry-3"], dead=[DeadEntry(b"entry-4", "no")])
     new = {key.decode() for key in set(stranger.keys("*")) - before}
-    parts = ("inflight:one", "lease:one", "daemons", "dead", "counts")
+    parts = ("inflight:one", "lease:one", "daemons", "dead", "counts", "drops", "hole")
     assert new == {redis_bench.name, *(f"{redis_bench.name}:{part}" for part in parts)}
     await buffer.hand_back()
 

@@ -388,9 +388,9 @@ async def test_of_150000_entries_sent_while_dewey_is_down_the_newest_100000_are_
             assert (status["dropped"], status["dewey"]) == (MANY - BOUND, "down")
 
             await pipeline.dewey(dewey.mcp)
-            status = await peers[0].status_with(stored=BOUND, queued=0, in_flight=0)
+            status = await peers[0].status_with(stored=BOUND + 1, queued=0, in_flight=0)  # one tells of the hole
             nursery.cancel_scope.cancel()
-        assert (status["received"], status["dropped"], status["dead"]) == (MANY, MANY - BOUND, 0)
+        assert (status["received"], status["dropped"], status["dead"]) == (MANY + 1, MANY - BOUND, 0)
         assert longest == BOUND
         took = trio.current_time() - begun
 
@@ -398,8 +398,18 @@ async def test_of_150000_entries_sent_while_dewey_is_down_the_newest_100000_are_
         (dropping,) = godot.events("dropping")
         assert str(BOUND) in dropping["reason"]
         assert int(dropping["dropped"]) > 0
-        assert int(godot.events("dropping_ended")[0]["dropped"]) == MANY - BOUND
+        ended = godot.events("dropping_ended")[0]
+        assert int(ended["dropped"]) == int(ended["dropped_meanwhile"]) == MANY - BOUND
         assert godot.events("stopped")[0]["dropped"] == str(MANY - BOUND)
+
+        ((message, data, before),) = select(
+            pipeline.database,
+            "SELECT message, data, (SELECT count(*) FROM logs AS other WHERE other.created_at < logs.created_at) "
+            "FROM logs WHERE component = 'godot' AND level = 'WARN'",
+        )
+        assert message.startswith("50,000 entries are missing")
+        assert (data["dropped"], data["components"], data["others"]) == (MANY - BOUND, {"gates": MANY - BOUND}, 0)
+        assert before == 0, "it stands where the hole is"
 
         newest = range(rounds - BOUND // (connections * size), rounds)
         expected = {f"{number} {client} {n}" for number in newest for client in range(connections) for n in range(size)}

@@ -231,8 +231,9 @@ async def toolbox(*, dewey_up: bool) -> Toolbox:
     await dewey.store([codec.dumps(each) for each in (long, short, long)])
     dewey.up = dewey_up
     inlet, _outlet = open_entry_channel(max_entries=2)
-    status = Status(lambda _: None, MemoryBuffer(10), max_size=10)
-    return godot_toolbox(inlet, dewey, status, query_arguments=QueryArguments)
+    buffer = MemoryBuffer(10)
+    status = Status(lambda _: None, buffer, max_size=10)
+    return godot_toolbox(inlet, dewey, status, buffer, query_arguments=QueryArguments)
 
 
 @attrs.define

@@ -16,7 +16,15 @@ from tests.interop import install
 from tests.interop.peers import report
 
 CLIENTS: Final = Path(__file__).parent / "clients"
-TOOLS: Final = ["logger_log", "logger_log_batch", "logger_query", "logger_status"]
+TOOLS: Final = [
+    "logger_log",
+    "logger_log_batch",
+    "logger_query",
+    "logger_status",
+    "logger_dead",
+    "logger_dead_retry",
+    "logger_dead_purge",
+]
 
 MODES: Final = [
     ("python_sdk_1", "legacy", "2025-11-25"),

@@ -1,0 +1,123 @@
+"""The tools by which an operator deals with entries that could not be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, Final
+
+import attrs
+
+from godot import codec
+from godot.buffer import DEAD_MAX, DeadEntry, DeadLetters
+from godot.errors import EntryRejected
+from godot.mcp.tools import Answer, Tool, argument
+
+LIST: Final = "logger_dead"
+RETRY: Final = "logger_dead_retry"
+PURGE: Final = "logger_dead_purge"
+
+PAGE_MAX: Final = 1_000
+SHOWN_MAX_CHARS: Final = 10_000
+PAGE_MAX_BYTES: Final = 200 * 1024
+"""Common clients drop the connection at 1 MiB (MCP.md 2.3)."""
+
+_ID: Final = "5f0c8e1d2a3b4c6d"
+
+
+@attrs.frozen
+class ListArguments:
+    """The arguments of `logger_dead`."""
+
+    skip: int = argument(
+        "How many of the oldest to leave out: next_skip of the answer before, for the next page.", default=0, minimum=0
+    )
+    limit: int = argument(f"How many at most, from 1 to {PAGE_MAX:,}.", default=100, minimum=1, maximum=PAGE_MAX)
+
+
+@attrs.frozen
+class ChosenArguments:
+    """The arguments of `logger_dead_retry` and `logger_dead_purge`: `ids`, or `all`."""
+
+    ids: list[str] | None = argument(
+        f"Which ones: their id as {LIST} shows it, which is not the id of the entry.", default=None, examples=[[_ID]]
+    )
+    all: bool = argument("true instead of ids: every one there is.", default=False)
+
+
+def dead_tools(dead: DeadLetters) -> list[Tool]:
+    """Return the tools: to look, to try again, to delete."""
+
+    async def look(arguments: ListArguments) -> Answer:
+        if arguments.skip < 0 or not 1 <= arguments.limit <= PAGE_MAX:
+            raise EntryRejected(f"skip: 0 or more; limit: from 1 to {PAGE_MAX:,}")
+        page = await dead.dead_letters(arguments.skip, arguments.limit)
+        shown: list[dict[str, object]] = []
+        room = PAGE_MAX_BYTES
+        for entry in page.entries:
+            value = _shown(entry)
+            room -= len(codec.dumps(value))
+            if room < 0 and shown:
+                break
+            shown.append(value)
+        seen = arguments.skip + len(shown)
+        return Answer.of({"dead": shown, "kept": page.kept, "next_skip": seen if shown and seen < page.kept else None})
+
+    def act(
+        name: str, do: Callable[[Collection[str] | None], Awaitable[int]]
+    ) -> Callable[[ChosenArguments], Awaitable[Answer]]:
+        async def run(arguments: ChosenArguments) -> Answer:
+            if arguments.all == bool(arguments.ids):
+                raise EntryRejected("give either ids, at least one, or all=true")
+            done = await do(None if arguments.all else frozenset(arguments.ids or ()))
+            return Answer.of({name: done, "kept": (await dead.dead_letters(0, 0)).kept})
+
+        return run
+
+    return [
+        Tool(
+            name=LIST,
+            title="Entries that could not be stored",
+            description=(
+                "Show the entries that were put aside because they can never be stored as they are, oldest first, "
+                "each with its id here and the reason. Answers {dead: [{id, reason, entry, chars}], kept, next_skip}. "
+                f"entry is the JSON text as it came, the first {SHOWN_MAX_CHARS:,} of its chars. kept is how many "
+                f"there are altogether; the newest {DEAD_MAX:,} are kept. When the reason has been mended in the "
+                f"database or in Dewey, use {RETRY}."
+            ),
+            arguments=ListArguments,
+            run=look,
+            role="admin",
+            read_only=True,
+        ),
+        Tool(
+            name=RETRY,
+            title="Try to store them again",
+            description=(
+                "Put entries that could not be stored back into the queue, to be stored before all others. What "
+                "still cannot be stored is put aside again, so this is safe to try. No more are put back than the "
+                "queue has room for. Answers {retried, kept}: how many were put back, how many are still aside."
+            ),
+            arguments=ChosenArguments,
+            run=act("retried", dead.retry),
+            role="admin",
+            idempotent=True,
+        ),
+        Tool(
+            name=PURGE,
+            title="Delete them for ever",
+            description=(
+                "DELETE entries that could not be stored, for ever. Nothing brings them back; they stay counted in "
+                f"dead of logger_status. Look at them with {LIST} first. Answers {{purged, kept}}."
+            ),
+            arguments=ChosenArguments,
+            run=act("purged", dead.purge),
+            role="admin",
+            destructive=True,
+            idempotent=True,
+        ),
+    ]
+
+
+def _shown(entry: DeadEntry) -> dict[str, Any]:
+    text = entry.raw.decode("utf-8", "replace")
+    return {"id": entry.id, "reason": entry.reason, "entry": text[:SHOWN_MAX_CHARS], "chars": len(text)}

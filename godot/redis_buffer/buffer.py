@@ -1,0 +1,190 @@
+"""The buffer's twin in Redis: which script does what is asked, with which keys."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+from godot import codec
+from godot.buffer import DEAD_MAX, TAKE_MAX_BYTES, Counts, DeadEntry, DeadPage, Drops
+from godot.errors import BufferUnavailable
+from godot.redis_buffer.lane import Lane
+
+LEASE_MS: Final = 30_000
+"""Shorter than a sender may try one batch: what is then sent by two is stored once, by its ids."""
+
+_GRAVES_AT_ONCE: Final = 100
+
+
+class RedisBuffer:
+    """See `Buffer`, `Holes` and `DeadLetters`, and the top of this package.
+
+    :param url: as redis-py takes it (`redis://`, `rediss://`, `unix://`).
+    :param daemon: this daemon's name among those that share the queue; the same after a restart, so that
+        it finds what it had in flight.
+    :param max_size: entries that may be queued (`MAX_QUEUE_SIZE`).
+    :raises ConfigError: the URL is none.
+    """
+
+    def __init__(self, url: str, *, queue: str, daemon: str, max_size: int, dead_max: int = DEAD_MAX) -> None:
+        self._pushes, self._takes, self._looks = (Lane(url) for _ in range(3))
+        self._queue, self._daemon, self._max_size, self._dead_max = queue, daemon, max_size, dead_max
+        self._flight = 0  # the number of what was taken last
+
+    async def push(self, entries: Sequence[bytes]) -> Counts:
+        """See `Buffer.push`."""
+        digest = blake2b(b"\n".join(entries), digest_size=16).hexdigest()
+        argv = [self._max_size, f"pushed:{self._daemon}", digest, *entries]
+        return _counts(await self._pushes.run("push", self._keys(), argv))
+
+    async def take(self, limit: int) -> list[bytes]:
+        """See `Buffer.take`."""
+        argv = [limit, TAKE_MAX_BYTES, LEASE_MS, self._daemon]
+        taken = await self._takes.run("take", self._keys_of(self._daemon), argv)
+        if taken:
+            self._flight, *taken = taken
+        return list(taken)
+
+    async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
+        """See `Buffer.settle`."""
+        graves = [part for entry in dead for part in (entry.raw, _grave(entry))]
+        keys = [*self._keys_of(self._daemon), self._key("dead")]
+        argv = [LEASE_MS, self._daemon, self._dead_max, self._flight, len(dead), *graves, *keep]
+        return _counts(await self._takes.run("settle", keys, argv))
+
+    async def hand_back(self) -> Counts:
+        """See `Buffer.hand_back`."""
+        members: list[bytes] = await self._takes.run("daemons", self._keys("daemons"))
+        names = {member.decode("utf-8", "replace") for member in members}
+        for name in sorted(names - {self._daemon}):
+            await self._hand_back_of(name, own=False)
+        return await self._hand_back_of(self._daemon, own=True)
+
+    async def counts(self) -> Counts:
+        """See `Buffer.counts`."""
+        return _counts(await self._looks.run("counts", self._keys()))
+
+    async def hole(self, describe: Callable[[Drops], bytes]) -> bytes | None:
+        """See `Holes.hole`."""
+        argv: list[Any] = [self._max_size]
+        while True:
+            found: list[bytes] = await self._takes.run("hole", self._keys("hole"), argv)
+            if len(found) <= 1:
+                return found[0] if found else None
+            # Described here and not in the script, which has neither a clock nor ids to give.
+            argv = [self._max_size, b"\0".join(found), describe(_drops(found))]
+
+    async def hole_told(self, entry: bytes, refused: str | None = None) -> Counts:
+        """See `Holes.hole_told`."""
+        grave = [] if refused is None else [_grave(DeadEntry(entry, refused))]
+        return _counts(await self._takes.run("hole_told", self._keys("hole", "dead"), [entry, self._dead_max, *grave]))
+
+    async def dead_letters(self, skip: int, limit: int) -> DeadPage:
+        """See `DeadLetters.dead_letters`."""
+        kept, graves = await self._graves(skip, limit)
+        return DeadPage([_exhume(grave) for grave in graves], kept)
+
+    async def retry(self, ids: Collection[str] | None = None) -> int:
+        """See `DeadLetters.retry`."""
+
+        async def move(graves: Sequence[bytes]) -> int:
+            argv = [part for grave in graves for part in (grave, _exhume(grave).raw)]
+            moved: int = await self._looks.run("retry", self._keys("dead"), [self._max_size, *argv])
+            return moved
+
+        return await self._each_page(ids, move)
+
+    async def purge(self, ids: Collection[str] | None = None) -> int:
+        """See `DeadLetters.purge`."""
+
+        async def delete(graves: Sequence[bytes]) -> int:
+            deleted: int = await self._looks.run("purge", self._keys("dead"), graves)
+            return deleted
+
+        return await self._each_page(ids, delete)
+
+    async def weakness(self) -> str | None:
+        """Say why a write may be answered and lost all the same, if Redis tells that it may.
+
+        :returns: None also when Redis does not tell: it is away, or CONFIG is forbidden.
+        """
+        try:
+            found: dict[Any, Any] = await self._looks.call(lambda client: client.config_get("append*"))
+        except BufferUnavailable:
+            return None
+        told = {_text(name): _text(value) for name, value in found.items()}
+        shown = [f"{name} {told[name]}" for name in ("appendonly", "appendfsync") if name in told]
+        if told.get("appendonly", "yes") == "yes" and told.get("appendfsync", "always") == "always":
+            return None
+        return (
+            f"Redis does not have every write on disk before it answers ({', '.join(shown)}): its death may lose "
+            "what was acknowledged; set appendonly yes and appendfsync always"
+        )
+
+    async def _each_page(self, ids: Collection[str] | None, act: Callable[[Sequence[bytes]], Awaitable[int]]) -> int:
+        """Let `act` have the dead entries of these ids (None: all), page by page, until it takes less than it gets.
+
+        A page is one script: whatever dies between two of them, an entry is either dead or it is not. Those that
+        die meanwhile come behind the others and are left alone.
+        """
+        acted = passed = 0
+        unseen, _ = await self._graves(0, 0)
+        while unseen > 0:
+            _, graves = await self._graves(passed, min(_GRAVES_AT_ONCE, unseen))
+            if not graves:
+                break
+            chosen = [grave for grave in graves if ids is None or _exhume(grave).id in ids]
+            done = await act(chosen) if chosen else 0
+            acted += done
+            if done < len(chosen):
+                break
+            unseen -= len(graves)
+            passed += len(graves) - done
+        return acted
+
+    async def _graves(self, skip: int, limit: int) -> tuple[int, list[bytes]]:
+        kept, *graves = await self._looks.run("dead_letters", self._keys("dead"), [skip, limit, TAKE_MAX_BYTES])
+        return kept, graves
+
+    async def _hand_back_of(self, daemon: str, *, own: bool) -> Counts:
+        argv = [self._max_size, daemon, "1" if own else "0"]
+        return _counts(await self._takes.run("hand_back", self._keys_of(daemon), argv))
+
+    def _keys_of(self, daemon: str) -> list[str]:
+        return [*self._keys(), self._key("inflight", daemon), self._key("lease", daemon), self._key("daemons")]
+
+    def _keys(self, *names: str) -> list[str]:
+        return [self._queue, *(self._key(name) for name in ("counts", "drops", *names))]
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._queue, *parts))
+
+
+def _counts(report: list[int]) -> Counts:
+    queued, in_flight, received, stored, dropped, dead = report
+    return Counts(queued, in_flight, received, stored, dropped, dead)
+
+
+def _drops(found: Sequence[bytes]) -> Drops:
+    fields = dict(zip(map(_text, found[::2]), map(_text, found[1::2]), strict=True))
+    return Drops(
+        dropped=int(fields["dropped"]),
+        first=fields.get("first"),
+        last=fields.get("last"),
+        components={name[3:]: int(value) for name, value in fields.items() if name.startswith("of:")},
+        others=int(fields.get("others", 0)),
+    )
+
+
+def _grave(entry: DeadEntry) -> bytes:
+    return codec.dumps({"reason": entry.reason, "entry": _text(entry.raw)})
+
+
+def _exhume(grave: bytes) -> DeadEntry:
+    value = codec.loads(grave)
+    return DeadEntry(value["entry"].encode(), value["reason"])
+
+
+def _text(raw: bytes | str) -> str:
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")

@@ -1,0 +1,2 @@
+-- KEYS: daemons.
+return redis.call('SMEMBERS', KEYS[4])

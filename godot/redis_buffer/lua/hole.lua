@@ -1,0 +1,13 @@
+-- Return the entry that tells of a run of drops; or the run itself, when it is over and has no such entry yet; or
+-- nothing. KEYS: hole. ARGV: bound, and, to make it its entry: the run as it was returned, the entry.
+local waiting = redis.call('GET', KEYS[4])
+if waiting then return {waiting} end
+-- A run is over when there is room again: `has_room_again` in `godot.buffer`.
+if redis.call('LLEN', queue) * 10 > tonumber(ARGV[1]) * 9 then return {} end
+local run = redis.call('HGETALL', drops)
+if #run > 0 and ARGV[2] == table.concat(run, '\0') then
+  redis.call('DEL', drops)  -- first, so that it works when memory is full
+  redis.call('SET', KEYS[4], ARGV[3])
+  return {ARGV[3]}
+end
+return run

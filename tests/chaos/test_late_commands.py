@@ -1,0 +1,46 @@
+"""What a sender has given up may still be on its way to Redis, and gets there after what it did next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from godot.buffer import Counts
+from godot.embedded import EmbeddedRedis
+from godot.redis_buffer import RedisBuffer
+from tests.acceptance.programs import Workplace, workplace
+
+QUEUE = "logs:queue"
+
+
+@pytest.fixture
+def place() -> Iterator[Workplace]:
+    with workplace() as place:
+        yield place
+
+
+async def test_a_settlement_that_arrives_late_does_not_lose_what_was_taken_since(place: Workplace) -> None:
+    """REL-004: as after a black hole between Godot and Redis, or after a kill -9 of Godot."""
+    redis = EmbeddedRedis(place.path / "redis", notify=lambda _: None, on_change=lambda: None)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as servers:
+            await servers.start(redis.run)
+            before, after = (RedisBuffer(redis.url, queue=QUEUE, daemon="one", max_size=100) for _ in range(2))
+            await before.push([b"first", b"second", b"third"])
+            assert await before.take(1) == [b"first"]
+            # Its sender stores this and says so, hears nothing, and starts again.
+            await after.hand_back()
+            assert await after.take(1) == [b"first"]
+            await after.settle()
+            assert await after.take(2) == [b"second", b"third"]
+            late = await before.settle()
+            assert late == Counts(in_flight=2, received=3, stored=1)
+            late = await before.settle(keep=[b"mended first"])
+            assert late == Counts(in_flight=2, received=3, stored=1)
+            # Dewey is away now.
+            assert await after.hand_back() == Counts(queued=2, received=3, stored=1)
+            assert await after.take(2) == [b"second", b"third"]
+            assert await after.settle() == Counts(received=3, stored=3)
+            servers.cancel_scope.cancel()
