@@ -1,6 +1,6 @@
-"""What can be asked of the log (DEW-006), and the SQL that asks it.
+"""What can be asked of the log (DEW-006, DEW-007), and the SQL that asks it.
 
-Pure: no driver, no clock. `Query.parse` says what is wrong with a question, `Query.to_sql` words it for
+Pure: no driver; the clock is handed in. `Query.parse` says what is wrong with a question, `Query.to_sql` words it for
 PostgreSQL, `dewey_logs.store.MemoryStore` answers it from the same fields.
 
 Paging is by keyset: a cursor holds the (created_at, id) of the last entry shown, and the next page
@@ -12,13 +12,16 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
 import attrs
 
-from godot.entries import LEVELS, parse_level, parse_uuid
+from dewey_logs.filters import Components, moment, storable
+from godot import codec
+from godot.entries import LEVELS, MAX_DEPTH, parse_level, parse_uuid
 from godot.errors import EntryRejected
 
 DEFAULT_LIMIT: Final = 100
@@ -31,7 +34,8 @@ _WORD: Final = re.compile("[0-9A-Za-z\x80-\ud7ff\ue000-\U0010ffff]+")
 """ASCII punctuation separates words; what lies beyond ASCII is left to PostgreSQL, on both sides."""
 
 _TERM: Final = re.compile(r'(-?)"([^"]*)"?|(-?)([^\s"]+)')
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Order = Literal["newest", "oldest"]
 
@@ -103,7 +107,7 @@ class Cursor:
         """
         try:
             created_at, entry_id = urlsafe_b64decode(text.encode()).decode().split(" ")
-            return cls(_moment("cursor", created_at), str(UUID(entry_id)))
+            return cls(moment("cursor", created_at, _EPOCH), str(UUID(entry_id)))
         except (binascii.Error, ValueError, EntryRejected):
             raise EntryRejected(f"cursor: must be the next_cursor of an earlier answer, not {text!r:.80}") from None
 
@@ -113,17 +117,23 @@ class Query:
     """A question that makes sense.
 
     :param level: the least severe level that is wanted.
+    :param data: what `data` contains, in the sense of PostgreSQL's `@>`.
+    :param data_path: an SQL/JSON path into `data`, which selects something there or is true of it.
+    :param contains: a part of the message, in any case.
     :param start_time: ISO 8601 in UTC with microseconds; included.
     :param end_time: the same; excluded.
     :param after: show what comes behind this place.
     """
 
     trace_id: str | None = None
-    component: str | None = None
+    component: Components | None = None
     level: str | None = None
     start_time: str | None = None
     end_time: str | None = None
     search: Search | None = None
+    contains: str | None = None
+    data: dict[str, Any] | None = None
+    data_path: str | None = None
     limit: int = DEFAULT_LIMIT
     order: Order = "newest"
     after: Cursor | None = None
@@ -133,17 +143,22 @@ class Query:
         cls,
         *,
         trace_id: str | None = None,
-        component: str | None = None,
+        component: str | Sequence[str] | None = None,
         level: str | None = None,
         start_time: str | None = None,
         end_time: str | None = None,
         search: str | None = None,
+        contains: str | None = None,
+        data: dict[str, Any] | None = None,
+        data_path: str | None = None,
         limit: int | None = None,
         order: Order | None = None,
         cursor: str | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> Query:
-        """Check what was asked; None is "not asked".
+        """Check what was asked; None is "not asked". Whether `data_path` is a path, the store finds out.
 
+        :param now: what relative times count from.
         :raises EntryRejected: naming the argument and what is allowed.
         """
         limit = DEFAULT_LIMIT if limit is None else limit
@@ -151,46 +166,64 @@ class Query:
             raise EntryRejected(
                 f"limit: from 1 to {MAX_LIMIT:,}, not {limit}; ask for more with the next_cursor of an answer"
             )
-        if component is not None and _UNSTORABLE.search(component):
-            raise EntryRejected("component: must not contain NUL or half a surrogate pair; none is stored so")
-        start = None if start_time is None else _moment("start_time", start_time)
-        end = None if end_time is None else _moment("end_time", end_time)
+        instant = now()
+        start = None if start_time is None else moment("start_time", start_time, instant)
+        end = None if end_time is None else moment("end_time", end_time, instant)
         if start is not None and end is not None and start >= end:
             raise EntryRejected(f"end_time: must be later than start_time; {end} is not later than {start}")
+        if contains == "":
+            raise EntryRejected("contains: must not be empty")
         return cls(
             trace_id=None if trace_id is None else _uuid(trace_id),
-            component=component,
+            component=None if component is None else Components.parse(component),
             level=None if level is None else parse_level(level),
             start_time=start,
             end_time=end,
             search=None if search is None else Search.parse(search),
+            contains=None if contains is None else storable("contains", contains),
+            data=None if data is None else _wanted(data),
+            data_path=None if data_path is None else storable("data_path", data_path),
             limit=limit,
             order=order or "newest",
             after=None if cursor is None else Cursor.decode(cursor),
         )
 
-    def to_sql(self) -> tuple[str, dict[str, Any]]:
+    def to_sql(self, *, path_is_condition: bool = False) -> tuple[str, dict[str, Any]]:
         """Word it for PostgreSQL, asking for one entry more than the limit: whether there is more.
 
+        :param path_is_condition: `data_path` is true or false of an entry (`$.ms > 5`); else it selects
+            something there, or nothing (`$.steps[*] ? (@.ms > 5)`).
         :return: a statement with `%(name)s` placeholders, and their values. Values never get into the
             text, but for levels, which are known words: a partial index is chosen by its condition.
         """
         conditions, values = [], {}
         for wording, name, value in (
             ("logs.trace_id = %(trace_id)s::uuid", "trace_id", self.trace_id),
-            ("logs.component = %(component)s", "component", self.component),
             ("logs.created_at >= %(start_time)s::timestamptz", "start_time", self.start_time),
             ("logs.created_at < %(end_time)s::timestamptz", "end_time", self.end_time),
         ):
             if value is not None:
                 conditions.append(wording)
                 values[name] = value
+        if self.component is not None:
+            condition, named = self.component.to_sql()
+            conditions.append(condition)
+            values |= named
         if self.level is not None and self.level != LEVELS[-1]:
             listed = ", ".join(f"'{level}'" for level in levels_from(self.level))
             conditions.append(f"logs.level IN ({listed})")
         if self.search is not None:
             conditions.append("log_search_vector(logs.message) @@ websearch_to_tsquery('simple', %(search)s)")
             values["search"] = self.search.websearch()
+        if self.contains is not None:
+            conditions.append("strpos(lower(logs.message), lower(%(contains)s::text)) > 0")
+            values["contains"] = self.contains
+        if self.data is not None:
+            conditions.append("logs.data @> %(data)s::jsonb")
+            values["data"] = codec.dumps(self.data).decode()
+        if self.data_path is not None:
+            conditions.append(f"logs.data {'@@' if path_is_condition else '@?'} %(data_path)s::jsonpath")
+            values["data_path"] = self.data_path
         behind, direction = ("<", "DESC") if self.order == "newest" else (">", "ASC")
         if self.after is not None:
             # The row comparison finds the place in the index; the other one spares whole partitions.
@@ -224,21 +257,15 @@ def levels_from(least: str) -> tuple[str, ...]:
     return LEVELS[: LEVELS.index(least) + 1]
 
 
-def iso(moment: datetime) -> str:
-    """Write a moment as entries carry it; such texts sort by time."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
-
-
-def _moment(name: str, text: str) -> str:
+def _wanted(data: dict[str, Any]) -> dict[str, Any]:
     try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return iso(moment)
-    except (ValueError, OverflowError):
-        raise EntryRejected(
-            f"{name}: must be ISO 8601, such as 2026-11-20T08:30:00Z (UTC without an offset), not {text!r:.80}"
-        ) from None
+        raw = codec.dumps(data)
+    except RecursionError:
+        raise EntryRejected(f"data: nested more than {MAX_DEPTH} levels deep") from None
+    codec.check_bounds(raw, data)
+    if b"\\u0000" in raw or b"\\ud" in raw:
+        raise EntryRejected("data: must not contain NUL or half a surrogate pair; none is stored so")
+    return data
 
 
 def _uuid(text: str) -> str:

@@ -12,8 +12,10 @@ from typing import Protocol
 
 import attrs
 
+from dewey_logs.filters import iso
+from dewey_logs.matching import answers
 from dewey_logs.partitions import Partition, on_demand, standing
-from dewey_logs.search import SEARCHED_CHARS, Cursor, Query, Search, Term, iso, levels_from, words
+from dewey_logs.search import SEARCHED_CHARS, Cursor, Query, words
 from godot import codec
 from godot.entries import Entry, is_uuid7
 from godot.errors import BatchRefused, EntryRejected
@@ -167,7 +169,8 @@ class MemoryStore:
         rows = [
             row
             for place, row in sorted(self._rows.items(), reverse=newest_first)
-            if _answers(query, row) and (query.after is None or _behind(place, query.after, newest_first))
+            if answers(query, row.entry, row.words)
+            and (query.after is None or _behind(place, query.after, newest_first))
         ]
         now = self._now()
         return Page([_read_back(row, now) for row in rows[: query.limit]], more=len(rows) > query.limit)
@@ -191,28 +194,6 @@ class MemoryStore:
 
 def _behind(place: Cursor, after: Cursor, newest_first: bool) -> bool:
     return place < after if newest_first else place > after
-
-
-def _answers(query: Query, row: _Row) -> bool:
-    entry = row.entry
-    return (
-        (query.trace_id is None or entry.trace_id == query.trace_id)
-        and (query.component is None or entry.component == query.component)
-        and (query.level is None or entry.level in levels_from(query.level))
-        and (query.start_time is None or entry.created_at >= query.start_time)
-        and (query.end_time is None or entry.created_at < query.end_time)
-        and (query.search is None or _matches(query.search, row.words))
-    )
-
-
-def _matches(search: Search, words: Sequence[str]) -> bool:
-    return any(all(_has(words, term) for term in terms) for terms in search.alternatives)
-
-
-def _has(words: Sequence[str], term: Term) -> bool:
-    size = len(term.words)
-    found = any(tuple(words[at : at + size]) == term.words for at in range(len(words) - size + 1))
-    return found is not term.negated
 
 
 def _read_back(row: _Row, now: datetime) -> StoredEntry:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
@@ -58,8 +59,10 @@ class QueryArguments:
     """Arguments of `dewey_query_logs`; all may be left out or null, and all that are given must hold."""
 
     trace_id: str | None = argument("Only entries of this request: a UUID.", default=None, examples=[_TRACE_ID])
-    component: str | None = argument(
-        "Only entries of this component: its exact name.", default=None, examples=["relay"]
+    component: str | list[str] | None = argument(
+        "Only entries of this component, or of one of these: exact names, or patterns in which * stands for anything.",
+        default=None,
+        examples=["relay", "gates*", ["relay", "marco-*"]],
     )
     level: str | None = argument(
         "Only entries that are at least this severe; the levels are, most severe first, "
@@ -68,14 +71,15 @@ class QueryArguments:
         examples=["WARN"],
     )
     start_time: str | None = argument(
-        "Only entries that happened at this time or later: ISO 8601, UTC when it has no offset.",
+        "Only entries that happened at this time or later: ISO 8601, UTC when it has no offset; or relative to "
+        "now, with s, m, h, d or w.",
         default=None,
-        examples=["2026-11-20T08:30:00Z"],
+        examples=["2026-11-20T08:30:00Z", "-15m", "-2h", "-7d"],
     )
     end_time: str | None = argument(
-        "Only entries that happened before this time: ISO 8601, UTC when it has no offset.",
+        "Only entries that happened before this time, written as start_time is.",
         default=None,
-        examples=["2026-11-20T09:00:00+01:00"],
+        examples=["2026-11-20T09:00:00+01:00", "-5m", "now"],
     )
     search: str | None = argument(
         "Only entries whose message contains these words, in any order and case: whole words, not parts "
@@ -84,6 +88,24 @@ class QueryArguments:
         "are searched, its data is not.",
         default=None,
         examples=["timeout", '"no such tool" -marco', "tools/call or tools/list"],
+    )
+    contains: str | None = argument(
+        "Only entries whose message contains this text, literally, in any case, also inside of a word. It "
+        "reads the message of every entry that the other filters leave: give a time, a component or a level.",
+        default=None,
+        examples=["timeout after 3"],
+    )
+    data: dict[str, Any] | None = argument(
+        "Only entries whose data contains this object: the same keys with the same values, at the same depth; "
+        "what else is there does not matter.",
+        default=None,
+        examples=[{"method": "tools/call"}, {"params": {"name": "marco"}}],
+    )
+    data_path: str | None = argument(
+        "Only entries in whose data this SQL/JSON path (as PostgreSQL has it) selects something, or of which it "
+        "is true.",
+        default=None,
+        examples=['$.params.name == "marco"', "$.tools[*] ? (@.calls > 5)", "$.**.inputSchema"],
     )
     limit: int | None = argument(
         f"How many entries at most, from 1 to {MAX_LIMIT:,}.",
@@ -119,13 +141,19 @@ class MaintainArguments:
 
 
 def dewey_tools(
-    store: LogStore, *, partitions_ahead: int = 7, retention_days: int = 7, partitioned: bool = True
+    store: LogStore,
+    *,
+    partitions_ahead: int = 7,
+    retention_days: int = 7,
+    partitioned: bool = True,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[Tool]:
     """Return the tools that work on a store.
 
     :param partitions_ahead: days after today that always have a partition.
     :param retention_days: days before today that get one when they have entries.
     :param partitioned: False: none is made (`LOG_PARTITION_ENABLED`).
+    :param now: what relative times count from.
     """
 
     async def store_batch(arguments: StoreArguments) -> Answer:
@@ -140,14 +168,14 @@ def dewey_tools(
         )
 
     async def query(arguments: QueryArguments) -> Answer:
-        asked = attrs.asdict(arguments)
+        asked = attrs.asdict(arguments, recurse=False)
         fields = asked.pop("fields")
         max_bytes = asked.pop("max_bytes")
         if max_bytes is None:
             max_bytes = DEFAULT_MAX_BYTES
         if not LEAST_MAX_BYTES <= max_bytes <= MOST_MAX_BYTES:
             raise EntryRejected(f"max_bytes: from {LEAST_MAX_BYTES:,} to {MOST_MAX_BYTES:,}, not {max_bytes:,}")
-        return _answer(await store.query(Query.parse(**asked)), max_bytes, fields or FIELDS)
+        return _answer(await store.query(Query.parse(**asked, now=now)), max_bytes, fields or FIELDS)
 
     async def maintain(_: MaintainArguments) -> Answer:
         result = await store.maintain(
@@ -178,7 +206,7 @@ def dewey_tools(
             title="Find log entries",
             description=(
                 "Find log entries of all components: follow one request by its trace_id, see what a "
-                "component said between two times, list the errors, search for words. Filters combine; "
+                "component said between two times, list the errors, search for words, or in the data. Filters combine; "
                 "without any, the newest entries are shown. Answers {entries, count, next_cursor, "
                 "shortened}. An entry has id, trace_id, component, level (ERROR, WARN, INFO, DEBUG, TRACE), "
                 "message, data, created_at (when it happened), ingested_at (when it was stored; both UTC) "

@@ -207,7 +207,7 @@ async def _when_written(receipt: Receipt, answer: Answer, again: str) -> Answer:
 
 def _facade(dewey: Dewey, tool: str) -> Callable[[Any], Awaitable[Answer]]:
     async def ask(arguments: Any) -> Answer:
-        given = {name: value for name, value in attrs.asdict(arguments).items() if value is not None}
+        given = {name: value for name, value in attrs.asdict(arguments, recurse=False).items() if value is not None}
         return await dewey.ask(tool, given)
 
     return ask

@@ -41,7 +41,7 @@ class Dewey:
 
     def __init__(self, store: LogStore | None = None) -> None:
         self.store = store or MemoryStore(lambda: NOW)
-        self.tools = Toolbox(dewey_tools(self.store))
+        self.tools = Toolbox(dewey_tools(self.store, now=lambda: NOW))
 
     async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Call a tool that succeeds."""
@@ -151,9 +151,30 @@ async def test_filters_and_nulls_are_passed_on(dewey: Dewey) -> None:
     assert [each["message"] for each in found["entries"]] == ["one"]
 
 
+async def test_relative_times_names_and_data_find_their_entries(dewey: Dewey) -> None:
+    """DEW-006, DEW-007."""
+    await dewey.log(
+        {"message": "old", "created_at": "2026-11-20T11:44:59Z"},
+        {"message": "fresh", "created_at": "2026-11-20T11:45:00Z", "data": {"a": {"b": 1}, "c": 2}},
+        {"message": "elsewhere", "component": "gates-1", "created_at": "2026-11-20T11:45:00Z"},
+    )
+
+    async def found(**arguments: Any) -> list[str]:
+        return [each["message"] for each in (await dewey.call("dewey_query_logs", **arguments))["entries"]]
+
+    assert await found(start_time="-15m", end_time="now", component="relay") == ["fresh"]
+    assert await found(end_time="-15m") == ["old"]
+    assert sorted(await found(component=["gates*", "dewey"])) == ["elsewhere"]
+    assert await found(data={"a": {"b": 1}}) == ["fresh"]
+    assert await found(contains="ESH") == ["fresh"]
+    assert "SQL/JSON paths" in (await dewey.error("dewey_query_logs", data_path="$.a"))["error"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ({"component": 5}, "component: does not take a number"),
+        ({"data": "x"}, "data: must be an object, not a string"),
         ({"limit": 1_001}, "limit: from 1 to 1,000, not 1001"),
         ({"limit": "10"}, "limit: must be a whole number, not a string"),
         ({"level": "loud"}, "level: must be one of ERROR, WARN, INFO, DEBUG, TRACE"),

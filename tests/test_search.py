@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -28,11 +29,14 @@ def test_all_filters_are_placeholders() -> None:
     """DEW-006."""
     query = Query.parse(
         trace_id=TRACE,
-        component="'; DROP TABLE logs; --",
+        component=["'; DROP TABLE logs; --", "gates*"],
         level="warn",
         start_time="2026-11-20",
         end_time="2026-11-20T10:00:00+01:00",
         search="%s %(x)s 'quote'",
+        contains="'; DROP",
+        data={"'; DROP": 1},
+        data_path="$.DROP",
         limit=5,
         order="oldest",
         cursor=Cursor("2026-11-20T08:00:00.000001Z", TRACE).encode(),
@@ -51,6 +55,23 @@ def test_all_filters_are_placeholders() -> None:
 def test_a_naive_time_is_utc() -> None:
     """DEW-006."""
     assert Query.parse(start_time="2026-11-20T08:30:00").start_time == "2026-11-20T08:30:00.000000Z"
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("now", "2026-11-20T12:00:00.000000Z"),
+        ("-30s", "2026-11-20T11:59:30.000000Z"),
+        ("-15m", "2026-11-20T11:45:00.000000Z"),
+        ("-2h", "2026-11-20T10:00:00.000000Z"),
+        ("-7d", "2026-11-13T12:00:00.000000Z"),
+        ("-4w", "2026-10-23T12:00:00.000000Z"),
+    ],
+)
+def test_a_time_may_be_relative_to_now(said: str, meant: str) -> None:
+    """DEW-006."""
+    query = Query.parse(start_time=said, now=lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
+    assert query.start_time == meant
 
 
 def test_the_least_severe_level_is_no_filter() -> None:
@@ -74,6 +95,16 @@ def test_the_least_severe_level_is_no_filter() -> None:
         ({"cursor": "abc"}, "cursor: must be the next_cursor of an earlier answer"),
         ({"cursor": "ünï"}, "cursor: must be the next_cursor of an earlier answer"),
         ({"component": "a\x00b"}, "component: must not contain NUL"),
+        ({"component": []}, "component: from 1 to 100 names or patterns, not 0"),
+        ({"component": ["x"] * 101}, "component: from 1 to 100 names or patterns, not 101"),
+        ({"contains": ""}, "contains: must not be empty"),
+        ({"contains": "\x00"}, "contains: must not contain NUL"),
+        ({"data": {"a": "\x00"}}, "data: must not contain NUL"),
+        ({"data_path": "\ud800"}, "data_path: must not contain NUL"),
+        ({"start_time": "-15"}, "start_time: must be ISO 8601, such as 2026-11-20T08:30:00Z (UTC without an offset), "
+                                "or relative, such as now, -30s, -15m"),
+        ({"start_time": "-999999999w"}, "start_time: must be ISO 8601"),
+        ({"start_time": "now", "end_time": "-1m"}, "end_time: must be later than start_time"),
     ],
 )  # fmt: skip
 def test_a_bad_value_names_its_argument_and_what_is_allowed(arguments: dict[str, Any], said: str) -> None:

@@ -48,6 +48,9 @@ FROM json_to_recordset(%s::json) AS entry (
 ON CONFLICT DO NOTHING
 """
 
+_FAULTS_OF_A_PATH: Final = frozenset({"22", "42", "54"})
+"""Classes of SQLSTATE: data exception (a regular expression), syntax, program limit."""
+
 _FOREIGN_IDS_LOCK: Final = 0x60D07_0002
 """Key of an advisory lock, beside those of `dewey_logs.migrate` and `upkeep`."""
 
@@ -172,7 +175,8 @@ def _without_known_ids(connection: Connection, batch: Sequence[_Row]) -> Sequenc
 
 
 def _read(connection: Connection, query: Query, timeout_s: float) -> Page:
-    statement, values = query.to_sql()
+    is_condition = query.data_path is not None and _is_condition(connection, query.data_path)
+    statement, values = query.to_sql(path_is_condition=is_condition)
     entries: list[StoredEntry] = []
     size = 0
     try:
@@ -195,3 +199,23 @@ def _read(connection: Connection, query: Query, timeout_s: float) -> Page:
             raise
         raise EntryRejected(f"PostgreSQL refuses the query: {first_line(exc)}") from exc
     return Page(entries[: query.limit], more=len(entries) > query.limit)
+
+
+def _is_condition(connection: Connection, path: str) -> bool:
+    """Tell an SQL/JSON path that is true or false of a value from one that selects something in it.
+
+    They need different operators, and each takes the other kind and finds nothing, or everything. Of an
+    empty object the one yields a single truth value ("unknown" is null), the other nothing or no truth value.
+
+    :raises EntryRejected: it is no path.
+    """
+    try:
+        ((found,),) = connection.execute("SELECT jsonb_path_query_array('{}', %s::jsonpath, '{}', true)::text", (path,))
+    except psycopg.Error as exc:
+        if (exc.sqlstate or "")[:2] not in _FAULTS_OF_A_PATH:
+            raise
+        raise EntryRejected(
+            f"data_path: not an SQL/JSON path: {first_line(exc)}; "
+            'one is $.params.name == "marco", another $.tools[*] ? (@.name like_regex "^git")'
+        ) from exc
+    return found in ("[true]", "[false]", "[null]")

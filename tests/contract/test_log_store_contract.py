@@ -260,6 +260,55 @@ async def test_each_filter_alone_and_some_together(store: LogStore, filters: dic
     assert "".join(letters[each.id] for each in page.entries) == expected
 
 
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"component": ["relay", "gates-2"]}, "ac"),
+        ({"component": "gates*"}, "bc"),
+        ({"component": ["gates-*", "relay"]}, "ac"),
+        ({"component": "*"}, "abcde"),
+        ({"component": "*a*s"}, "b"),
+        ({"component": "Gates*"}, ""),
+        ({"component": "100%_*"}, "d"),
+        ({"component": ["100*", "back\\*"]}, "de"),
+        ({"component": "ga_es*"}, ""),
+        ({"contains": "OOL AVAIL"}, "a"),
+        ({"contains": "100%"}, "b"),
+        ({"contains": "_"}, "c"),
+        ({"contains": "\\"}, "d"),
+        ({"contains": "*"}, ""),
+        ({"data": {"method": "tools/call"}}, "ab"),
+        ({"data": {"params": {"name": "marco"}}}, "a"),
+        ({"data": {"name": "marco"}}, ""),
+        ({"data": {"list": [3, {"x": 1}]}}, "c"),
+        ({"data": {"list": []}}, "c"),
+        ({"data": {"list": 3}}, ""),
+        ({"data": {"n": 1.0}}, "d"),
+        ({"data": {"n": True}}, ""),
+        ({"data": {"n": None}}, ""),
+        ({"data": {"nothing": None}}, "d"),
+        ({"data": {}}, "abcd"),
+        ({"data": {"method": "tools/call"}, "component": "gates*", "contains": "sold", "level": "INFO"}, "b"),
+    ],
+)
+async def test_names_parts_of_messages_and_data(store: LogStore, filters: dict[str, Any], expected: str) -> None:
+    """DEW-006, DEW-007."""
+    texts = {
+        "a": ("relay", "No such tool available", {"method": "tools/call", "params": {"name": "marco", "n": 1}}),
+        "b": ("gates", "100% sold", {"method": "tools/call", "params": {"name": "polo"}}),
+        "c": ("gates-2", "snake_case", {"list": [1, [2], 3, {"x": 1, "y": 2}]}),
+        "d": ("100%_x", "C:\\temp", {"n": 1, "nothing": None}),
+        "e": ("back\\slash", "nothing here", None),
+    }
+    sent = {
+        letter: entry(message, component=component, data=data) for letter, (component, message, data) in texts.items()
+    }
+    await store.store(list(sent.values()))
+    letters = {each.id: letter for letter, each in sent.items()}
+    page = await store.query(Query.parse(**filters))
+    assert "".join(sorted(letters[each.id] for each in page.entries)) == expected
+
+
 async def test_a_walk_neither_skips_nor_repeats_while_entries_arrive(store: LogStore) -> None:
     """DEW-006. Entries of one instant, and new ones between the pages."""
     walked = [entry(str(number), created_at=at(number // 7)) for number in range(50)]
@@ -346,6 +395,7 @@ async def both(database: Database) -> AsyncIterator[tuple[LogStore, LogStore]]:
         entry(
             f"{WORDS[number % 6]} {WORDS[number // 6 % 6]}",
             component=("relay", "dewey", "gates")[number % 3],
+            data=(None, {"a": {"b": number % 4}}, {"a": [number % 2, number % 3], "c": "x"})[number % 7 % 3],
             level=LEVELS[number % 5],
             trace_id=(None, *TRACES)[number // 5 % 3],
             created_at=(datetime.now(UTC) + timedelta(hours=number // 3)).isoformat()[:13] + ":00",
@@ -369,7 +419,9 @@ async def test_both_stores_answer_any_query_alike(both: tuple[LogStore, LogStore
         {},
         optional={
             "trace_id": st.sampled_from(TRACES),
-            "component": st.sampled_from(["relay", "dewey"]),
+            "component": st.sampled_from(["relay", "dewey", "*e*", ["gates", "r*"]]),
+            "contains": st.sampled_from(["ETA.", "a/alp", "x-1 b"]),
+            "data": st.sampled_from([{"a": {"b": 1}}, {"a": [1]}, {"a": [0, 2]}, {"c": "x"}, {}]),
             "level": st.sampled_from(LEVELS),
             "search": searches(),
             "limit": st.integers(1, 50),

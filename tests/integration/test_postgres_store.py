@@ -260,6 +260,46 @@ async def test_an_entry_that_postgresql_refuses_is_named_and_nothing_is_stored(
     assert (await store.store([batch[0], batch[2]])).stored == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ('$.method == "tools/call"', "ab"),
+        ('$ ? (@.method == "tools/call")', "ab"),
+        ("$.method", "abc"),
+        ("$.params.ok", "ab"),  # also where it is false
+        ("$.params.ok == true", "a"),
+        ("$.ms > 5", "b"),
+        ("strict $.ms > 5", "b"),
+        ("strict $.params.ok", "ab"),
+        ("exists($.ms)", "bc"),
+        ('$.list[*] ? (@ like_regex "^x")', "c"),
+        ("$.**.ok", "ab"),
+        ("$", "abc"),
+        ('$.method == "%s"', ""),
+    ],
+)
+async def test_a_json_path_selects_something_or_is_true(store: PostgresStore, path: str, expected: str) -> None:
+    """DEW-007."""
+    await store.store(
+        [
+            entry("a", data={"method": "tools/call", "params": {"ok": True}}),
+            entry("b", data={"method": "tools/call", "params": {"ok": False}, "ms": 6}),
+            entry("c", data={"method": "tools/list", "ms": 5, "list": ["y", "xy"]}),
+            entry("d", data=None),
+        ]
+    )
+    found = await store.query(Query.parse(data_path=path, order="oldest"))
+    assert "".join(each.message for each in found.entries) == expected
+
+
+@pytest.mark.parametrize("path", ["", "method", "$.a ==", "$[", '$ ? (@ like_regex "(")', "$.a == $who", "1 / 0 ++"])
+async def test_what_is_no_json_path_is_named(store: PostgresStore, path: str) -> None:
+    """DEW-007."""
+    with pytest.raises(EntryRejected, match=r"^data_path: not an SQL/JSON path: .*; one is \$"):
+        await store.query(Query.parse(data_path=path))
+    assert (await store.query(Query())).entries == []
+
+
 async def test_two_writers_with_the_same_foreign_id_store_it_once(database: Database) -> None:
     batches = [
         [entry(id=foreign, created_at=f"2026-11-{10 + writer}T00:00:00Z") for foreign in map(str, foreign_ids)]
@@ -419,6 +459,8 @@ async def test_maintenance_gives_up_when_a_reader_holds_the_default_partition(
         ({"level": "INFO"}, "created_at_id_component_idx1"),
         ({"level": "DEBUG"}, "created_at_id_component_idx2"),
         ({"search": "seldom"}, "log_search_vector_idx"),
+        ({"data": {"method": "tools/call"}}, "data_idx"),
+        ({"data_path": '$ ? (@.method == "tools/call")'}, "data_idx"),
     ],
 )
 async def test_every_filter_is_served_by_an_index(

@@ -1,0 +1,101 @@
+"""What a filter means: names with patterns, and moments. Shared by queries and by clearing.
+
+Pure: no driver; the clock is handed in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import attrs
+
+from godot.errors import EntryRejected
+
+MAX_NAMES: Final = 100
+"""Components in one list."""
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_RELATIVE: Final = re.compile("-([0-9]{1,9})([smhdw])")
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+
+
+@attrs.frozen
+class Components:
+    """Some components: by their exact names, and by patterns in which `*` stands for anything."""
+
+    names: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, asked: str | Sequence[str]) -> Components:
+        """Read a name, a pattern, or a list of both.
+
+        :raises EntryRejected: naming what is allowed.
+        """
+        listed = [asked] if isinstance(asked, str) else list(asked)
+        if not 1 <= len(listed) <= MAX_NAMES:
+            raise EntryRejected(f"component: from 1 to {MAX_NAMES} names or patterns, not {len(listed)}")
+        for each in listed:
+            storable("component", each)
+        return cls(tuple(each for each in listed if "*" not in each), tuple(each for each in listed if "*" in each))
+
+    def to_sql(self) -> tuple[str, dict[str, Any]]:
+        """Word it for PostgreSQL: a condition on `logs.component`, and the values of its placeholders."""
+        if self.names and not self.patterns and len(self.names) == 1:
+            return "logs.component = %(component)s", {"component": self.names[0]}  # in the order of its index
+        conditions: list[str] = []
+        values: dict[str, Any] = {}
+        if self.names:
+            conditions.append("logs.component = ANY(%(components)s::text[])")
+            values["components"] = list(self.names)
+        if self.patterns:
+            conditions.append("logs.component LIKE ANY(%(component_patterns)s::text[])")
+            values["component_patterns"] = [_like(pattern) for pattern in self.patterns]
+        return f"({' OR '.join(conditions)})", values
+
+    def match(self, name: str) -> bool:
+        """Whether a component is one of them."""
+        return name in self.names or any(
+            re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.DOTALL) for pattern in self.patterns
+        )
+
+
+def _like(pattern: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", pattern).replace("*", "%")
+
+
+def storable(name: str, text: str) -> str:
+    """Return a text that PostgreSQL can hold.
+
+    :raises EntryRejected: naming the argument.
+    """
+    if _UNSTORABLE.search(text):
+        raise EntryRejected(f"{name}: must not contain NUL or half a surrogate pair; none is stored so")
+    return text
+
+
+def moment(name: str, text: str, now: datetime) -> str:
+    """Read a time, ISO 8601 or relative to now, and write it as entries carry it.
+
+    :raises EntryRejected: naming the argument and what is allowed.
+    """
+    try:
+        if text == "now":
+            return iso(now)
+        if found := _RELATIVE.fullmatch(text):
+            return iso(now - timedelta(**{_UNITS[found[2]]: int(found[1])}))
+        absolute = datetime.fromisoformat(text)
+        return iso(absolute if absolute.tzinfo is not None else absolute.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        raise EntryRejected(
+            f"{name}: must be ISO 8601, such as 2026-11-20T08:30:00Z (UTC without an offset), or relative, "
+            f"such as now, -30s, -15m, -2h, -7d or -4w, not {text!r:.80}"
+        ) from None
+
+
+def iso(when: datetime) -> str:
+    """Write a moment as entries carry it; such texts sort by time."""
+    return when.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
