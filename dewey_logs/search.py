@@ -243,11 +243,11 @@ class Query:
         )
 
 
-_ISO: Final = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
+ISO_FORMAT: Final = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
 _COLUMNS: Final = (
     "id::text, trace_id::text, component, level, message, data::text, "
-    f"to_char(created_at AT TIME ZONE 'UTC', {_ISO}) AS created_at, "
-    f"to_char(ingested_at AT TIME ZONE 'UTC', {_ISO}) AS ingested_at, "
+    f"to_char(created_at AT TIME ZONE 'UTC', {ISO_FORMAT}) AS created_at, "
+    f"to_char(ingested_at AT TIME ZONE 'UTC', {ISO_FORMAT}) AS ingested_at, "
     "extract(epoch FROM clock_timestamp() - created_at)::float8 AS age"
 )
 

@@ -6,7 +6,8 @@ tests/contract/test_log_store_contract.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -77,6 +78,29 @@ class Maintained:
     moved: int
 
 
+@attrs.frozen
+class Stats:
+    """How much is stored (DEW-010).
+
+    :param by_component: entries by component; only components that have some.
+    :param by_level: the same by level.
+    :param oldest: the smallest `created_at`, ISO 8601 in UTC; None when there is no entry.
+    :param newest: the largest.
+    :param size_bytes: what they take, with their indexes.
+    """
+
+    by_component: Mapping[str, int]
+    by_level: Mapping[str, int]
+    oldest: str | None
+    newest: str | None
+    size_bytes: int
+
+    @property
+    def total(self) -> int:
+        """How many entries there are."""
+        return sum(self.by_level.values())
+
+
 class LogStore(Protocol):
     """A place where entries are kept and found.
 
@@ -96,6 +120,9 @@ class LogStore(Protocol):
 
         :raises EntryRejected: when it takes too long.
         """
+
+    async def stats(self) -> Stats:
+        """Count the entries; exact after every batch."""
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Make the store ready for the days to come (DEW-005); doing it again is harmless.
@@ -174,6 +201,18 @@ class MemoryStore:
         ]
         now = self._now()
         return Page([_read_back(row, now) for row in rows[: query.limit]], more=len(rows) > query.limit)
+
+    async def stats(self) -> Stats:
+        """Count the entries."""
+        entries = [row.entry for row in self._rows.values()]
+        times = sorted(each.created_at for each in entries)
+        return Stats(
+            Counter(each.component for each in entries),
+            Counter(each.level for each in entries),
+            oldest=times[0] if times else None,
+            newest=times[-1] if times else None,
+            size_bytes=sum(len(codec.dumps(attrs.asdict(each))) for each in entries),
+        )
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Count off the partitions that a database would have."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
 
+from dewey_logs.housekeeping import StatsArguments, housekeeping_tools
 from dewey_logs.search import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Order, Query
 from dewey_logs.store import LogStore, Page, StoredEntry
 from godot import codec
@@ -237,7 +238,15 @@ def dewey_tools(
             role="write",
             idempotent=True,
         ),
+        *housekeeping_tools(store),
     ]
+
+
+ARGUMENTS: Final[Mapping[str, type[Any]]] = {
+    "dewey_query_logs": QueryArguments,
+    "dewey_get_log_stats": StatsArguments,
+}
+"""What the tools take that Godot offers on its own port too."""
 
 
 def _admit_all(logs: list[Any]) -> tuple[list[Entry], list[str]]:

@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from dewey_logs.serve import DEWEY_INFO, open_dewey
-from dewey_logs.tools import QueryArguments
+from dewey_logs.tools import ARGUMENTS
 from godot import __version__
 from godot.config import GodotSettings, make_gate
 from godot.daemon import Parts, run_pipeline
@@ -137,7 +137,7 @@ async def _run(
         await nursery.start(stores.run, name="dewey, stores")
         await nursery.start(questions.run, name="dewey, questions")
         dewey = RemoteDewey(stores, questions, timeout_s=settings.dewey_timeout_s)
-        parts = Parts(buffer, dewey, listeners, gate, QueryArguments, print_line)
+        parts = Parts(buffer, dewey, listeners, gate, ARGUMENTS, print_line)
         code = await run_pipeline(settings, parts, life, announce)
         nursery.cancel_scope.cancel()
     return code

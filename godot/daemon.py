@@ -11,7 +11,7 @@ what is left and returns; the nursery's deadline bounds it all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ class Parts:
 
     :param listeners: bound, and accepting nothing yet.
     :param gate: who may connect.
-    :param query_arguments: what Dewey's query takes.
+    :param dewey_arguments: what Dewey's tools take, by their names.
     :param write: gets each line for the operator.
     """
 
@@ -49,7 +49,7 @@ class Parts:
     dewey: Dewey
     listeners: list[trio.SocketListener]
     gate: Gate
-    query_arguments: type[Any]
+    dewey_arguments: Mapping[str, type[Any]]
     write: Callable[[str], None]
 
 
@@ -83,7 +83,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     server = Server(
         ServerInfo("godot", __version__, INSTRUCTIONS),
         godot_toolbox(
-            inlet, parts.dewey, status, parts.buffer, ack=settings.ack, query_arguments=parts.query_arguments
+            inlet, parts.dewey, status, parts.buffer, ack=settings.ack, dewey_arguments=parts.dewey_arguments
         ),
         report=status.peer,
         gate=parts.gate,

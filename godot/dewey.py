@@ -18,6 +18,7 @@ from godot.mcp.tools import Answer, Toolbox
 
 STORE: Final = "dewey_store_logs_batch"
 QUERY: Final = "dewey_query_logs"
+STATS: Final = "dewey_get_log_stats"
 MAINTAIN: Final = "dewey_maintain_partitions"
 
 

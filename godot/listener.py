@@ -5,7 +5,7 @@ Taking an entry in is: check it, complete it, serialise it once, put it into the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from godot.buffer import DeadLetters
 from godot.channel import PATIENCE_S, Inlet, Receipt
 from godot.config import Ack
 from godot.dead import dead_tools
-from godot.dewey import QUERY, Dewey
+from godot.dewey import QUERY, STATS, Dewey
 from godot.entries import MAX_BATCH, EntryFields, admit, admit_json
 from godot.errors import BufferUnavailable, ChannelFull, EntryRejected
 from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, object_schema
@@ -67,12 +67,12 @@ def godot_toolbox(
     dead: DeadLetters,
     *,
     ack: Ack = "queued",
-    query_arguments: type[Any],
+    dewey_arguments: Mapping[str, type[Any]],
 ) -> Toolbox:
     """Make the table of tools of Godot's port.
 
     :param ack: what counts for a call that does not say (`GODOT_ACK`).
-    :param query_arguments: what Dewey's query takes; `logger_query` takes the same.
+    :param dewey_arguments: what Dewey's tools take, by their names; the facades here take the same.
     """
     return Toolbox(
         [
@@ -112,11 +112,26 @@ def godot_toolbox(
                     "text, in any combination. Newest first unless order says otherwise. A long result comes in "
                     "pages: call again with cursor set to next_cursor."
                 ),
-                arguments=query_arguments,
+                arguments=dewey_arguments[QUERY],
                 run=_facade(dewey, QUERY),
                 role="read",
                 read_only=True,
                 aliases=["godot_logger_query"],
+            ),
+            Tool(
+                name="logger_stats",
+                title="Count the entries",
+                description=(
+                    "Tell how much is stored: total, by_component, by_level, the times of the oldest and the newest "
+                    "entry, size_bytes in the database. Exact, and fast however much it is. What is still on its way "
+                    "is not in it; logger_status tells that."
+                ),
+                arguments=dewey_arguments[STATS],
+                run=_facade(dewey, STATS),
+                role="read",
+                read_only=True,
+                idempotent=True,
+                aliases=["godot_logger_stats"],
             ),
             Tool(
                 name="logger_status",

@@ -15,7 +15,7 @@ import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from dewey_logs.store import MemoryStore
-from dewey_logs.tools import QueryArguments, dewey_tools
+from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot import codec
 from godot.buffer import Counts, DeadEntry, MemoryBuffer
 from godot.config import GodotSettings
@@ -106,7 +106,7 @@ class Bench:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         listeners = cast("list[trio.SocketListener]", [self.listener])
-        parts = Parts(self.buffer, self.dewey, listeners, Gate(), QueryArguments, self.lines.append)
+        parts = Parts(self.buffer, self.dewey, listeners, Gate(), ARGUMENTS, self.lines.append)
         self.code = await run_pipeline(GodotSettings(), parts, self.life, task_status.started)
         self.ended_at = trio.current_time()
         self.ended.set()

@@ -320,9 +320,33 @@ async def test_maintenance_says_what_it_did(dewey: Dewey) -> None:
     assert await dewey.call("dewey_maintain_partitions") == {"created": [], "moved": 0}
 
 
+async def test_statistics_count_by_component_and_level(dewey: Dewey) -> None:
+    """DEW-010."""
+    await dewey.log({}, {"level": "ERROR"}, {"component": "dewey", "created_at": "2026-11-20T11:00:00Z"})
+    answer = await dewey.call("dewey_get_log_stats")
+    assert list(answer) == ["total", "by_component", "by_level", "oldest", "newest", "size_bytes"]
+    assert answer["total"] == 3
+    assert answer["by_component"] == {"relay": 2, "dewey": 1}
+    assert answer["by_level"] == {"ERROR": 1, "WARN": 0, "INFO": 2, "DEBUG": 0, "TRACE": 0}
+    assert answer["oldest"] == "2026-11-20T11:00:00.000000Z"
+
+
+async def test_statistics_stay_small_however_many_components_there_are(dewey: Dewey) -> None:
+    """An answer over 1 MiB makes clients drop the connection."""
+    await dewey.log(*[{"component": f"c{number % 999}"} for number in range(1_000)])
+    await dewey.log(*[{"component": f"d{number}"} for number in range(1_000)])
+    answer = await dewey.call("dewey_get_log_stats")
+    assert answer["total"] == 2_000
+    assert len(answer["by_component"]) == 1_000
+    assert answer["further_components"] == 999
+    assert next(iter(answer["by_component"].items())) == ("c0", 2)
+
+
 def test_the_listing_tells_limits_units_and_hints(dewey: Dewey) -> None:
     listing = {each["name"]: each for each in dewey.tools.listing()}
-    assert list(listing) == ["dewey_store_logs_batch", "dewey_query_logs", "dewey_maintain_partitions"]
+    assert list(listing) == [
+        "dewey_store_logs_batch", "dewey_query_logs", "dewey_maintain_partitions", "dewey_get_log_stats",
+    ]  # fmt: skip
     query = listing["dewey_query_logs"]
     assert query["annotations"]["readOnlyHint"]
     assert "required" not in query["inputSchema"]

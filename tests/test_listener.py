@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from dewey_logs.store import MemoryStore
-from dewey_logs.tools import QueryArguments, dewey_tools
+from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot import codec
 from godot.batcher import Batcher
 from godot.buffer import Counts, MemoryBuffer
@@ -91,7 +91,7 @@ async def bench(ack: Ack = "queued") -> AsyncIterator[Bench]:
         jitter=lambda delay: delay,
     )
     dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore())))
-    toolbox = godot_toolbox(inlet, dewey, status, buffer, ack=ack, query_arguments=QueryArguments)
+    toolbox = godot_toolbox(inlet, dewey, status, buffer, ack=ack, dewey_arguments=ARGUMENTS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(batcher.run)
         yield Bench(buffer, toolbox, status, lines)
@@ -226,7 +226,7 @@ def test_every_tool_and_every_argument_says_what_it_is_for() -> None:
     inlet, _ = open_entry_channel()
     status = Status(lambda line: None, MemoryBuffer(1), max_size=1)
     dewey = DirectDewey(Toolbox([]))
-    for tool in godot_toolbox(inlet, dewey, status, MemoryBuffer(1), query_arguments=QueryArguments).listing():
+    for tool in godot_toolbox(inlet, dewey, status, MemoryBuffer(1), dewey_arguments=ARGUMENTS).listing():
         assert tool["title"], tool["name"]
         assert len(tool["description"]) > 60, tool["name"]
         assert set(tool["annotations"]) >= {"readOnlyHint", "destructiveHint", "idempotentHint"}

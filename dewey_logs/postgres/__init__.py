@@ -1,7 +1,7 @@
 """The log store on PostgreSQL.
 
     store.py    what is kept and found      lane.py     connections, threads, time limits, errors
-    upkeep.py   schema and partitions
+    upkeep.py   schema and partitions       counts.py   how much there is
 
 Law of this package: psycopg's errors do not leave it. By SQLSTATE they become `BatchRefused` (the content
 of a batch), `EntryRejected` (a query that cannot be answered) or `StoreUnavailable` (the world); what is none of

@@ -13,10 +13,11 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row
 
 from dewey_logs.migrate import migrate
+from dewey_logs.postgres.counts import read_stats
 from dewey_logs.postgres.lane import Connection, Lane, blames_content, first_line
 from dewey_logs.postgres.upkeep import maintain
 from dewey_logs.search import Query
-from dewey_logs.store import Maintained, Page, Stored, StoredEntry, encode_batch
+from dewey_logs.store import Maintained, Page, Stats, Stored, StoredEntry, encode_batch
 from godot.entries import Entry, is_uuid7
 from godot.errors import BatchRefused, ConfigError, EntryRejected
 
@@ -103,6 +104,10 @@ class PostgresStore:
     async def query(self, query: Query) -> Page:
         """Find entries."""
         return await self._readers.run(partial(_read, query=query, timeout_s=self._query_timeout_s))
+
+    async def stats(self) -> Stats:
+        """Count the entries."""
+        return await self._readers.run(read_stats)
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Bring schema and partitions up to date."""

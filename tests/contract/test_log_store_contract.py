@@ -340,6 +340,40 @@ async def test_entries_of_an_instant_keep_the_order_of_their_ids(store: LogStore
     assert messages(found) == [str(number) for number in range(20)]
 
 
+async def test_statistics_are_exact_after_every_batch(store: LogStore) -> None:
+    """DEW-010."""
+    empty = await store.stats()
+    assert (empty.total, empty.oldest, empty.newest) == (0, None, None)
+    batch = [
+        entry(component="relay", level="ERROR", created_at=at(0)),
+        entry(component="relay", level="INFO", created_at=at(1)),
+        entry(component="gates", level="INFO", created_at=at(86_400)),
+        entry(component="gates", level="INFO", created_at="1970-01-01"),
+    ]
+    await store.store(batch[:2])
+    assert (await store.stats()).total == 2
+    await store.store([*batch, batch[3]])
+    await store.store([])
+    found = await store.stats()
+    assert found.total == 4
+    assert found.by_component == {"relay": 2, "gates": 2}
+    assert found.by_level == {"ERROR": 1, "INFO": 3}
+    assert found.oldest == "1970-01-01T00:00:00.000000Z"
+    assert found.newest == "2026-11-21T12:00:00.000000Z"
+    assert found.size_bytes > empty.size_bytes or found.size_bytes > 10_000
+
+
+async def test_statistics_stay_when_entries_move_to_their_partition(store: LogStore) -> None:
+    """DEW-010, DEW-005."""
+    now = datetime.now(UTC)
+    await store.store([entry(created_at=(now + timedelta(days=day)).isoformat()) for day in (0, -1, -3, -30)])
+    before = await store.stats()
+    assert (await store.maintain(ahead_days=1, retention_days=7)).moved == 3
+    after = await store.stats()
+    assert (after.total, after.by_component) == (4, before.by_component)
+    assert (after.oldest, after.newest) == (before.oldest, before.newest)
+
+
 async def test_without_partitions_nothing_is_made_and_entries_are_found_all_the_same(store: LogStore) -> None:
     """LOG_PARTITION_ENABLED=false."""
     assert await store.maintain(ahead_days=3, retention_days=7, partitioned=False) == Maintained((), 0)

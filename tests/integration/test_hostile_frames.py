@@ -18,7 +18,7 @@ import trio
 import trio.testing
 
 from dewey_logs.store import MemoryStore
-from dewey_logs.tools import QueryArguments, dewey_tools
+from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer import MemoryBuffer
 from godot.config import GodotSettings
 from godot.daemon import Parts, run_pipeline
@@ -46,7 +46,7 @@ async def pipeline() -> AsyncIterator[tuple[int, list[str]]]:
     lines: list[str] = []
     listeners = await open_listeners("127.0.0.1", 0)
     dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore())))
-    parts = Parts(MemoryBuffer(100_000), dewey, listeners, Gate(), QueryArguments, lines.append)
+    parts = Parts(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append)
     life = Life()
     settings = GodotSettings(max_message_bytes=MAX_BYTES)
     async with trio.open_nursery() as nursery:

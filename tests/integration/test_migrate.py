@@ -68,6 +68,28 @@ def test_a_step_that_fails_leaves_nothing_behind_and_is_tried_again(empty: Datab
         assert migrate(connection, (good, mended)) == ["0002_bad.sql"]
 
 
+def test_what_was_stored_before_there_were_counts_is_counted(empty: Database) -> None:
+    """DEW-010: a migration from the first schema, with entries in it."""
+    with connected(empty) as connection:
+        migrate(connection, migrations()[:1])
+        empty.execute(
+            "INSERT INTO logs SELECT gen_random_uuid(), NULL, 'c' || n % 3, 'INFO', '', NULL, "
+            "timestamptz '2026-11-20 23:59:59.5Z' + n * interval '1 s' FROM generate_series(0, 8) AS n"
+        )
+        migrate(connection)
+    counted = "SELECT day::text, component, level, entries FROM log_counts ORDER BY 1, 2"
+    assert empty.execute(counted) == [
+        ("2026-11-20", "c0", "INFO", 1),
+        ("2026-11-21", "c0", "INFO", 2),
+        ("2026-11-21", "c1", "INFO", 3),
+        ("2026-11-21", "c2", "INFO", 3),
+    ]
+    empty.execute("DELETE FROM logs WHERE component = 'c1'")
+    assert empty.value("SELECT sum(entries) FROM log_counts") == 6
+    empty.execute("TRUNCATE logs")
+    assert empty.value("SELECT count(*) FROM log_counts") == 0
+
+
 def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
     database.execute("INSERT INTO schema_migrations (version, name) VALUES (999, '0999_later.sql')")
     with connected(database) as connection, pytest.raises(ConfigError, match="schema version 999"):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from dewey_logs.store import MemoryStore
-from dewey_logs.tools import QueryArguments, dewey_tools
+from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot import codec
 from godot.buffer import MemoryBuffer
 from godot.channel import open_entry_channel
@@ -233,7 +233,7 @@ async def toolbox(*, dewey_up: bool) -> Toolbox:
     inlet, _outlet = open_entry_channel(max_entries=2)
     buffer = MemoryBuffer(10)
     status = Status(lambda _: None, buffer, max_size=10)
-    return godot_toolbox(inlet, dewey, status, buffer, query_arguments=QueryArguments)
+    return godot_toolbox(inlet, dewey, status, buffer, dewey_arguments=ARGUMENTS)
 
 
 @attrs.define
