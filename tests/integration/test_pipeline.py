@@ -323,6 +323,32 @@ async def test_what_another_process_pushes_is_delivered_and_garbage_beside_it_st
         assert "not" in reasons["7"]
 
 
+async def test_what_a_killed_daemon_had_in_flight_is_delivered_by_another_on_the_same_redis(
+    pipeline: Pipeline,
+) -> None:
+    """REL-004: kill -9 with a batch under way; when its lease has run out nothing is lost, and nothing comes twice."""
+    with trio.fail_after(ENOUGH):
+        dewey = await pipeline.dewey()
+        dying = await pipeline.godot(dewey.mcp, GODOT_DAEMON="dying")
+        living = await pipeline.godot(dewey.mcp, GODOT_DAEMON="living")
+        async with connect(living.mcp) as peer, connect(dying.mcp) as victim:
+            for number, each in enumerate([victim, peer] * 50):
+                await each.log(f"entry {number}")
+            await peer.status_with(stored=100, queued=0, in_flight=0)
+
+            dewey.process.send_signal(signal.SIGSTOP)
+            await victim.log_batch([f"entry {n}" for n in range(100, 400)])
+            await until(lambda: pipeline.queue.client.llen(f"{pipeline.queue.name}:inflight:dying"))
+            await dying.kill()
+            status = await peer.status()
+            assert status["in_flight"] + status["queued"] == 300
+            dewey.process.send_signal(signal.SIGCONT)
+            # Its lease runs for 30 s; the test does not.
+            pipeline.queue.client.delete(f"{pipeline.queue.name}:lease:dying")
+            await peer.status_with(stored=400, queued=0, in_flight=0, received=400)
+        assert sorted(stored_messages(pipeline.database)) == sorted(f"entry {n}" for n in range(400))
+
+
 async def test_serve_with_a_redis_of_its_own_keeps_entries_over_a_restart(pipeline: Pipeline) -> None:
     """REL-001: without REDIS_URL; they wait in its data directory until there is a Dewey."""
     with trio.fail_after(ENOUGH), nobodys_address() as nobody:
