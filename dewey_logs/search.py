@@ -188,6 +188,11 @@ class Query:
             after=None if cursor is None else Cursor.decode(cursor),
         )
 
+    @property
+    def by_content(self) -> bool:
+        """Whether it looks for what the indexes of words and of data find."""
+        return self.search is not None or self.data is not None or self.data_path is not None
+
     def to_sql(self, *, path_is_condition: bool = False) -> tuple[str, dict[str, Any]]:
         """Word it for PostgreSQL, asking for one entry more than the limit: whether there is more.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -13,6 +14,7 @@ import pytest
 import trio
 
 from dewey_logs.postgres import PostgresStore
+from dewey_logs.postgres.store import attempts
 from dewey_logs.search import Query
 from tests.postgres_fixture import VERSIONS, Database, Servers, servers
 
@@ -55,9 +57,12 @@ def explain(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Explai
         database.execute("VACUUM ANALYZE logs")
         with closing(psycopg.connect(database.url)) as connection:
 
-            def plan(**asked: Any) -> str:
+            def plan(settings: Mapping[str, str] = MappingProxyType({}), /, **asked: Any) -> str:
                 statement, values = Query.parse(**asked, now=lambda: NOW).to_sql()
-                return "\n".join(line for (line,) in connection.execute(f"EXPLAIN {statement}".encode(), values))
+                with connection.transaction():
+                    for name, value in settings.items():
+                        connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+                    return "\n".join(line for (line,) in connection.execute(f"EXPLAIN {statement}".encode(), values))
 
             yield plan
 
@@ -112,3 +117,10 @@ def test_the_index_that_was_meant_is_used(explain: Explain, asked: dict[str, Any
     plan = explain(**asked)
     assert re.search(rf"logs_{day(0)}_{index}\b", plan), plan
     assert f"Seq Scan on logs_{day(0)}" not in plan
+
+
+def test_the_second_attempt_looks_into_the_index_where_the_guess_was_to_walk(explain: Explain) -> None:
+    """PERF-005."""
+    for asked, index in (({"data": {"method": "tools/call"}}, "data_idx"), ({"search": "call"}, "search_vector_idx")):
+        assert f"logs_{day(0)}_created_at_id_idx" in explain(**asked)
+        assert re.search(rf"Bitmap Index Scan on logs_{day(0)}_\w*{index}\b", explain(attempts(10)[1][1], **asked))
