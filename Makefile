@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help up test check unit integration interop acceptance bench chaos lock interop-lock clean
+.PHONY: help up test check unit integration interop acceptance bench bench-store chaos lock interop-lock clean
 .DEFAULT_GOAL := help
 
 help: ## show what can be made
@@ -38,6 +38,9 @@ acceptance: .venv ## tests of the programs as a user runs them
 
 bench: .venv ## measure the pipeline against limits of the same run
 	$(BIN)/python -m tests.bench
+
+bench-store: .venv ## fill a store with ten million rows, and measure what it answers; minutes, and 12 GB of disk
+	$(BIN)/python -m tests.bench.store
 
 SECONDS ?= 1200
 SEED ?= 1
