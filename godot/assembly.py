@@ -129,6 +129,7 @@ async def _run(
         queue=settings.queue_name,
         daemon=daemon,
         max_size=settings.max_queue_size,
+        replicas=settings.redis_replicas,
     )
     async with _way_to_dewey(settings) as connect, trio.open_nursery() as nursery:
         stores, questions = (Client(connect, name="godot", version=__version__) for _ in range(2))

@@ -202,8 +202,14 @@ class GodotSettings(DeweySettings):
     )
     redis_url: str | None = setting(
         "REDIS_URL",
-        url("redis", "rediss", "unix"),
-        "Redis; without it Godot starts its own (SEC-005)",
+        url("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"),
+        "Redis, also `redis+sentinel://` or `redis+cluster://`; without it Godot starts its own (SEC-005)",
+        default=None,
+    )
+    redis_replicas: int | None = setting(
+        "GODOT_REDIS_REPLICAS",
+        whole(0, 100),
+        "replicas that must have an entry before it counts as written; with Sentinel or Cluster 1, else 0",
         default=None,
     )
     redis_persistence: str | None = setting(

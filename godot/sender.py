@@ -30,6 +30,9 @@ HOLE_COMPONENT: Final = "godot"
 LOOK_S: Final = 0.1
 """How often an idle sender looks for what others pushed (GOD-001); our own batcher wakes it at once."""
 
+BUFFER_AGAIN_S: Final = 0.5
+"""After so long a buffer that was unavailable is asked again: Redis is near."""
+
 RECOVER_S: Final = 10.0
 """How often the sender looks for what a dead sender had in flight, and for drops that are to be told of."""
 
@@ -62,27 +65,30 @@ class Sender:
         """Deliver until the batcher has ended and the buffer is empty, then return.
 
         Cancelled in the middle of a batch, it leaves the batch in flight in the buffer; whoever starts
-        next under the same name finds it there.
-
-        :raises BufferUnavailable: the supervisor starts it again.
+        next under the same name finds it there. So does this one itself, when the buffer was unavailable.
         """
-        try:
-            limit = self.batch_size
-            recover_at = -math.inf
-            while True:
-                if trio.current_time() >= recover_at:
-                    self.on_counts(await self.buffer.hand_back())
-                    await self._tell_of_drops()
-                    recover_at = trio.current_time() + RECOVER_S
-                batch = await self.buffer.take(limit)
-                if batch:
-                    limit = await self._deliver(batch)
-                elif not await self._woken():
-                    await self._tell_of_drops()
-                    return
-        except BufferUnavailable as exc:
-            self.on_failure(exc)
-            raise
+        while True:
+            try:
+                await self._deliver_all()
+                return
+            except BufferUnavailable as exc:
+                self.on_failure(exc)
+            await trio.sleep(self.jitter(BUFFER_AGAIN_S))
+
+    async def _deliver_all(self) -> None:
+        limit = self.batch_size
+        recover_at = -math.inf
+        while True:
+            if trio.current_time() >= recover_at:
+                self.on_counts(await self.buffer.hand_back())
+                await self._tell_of_drops()
+                recover_at = trio.current_time() + RECOVER_S
+            batch = await self.buffer.take(limit)
+            if batch:
+                limit = await self._deliver(batch)
+            elif not await self._woken():
+                await self._tell_of_drops()
+                return
 
     async def _woken(self) -> bool:
         """Wait until there may be something to take; False when the batcher has ended."""

@@ -129,6 +129,8 @@ class Status:
         except BufferUnavailable as exc:
             self.failed(exc)
             counts = self.counts
+        else:
+            self._redis_answered()
         return self._state(counts)
 
     def _state(self, counts: Counts) -> dict[str, Any]:
@@ -153,15 +155,18 @@ class Status:
         self._dropped += dropped
         self._heard = True
         self.counts = counts
-        if self._redis_down is not None:
-            since, self._redis_down = self._redis_down, None
-            self._over("redis_back", since)
+        self._redis_answered()
         if dropped > 0 and self._dropping is None:
             self._dropping = full
             self.line("dropping", reason=f"the queue is full ({self._max_size} entries); the oldest entries go")
         elif self._dropping is not None and has_room_again(counts.queued, self._max_size):
             since, self._dropping = self._dropping, None
             self._over("dropping_ended", since)
+
+    def _redis_answered(self) -> None:
+        if self._redis_down is not None:
+            since, self._redis_down = self._redis_down, None
+            self._over("redis_back", since)
 
     def delivered(self) -> None:
         """Take note that Dewey has done what it was asked."""

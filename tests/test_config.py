@@ -11,7 +11,7 @@ import pytest
 from godot.config import DeweyServeSettings, DeweySettings, GodotSettings, load, make_gate
 from godot.errors import ConfigError
 
-REDIS_SCHEMES = "redis:// or rediss:// or unix://"
+REDIS_SCHEMES = "redis:// or rediss:// or unix:// or redis+sentinel:// or redis+cluster://"
 
 
 def godot(**environ: str) -> GodotSettings:

@@ -305,6 +305,9 @@ async def test_looking_while_redis_is_away_gives_what_was_last_heard_and_says_so
     seen = await bench.status.look()
     assert (seen["queued"], seen["redis"]) == (3, "down")
     assert bench.events == ["redis_down"]
+    bench.buffer.away = False
+    assert (await bench.status.look())["redis"] == "up"
+    assert bench.events == ["redis_down", "redis_back"]
 
 
 async def test_the_status_line_comes_at_every_interval(autojump_clock: trio.testing.MockClock) -> None:

@@ -10,6 +10,7 @@ from godot import codec
 from godot.buffer import DEAD_MAX, TAKE_MAX_BYTES, Counts, DeadEntry, DeadPage, Drops
 from godot.errors import BufferUnavailable
 from godot.redis_buffer.lane import Lane
+from godot.redis_buffer.servers import find_servers
 
 LEASE_MS: Final = 30_000
 """Shorter than a sender may try one batch: what is then sent by two is stored once, by its ids."""
@@ -20,15 +21,30 @@ _GRAVES_AT_ONCE: Final = 100
 class RedisBuffer:
     """See `Buffer`, `Holes` and `DeadLetters`, and the top of this package.
 
-    :param url: as redis-py takes it (`redis://`, `rediss://`, `unix://`).
+    :param url: as redis-py takes it (`redis://`, `rediss://`, `unix://`), or `redis+sentinel://` or
+        `redis+cluster://`, see `servers.py`.
     :param daemon: this daemon's name among those that share the queue; the same after a restart, so that
         it finds what it had in flight.
     :param max_size: entries that may be queued (`MAX_QUEUE_SIZE`).
-    :raises ConfigError: the URL is none.
+    :param replicas: that have to have a batch before it is pushed: replication is asynchronous, and a failover
+        loses what no replica had. None: 1 where there are failovers (Sentinel, Cluster), else 0.
+    :raises ConfigError: the URL is none, or the name of the queue does not do for a cluster.
     """
 
-    def __init__(self, url: str, *, queue: str, daemon: str, max_size: int, dead_max: int = DEAD_MAX) -> None:
-        self._pushes, self._takes, self._looks = (Lane(url) for _ in range(3))
+    def __init__(
+        self,
+        url: str,
+        *,
+        queue: str,
+        daemon: str,
+        max_size: int,
+        dead_max: int = DEAD_MAX,
+        replicas: int | None = None,
+    ) -> None:
+        servers = find_servers(url, queue)
+        replicas = int(servers.replicated) if replicas is None else replicas
+        self._forgetful = servers.replicated and not replicas
+        self._pushes, self._takes, self._looks = (Lane(servers, replicas=replicas) for _ in range(3))
         self._queue, self._daemon, self._max_size, self._dead_max = queue, daemon, max_size, dead_max
         self._flight = 0  # the number of what was taken last
 
@@ -36,7 +52,7 @@ class RedisBuffer:
         """See `Buffer.push`."""
         digest = blake2b(b"\n".join(entries), digest_size=16).hexdigest()
         argv = [self._max_size, f"pushed:{self._daemon}", digest, *entries]
-        return _counts(await self._pushes.run("push", self._keys(), argv))
+        return _counts(await self._pushes.run_confirmed("push", self._keys(), argv))
 
     async def take(self, limit: int) -> list[bytes]:
         """See `Buffer.take`."""
@@ -51,7 +67,9 @@ class RedisBuffer:
         graves = [part for entry in dead for part in (entry.raw, _grave(entry))]
         keys = [*self._keys_of(self._daemon), self._key("dead")]
         argv = [LEASE_MS, self._daemon, self._dead_max, self._flight, len(dead), *graves, *keep]
-        return _counts(await self._takes.run("settle", keys, argv))
+        # What is kept may just have got its ids: losing them in a failover would store it twice.
+        run = self._takes.run_confirmed if keep else self._takes.run
+        return _counts(await run("settle", keys, argv))
 
     async def hand_back(self) -> Counts:
         """See `Buffer.hand_back`."""
@@ -67,13 +85,16 @@ class RedisBuffer:
 
     async def hole(self, describe: Callable[[Drops], bytes]) -> bytes | None:
         """See `Holes.hole`."""
-        argv: list[Any] = [self._max_size]
-        while True:
-            found: list[bytes] = await self._takes.run("hole", self._keys("hole"), argv)
-            if len(found) <= 1:
-                return found[0] if found else None
+        found: list[bytes] = await self._takes.run("hole", self._keys("hole"), [self._max_size])
+        while found:
             # Described here and not in the script, which has neither a clock nor ids to give.
-            argv = [self._max_size, b"\0".join(found), describe(_drops(found))]
+            entry = describe(_drops(found)) if len(found) > 1 else found[0]
+            # Losing it in a failover, once it is sent, would tell of the same run again under another id.
+            argv = [self._max_size, b"\0".join(found), entry]
+            found = await self._takes.run_confirmed("hole", self._keys("hole"), argv)
+            if len(found) == 1:
+                return found[0]
+        return None
 
     async def hole_told(self, entry: bytes, refused: str | None = None) -> Counts:
         """See `Holes.hole_told`."""
@@ -90,7 +111,7 @@ class RedisBuffer:
 
         async def move(graves: Sequence[bytes]) -> int:
             argv = [part for grave in graves for part in (grave, _exhume(grave).raw)]
-            moved: int = await self._looks.run("retry", self._keys("dead"), [self._max_size, *argv])
+            moved: int = await self._looks.run_confirmed("retry", self._keys("dead"), [self._max_size, *argv])
             return moved
 
         return await self._each_page(ids, move)
@@ -109,6 +130,8 @@ class RedisBuffer:
 
         :returns: None also when Redis does not tell: it is away, or CONFIG is forbidden.
         """
+        if self._forgetful:
+            return "with GODOT_REDIS_REPLICAS=0 a failover may lose what was acknowledged, if no replica had it yet"
         try:
             found: dict[Any, Any] = await self._looks.call(lambda client: client.config_get("append*"))
         except BufferUnavailable:

@@ -11,15 +11,14 @@ from typing import Any, Final, TypeVar
 import attrs
 import redis
 import trio
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from godot.errors import BufferUnavailable, ConfigError
+from godot.errors import BufferUnavailable
+from godot.redis_buffer.servers import Servers
 
 T = TypeVar("T")
 
-SOCKET_TIMEOUT_S: Final = 2.0
-"""A deadline cannot interrupt a worker thread, so this is what bounds one."""
+REPLICAS_WAIT_MS: Final = 1_000
+"""How long replicas may take to confirm a write. Shorter than a socket may take."""
 
 
 @attrs.frozen
@@ -41,20 +40,14 @@ def script(name: str) -> Script:
 class Lane:
     """One client in one worker thread: what runs in one lane waits for nothing that runs in another.
 
-    :raises ConfigError: the URL is none.
+    :param replicas: that have to have what is written by `run_confirmed` before it returns.
     """
 
-    def __init__(self, url: str) -> None:
-        try:
-            self._client: redis.Redis = redis.Redis.from_url(
-                url,
-                protocol=2,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=SOCKET_TIMEOUT_S,
-                socket_connect_timeout=SOCKET_TIMEOUT_S,
-            )
-        except ValueError as exc:
-            raise ConfigError(f"REDIS_URL: {exc}") from exc
+    def __init__(self, servers: Servers, *, replicas: int) -> None:
+        self._servers = servers
+        self._replicas = replicas
+        self._client: redis.Redis | None = None
+        self._doubts = 0
         self._limiter = trio.CapacityLimiter(1)
 
     async def run(self, name: str, keys: Sequence[str], argv: Sequence[Any] = ()) -> Any:
@@ -64,15 +57,41 @@ class Lane:
         """
         return await self.call(lambda client: _run(client, script(name), keys, argv))
 
+    async def run_confirmed(self, name: str, keys: Sequence[str], argv: Sequence[Any] = ()) -> Any:
+        """The same, and wait until enough replicas have what it wrote.
+
+        :raises BufferUnavailable: they have not confirmed it in time. It may be written all the same: run it again.
+        """
+        if not self._replicas:
+            return await self.run(name, keys, argv)
+        return await self.call(lambda client: _run_confirmed(client, script(name), keys, argv, self._replicas))
+
     async def call(self, work: Callable[[redis.Redis], T]) -> T:
         """Do something with the client.
 
         :raises BufferUnavailable: Redis did not.
         """
         try:
-            return await trio.to_thread.run_sync(work, self._client, limiter=self._limiter)
+            return await trio.to_thread.run_sync(self._call, work, limiter=self._limiter)
         except redis.RedisError as exc:
             raise BufferUnavailable(f"Redis: {exc}") from exc
+
+    def _call(self, work: Callable[[redis.Redis], T]) -> T:
+        try:
+            return work(self._current())
+        except redis.RedisError:
+            self._servers.doubts += 1
+            raise
+
+    def _current(self) -> redis.Redis:
+        """Return a client of the server that has the queue; after any failure that may be another one."""
+        if self._client is None or self._doubts != self._servers.doubts:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+            self._doubts = self._servers.doubts
+            self._client = self._servers.connect()
+        return self._client
 
 
 def _run(client: redis.Redis, script: Script, keys: Sequence[str], argv: Sequence[Any]) -> Any:
@@ -80,3 +99,20 @@ def _run(client: redis.Redis, script: Script, keys: Sequence[str], argv: Sequenc
         return client.evalsha(script.digest, len(keys), *keys, *argv)
     except redis.exceptions.NoScriptError:
         return client.eval(script.source, len(keys), *keys, *argv)
+
+
+def _run_confirmed(client: redis.Redis, script: Script, keys: Sequence[str], argv: Sequence[Any], replicas: int) -> Any:
+    # WAIT speaks of what its own connection has written. In a pipeline that is sure to be the same one.
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.eval(script.source, len(keys), *keys, *argv)
+        pipeline.wait(replicas, REPLICAS_WAIT_MS)
+        done, confirmed = pipeline.execute(raise_on_error=False)
+    for each in (done, confirmed):
+        if isinstance(each, redis.RedisError):
+            raise each
+    if confirmed < replicas:
+        # A master that was cut off from the others looks like this: the next call asks anew who is the master.
+        raise redis.RedisError(
+            f"{confirmed} of {replicas} replicas confirmed the write within {REPLICAS_WAIT_MS / 1000:g} s"
+        )
+    return done

@@ -1,7 +1,14 @@
 -- Return the entry that tells of a run of drops; or the run itself, when it is over and has no such entry yet; or
--- nothing. KEYS: hole. ARGV: bound, and, to make it its entry: the run as it was returned, the entry.
+-- nothing. KEYS: hole. ARGV: bound, and, to make it its entry or to have that one confirmed: what was returned before,
+-- joined, and the entry.
 local waiting = redis.call('GET', KEYS[4])
-if waiting then return {waiting} end
+if waiting then
+  if ARGV[2] == waiting then  -- a write, so that WAIT behind it waits for this entry; room first, as below
+    redis.call('DEL', KEYS[4])
+    redis.call('SET', KEYS[4], waiting)
+  end
+  return {waiting}
+end
 -- A run is over when there is room again: `has_room_again` in `godot.buffer`.
 if redis.call('LLEN', queue) * 10 > tonumber(ARGV[1]) * 9 then return {} end
 local run = redis.call('HGETALL', drops)

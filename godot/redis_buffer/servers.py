@@ -1,0 +1,167 @@
+"""Which server has the queue: the one that the URL names, the master that Sentinels name, or the primary of the
+queue's slot in a cluster. All keys of a queue are in one slot, so that there is one such server at a time.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from contextlib import closing
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from godot.errors import ConfigError
+
+SOCKET_TIMEOUT_S: Final = 2.0
+"""A deadline cannot interrupt a worker thread, so this is what bounds one."""
+
+FIND_TIMEOUT_S: Final = 0.5
+"""How long a Sentinel, or a node of a cluster, may take to say where the queue is, before the next one is asked."""
+
+SENTINEL_PORT: Final = 26379
+REDIS_PORT: Final = 6379
+
+
+class Servers(ABC):
+    """The servers behind a URL."""
+
+    replicated = True
+    """Whether another server takes over when the one that has the queue dies."""
+
+    doubts = 0
+    """How often a client of theirs has failed. What one lane finds out the others need not."""
+
+    @abstractmethod
+    def connect(self) -> redis.Redis:
+        """Return a client of the server that has the queue now. Blocks.
+
+        :raises redis.RedisError: it cannot be told which one that is.
+        """
+
+
+class OneServer(Servers):
+    """`redis://`, `rediss://` or `unix://`, as redis-py takes them."""
+
+    replicated = False
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.connect()  # which looks at the URL, and does not connect yet
+
+    def connect(self) -> redis.Redis:
+        """See `Servers.connect`."""
+        client: redis.Redis = redis.Redis.from_url(self._url, **_options(SOCKET_TIMEOUT_S))
+        return client
+
+
+class SentinelServers(Servers):
+    """`redis+sentinel://[user:password@]host[:port][,host[:port]]/<service>[/<db>]`; the password is Redis's."""
+
+    def __init__(self, url: str) -> None:
+        self._sentinels, login = _hosts(url, SENTINEL_PORT)
+        service, _, db = urlsplit(url).path.strip("/").partition("/")
+        if not service or not (db or "0").isdecimal():
+            raise ValueError("must look like redis+sentinel://host:26379/mymaster or …/mymaster/0")
+        self._service = unquote(service)
+        self._options = {**login, **_options(SOCKET_TIMEOUT_S), "db": int(db or 0)}
+
+    def connect(self) -> redis.Redis:
+        """See `Servers.connect`. The client asks the Sentinels anew whenever it connects."""
+        asked = Sentinel(self._sentinels, sentinel_kwargs=_options(FIND_TIMEOUT_S))  # type: ignore[no-untyped-call]
+        client: redis.Redis = asked.master_for(self._service, **self._options)  # type: ignore[no-untyped-call]
+        return client
+
+
+class ClusterServers(Servers):
+    """`redis+cluster://[user:password@]host[:port][,host[:port]]`.
+
+    redis-py's own `RedisCluster` is for many keys in many slots; besides, what it raises when no node can be
+    reached is no `RedisError`.
+
+    :param key: has a hash tag, and is in the slot of all keys.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        self._nodes, self._login = _hosts(url, REDIS_PORT)
+        if urlsplit(url).path.strip("/"):
+            raise ValueError("a cluster has no databases: nothing may follow the port")
+        tag, closed, _ = key.partition("{")[2].partition("}")
+        if not (tag and closed):
+            raise ConfigError(
+                "LOG_QUEUE_NAME: on a Redis Cluster it needs a hash tag, which keeps all its keys on one node, such as "
+                f"{{logs}}:queue; not {key!r:.80}"
+            )
+        self._slot = key_slot(key.encode())
+
+    def connect(self) -> redis.Redis:
+        """See `Servers.connect`. Whoever is known is asked: those of the URL, and those that were found before."""
+        faults = []
+        # In any order: one that is cut off from the others, and believes what was true once, must not be the first
+        # to be asked for ever.
+        for asked in random.sample(self._nodes, len(self._nodes)):
+            try:
+                with closing(self._client(asked, FIND_TIMEOUT_S)) as client:
+                    ranges = client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+            except redis.RedisError as exc:
+                faults.append(f"{asked[0]}:{asked[1]}: {exc}")
+                continue
+            for first, last, *nodes in ranges:
+                if first <= self._slot <= last:
+                    # A node that does not know by which address it is reached leaves it out.
+                    found = [((host or b"").decode() or asked[0], int(port)) for host, port, *_ in nodes]
+                    self._nodes = list(dict.fromkeys([*found, *self._nodes]))
+                    return self._client(found[0], SOCKET_TIMEOUT_S)
+            faults.append(f"{asked[0]}:{asked[1]}: no node has the slot {self._slot} of the queue")
+        raise redis.RedisError(f"no node of the cluster says where the queue is: {'; '.join(faults)}")
+
+    def _client(self, node: tuple[str, int], timeout_s: float) -> redis.Redis:
+        host, port = node
+        return redis.Redis(host=host, port=port, **self._login, **_options(timeout_s))
+
+
+def find_servers(url: str, queue: str) -> Servers:
+    """Return the servers behind a URL.
+
+    :raises ConfigError: it is none, or the queue's name does not do for a cluster.
+    """
+    try:
+        if url.startswith("redis+sentinel://"):
+            return SentinelServers(url)
+        if url.startswith("redis+cluster://"):
+            return ClusterServers(url, queue)
+        return OneServer(url)
+    except ValueError as exc:
+        raise ConfigError(f"REDIS_URL: {exc}") from exc
+
+
+def _options(timeout_s: float) -> dict[str, Any]:
+    return {
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+    }
+
+
+def _hosts(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """Read the hosts of a URL that may have several, and who to log in as."""
+    if urlsplit(url).query:
+        raise ValueError("takes no options behind a question mark")
+    login, _, hosts = urlsplit(url).netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    named = {"username": unquote(user), "password": unquote(password)}
+    found = []
+    for each in hosts.split(","):
+        parts = urlsplit(f"//{each}")
+        if not parts.hostname:
+            raise ValueError(
+                "must name a host, such as redis+sentinel://host:26379/mymaster or redis+cluster://host:6379"
+            )
+        found.append((parts.hostname, parts.port or port))
+    return found, {name: value for name, value in named.items() if value}
