@@ -14,25 +14,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-import psycopg
 import trio
 
-from godot import codec
-from godot.entries import admit_json
 from tests.acceptance.programs import Peer, Socket, Workplace, connect, dial, frame, select, workplace
+from tests.bench.kill import kill
+from tests.bench.measures import BATCH, ENTRY, inserts_per_s, say
 
-ENTRY: Final = {
-    "component": "relay",
-    "level": "TRACE",
-    "message": "tools/call answered in 12 ms",
-    "trace_id": "0af76519-16cd-43dd-8448-eb211c80319c",
-    "data": {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "search", "arguments": {"q": "x"}}},
-}
 CONNECTIONS: Final = 4
 WINDOW: Final = 32
 """Calls of a connection that are under way at once."""
-
-BATCH: Final = 1_000
 
 
 async def calls_per_s(url: str, request: bytes, seconds: float) -> float:
@@ -92,23 +82,6 @@ async def entries_per_s_in_batches(url: str, seconds: float) -> tuple[float, int
         return sent / (trio.current_time() - began), sent
 
 
-def inserts_per_s(database: str, seconds: float) -> float:
-    """Insert batches into the same table with psycopg alone: the limit for what is stored."""
-    statement = (
-        "INSERT INTO logs (id, trace_id, component, level, message, data, created_at) "
-        "SELECT * FROM json_to_recordset(%s::json) AS entry (id uuid, trace_id uuid, component text, level text, "
-        "message text, data jsonb, created_at timestamptz) ON CONFLICT DO NOTHING"
-    )
-    done = 0
-    with psycopg.connect(database, autocommit=True) as connection:
-        began = time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            rows = b",".join(codec.encode_entry(admit_json(ENTRY, []), []) for _ in range(BATCH))
-            connection.execute(statement, (f"[{rows.decode()}]",))
-            done += BATCH
-        return done / (time.perf_counter() - began)
-
-
 async def sustain(peer: Peer, rate: int, seconds: float) -> tuple[int, float]:
     """Log at a steady rate; return how many entries were logged, and the slowest answer in seconds."""
     began = trio.current_time()
@@ -131,11 +104,6 @@ async def with_echo(measure: Callable[[str], Awaitable[float]]) -> float:
             return await measure(echo.stdout.readline().strip())
         finally:
             echo.terminate()
-
-
-def say(what: str, figure: str, ratio: str = "") -> None:
-    sys.stdout.write(f"{what:<52}{figure:>22}   {ratio}\n")
-    sys.stdout.flush()
 
 
 async def bench(place: Workplace, seconds: float, sustained_s: float) -> int:
@@ -180,7 +148,9 @@ def main() -> int:
     parser.add_argument("--sustained", type=float, default=60, help="seconds at 1,000 entries/s (default: 60)")
     options = parser.parse_args()
     with workplace() as place:
-        return trio.run(bench, place, options.seconds, options.sustained)
+        failed = trio.run(bench, place, options.seconds, options.sustained)
+    with workplace() as place:
+        return trio.run(kill, place, options.seconds) or failed
 
 
 if __name__ == "__main__":
