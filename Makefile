@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help up test check unit integration interop acceptance bench bench-store chaos lock interop-lock clean
+.PHONY: help up test check unit integration interop acceptance bench bench-store chaos soak lock interop-lock clean
 .DEFAULT_GOAL := help
 
 help: ## show what can be made
@@ -47,6 +47,12 @@ SEED ?= 1
 
 chaos: .venv ## kill, stop and cut everything under load, and compare ids; SECONDS=1200 SEED=1
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
+
+MINUTES ?= 20
+RATE ?= 2000
+
+soak: .venv ## log steadily and see that no process grows; MINUTES=20 RATE=2000
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) --rate $(RATE)
 
 # The stamp is written last, so that a set-up which was cut off is begun again.
 .venv: .venv/complete ## make the virtual environment and install the project into it
