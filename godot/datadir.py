@@ -48,6 +48,18 @@ def make_directory(path: Path, mode: int) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
+def read_endpoints(directory: Path) -> dict[str, object]:
+    """Return what a running `godot up` says of itself, or nothing when there is none.
+
+    One that was killed leaves what it said.
+    """
+    try:
+        found = orjson.loads((directory.expanduser() / "endpoints.json").read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 class DataDir:
     """A data directory, held exclusively from `__enter__` to `__exit__`.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import trio
 
 from godot.errors import ConfigError
-from godot.signals import Life, run_with_signals
+
+if TYPE_CHECKING:
+    from godot.signals import Life
 
 S = TypeVar("S")
 
@@ -54,6 +54,10 @@ def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life
     The exit code is the daemon's own; 2 with one line for each problem that the operator has to mend; 1 with
     a traceback and a last line that says so when the daemon crashed.
     """
+    import trio  # here, so that --help need not wait for it
+
+    from godot.signals import run_with_signals
+
     # A worker thread that comes back from Redis or PostgreSQL may keep the event loop waiting for this long.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     name = click.get_current_context().find_root().info_name
@@ -84,6 +88,8 @@ def _config_problems(exc: BaseException) -> Iterator[str]:
 
 
 def _crash(name: str | None, exc: Exception) -> None:
+    import traceback
+
     traceback.print_exception(exc)
     click.echo(f"{name}: crashed: {exc!r}", err=True)
     sys.exit(EXIT_CRASH)

@@ -48,7 +48,7 @@ async def test_what_cannot_be_stored_is_listed_tried_again_and_purged(place: Wor
                 await peer.status_with(received=3, stored=1, dead=2)
 
         empty = place.start("godot", "dead", "list", "--url", url)
-        assert (await empty.exit(), empty.out, empty.err) == (1, [], ["godot dead: there are none"])
+        assert (await empty.exit(), empty.out, empty.err) == (1, [], ["godot dead list: there are none"])
 
 
 async def test_with_nobody_there_it_says_so_and_exits_3(place: Workplace) -> None:

@@ -1,0 +1,1 @@
+"""The commands, as they are declared: options and texts. What they do is in `godot.cli`."""

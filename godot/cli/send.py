@@ -1,0 +1,182 @@
+"""What the commands that send entries do: log, ingest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, Final, cast
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+
+import click
+import trio
+
+from godot import codec
+from godot.cli.ask import EXIT_PARTIAL, EXIT_UNREACHABLE, Daemon, Unanswered, Work, complain, write
+from godot.cli.render import counted, harmless
+
+LOG: Final = "logger_log"
+LOG_BATCH: Final = "logger_log_batch"
+
+BATCH: Final = 500
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Far under what a frame may have (`GODOT_MAX_MESSAGE_BYTES`, 16 MiB)."""
+
+READ_BYTES: Final = 256 * 1024
+
+BUSY_S: Final = 60.0
+"""How long a batch is sent again that the daemon cannot take."""
+
+RETRY_S: Final = 0.5
+NOT_NOW: Final = "send it again later"
+"""In the words of `ChannelFull`."""
+
+COMPLAINTS_MAX: Final = 20
+
+
+def log_entry(level: str, message: str, component: str, trace: str | None, data: dict[str, Any] | None) -> Work:
+    """Log an entry, and write its id."""
+
+    async def work(daemon: Daemon) -> int:
+        done = await daemon.ask(
+            LOG, component=component, level=level, message=message, trace_id=trace, data=data, ack="durable"
+        )
+        for warning in done.get("warnings", []):
+            complain(warning)
+        if done["status"] == "filtered":
+            complain(f"{component} is set to a level above {level}: it is not stored")
+            return EXIT_PARTIAL
+        write(done["id"])
+        return 0
+
+    return work
+
+
+class Ingest:
+    """A file on its way to the daemon, batch by batch; each is on disk there before the next one is sent."""
+
+    def __init__(self, daemon: Daemon, file: BufferedReader, *, known_as: str | None, size: int | None) -> None:
+        self._daemon, self._file = daemon, file
+        self._known_as = known_as
+        self._size = size
+        self._seen: Counter[bytes] = Counter()
+        self.accepted = self.filtered = self.rejected = 0
+
+    async def run(self) -> int:
+        """Send all of it; return the exit code.
+
+        :raises Unanswered: the daemon is gone, or has not taken a batch for `BUSY_S`.
+        """
+        batch: list[tuple[int, dict[str, Any]]] = []
+        size = 0
+        progress = click.progressbar(
+            length=self._size or 0, label="ingest", file=sys.stderr, hidden=not (self._size and sys.stderr.isatty())
+        )
+        with progress as bar:
+            async for number, line, more in self._lines():
+                if (entry := self._read(number, line)) is not None:
+                    batch.append((number, entry))
+                    size += len(line)
+                if batch and (len(batch) == BATCH or size > BATCH_BYTES or not more):
+                    await self._send(batch)
+                    batch, size = [], 0
+                bar.update(len(line))
+        filtered = f", {self.filtered:,} below the level of their component" if self.filtered else ""
+        rejected = f", {counted(self.rejected, 'line', 'lines')} refused" if self.rejected else ""
+        complain(f"{counted(self.accepted)} on disk{filtered}{rejected}")
+        return EXIT_PARTIAL if self.rejected else 0
+
+    async def _lines(self) -> AsyncIterator[tuple[int, bytes, bool]]:
+        """Yield each line with its number, and whether another one is there already.
+
+        The thread is left alone when we are cancelled: nothing bounds how long a pipe has nothing to say.
+        """
+        number, rest, ended = 0, b"", False
+        while not ended:
+            chunk = await trio.to_thread.run_sync(self._file.read1, READ_BYTES, abandon_on_cancel=True)
+            ended = not chunk
+            *lines, rest = (rest + chunk).split(b"\n")
+            if ended and rest:
+                lines.append(rest)
+            for place, line in enumerate(lines, 1):
+                number += 1
+                yield number, line, place < len(lines) or (self._size is not None and not ended)
+        yield number + 1, b"", False
+
+    def _read(self, number: int, line: bytes) -> dict[str, Any] | None:
+        """Read a line; None when there is nothing in it, or no entry, which is told."""
+        if not line.strip():
+            return None
+        try:
+            entry = codec.loads(line)
+            if not isinstance(entry, dict):
+                raise codec.NotJSON("no JSON object")
+        except codec.NotJSON as exc:
+            self._reject(number, str(exc))
+            return None
+        if entry.get("id") is None:
+            entry["id"] = str(self._id_of(line))
+        # What `godot export` and `godot query` add.
+        for name in ("ingested_at", "age"):
+            entry.pop(name, None)
+        return entry
+
+    def _id_of(self, line: bytes) -> UUID:
+        """Return an id that is the same when the file is sent again, and another one for each of its equal lines."""
+        if self._known_as is None:
+            return uuid4()
+        digest = hashlib.sha256(line.strip()).digest()
+        self._seen[digest] += 1
+        return uuid5(NAMESPACE_URL, f"{self._known_as} {digest.hex()} {self._seen[digest]}")
+
+    def _reject(self, number: int, reason: str) -> None:
+        self.rejected += 1
+        if self.rejected <= COMPLAINTS_MAX:
+            complain(f"line {number}: {harmless(reason)}")
+        elif self.rejected == COMPLAINTS_MAX + 1:
+            complain("further lines that are no entry are only counted")
+
+    async def _send(self, batch: list[tuple[int, dict[str, Any]]]) -> None:
+        """Send until all of it is on disk, or was refused for what it is: with its ids, that stores it once."""
+        began = trio.current_time()
+        while True:
+            patient = trio.current_time() - began < BUSY_S
+            try:
+                done = await self._daemon.ask(LOG_BATCH, logs=[entry for _, entry in batch], ack="durable")
+            except Unanswered as exc:
+                if exc.code != EXIT_UNREACHABLE or not patient:
+                    raise
+                await trio.sleep(RETRY_S)
+                continue
+            again = []
+            for each in done["rejected"]:
+                number, entry = batch[each["index"]]
+                if NOT_NOW in each["error"] and patient:
+                    again.append((number, entry))
+                else:
+                    self._reject(number, each["error"])
+            for warning in done["warnings"][:COMPLAINTS_MAX]:
+                complain(harmless(warning))
+            self.accepted += done["accepted"] - done["filtered"]
+            self.filtered += done["filtered"]
+            if not again:
+                return
+            batch = again
+            await trio.sleep(RETRY_S)
+
+
+def ingest_file(path: Path) -> Work:
+    """Log the entries of a file, or of stdin."""
+
+    async def work(daemon: Daemon) -> int:
+        if str(path) == "-":
+            return await Ingest(daemon, cast("BufferedReader", sys.stdin.buffer), known_as=None, size=None).run()
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return await Ingest(daemon, file, known_as=path.name, size=size).run()
+
+    return work
