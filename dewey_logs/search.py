@@ -112,6 +112,48 @@ class Cursor:
             raise EntryRejected(f"cursor: must be the next_cursor of an earlier answer, not {text!r:.80}") from None
 
 
+@attrs.frozen(order=True)
+class Place:
+    """The place of an entry in the order in which entries were stored.
+
+    Without time and id it stands before all entries of its transaction.
+
+    :param stored_in: the transaction that stored it.
+    """
+
+    stored_in: int
+    created_at: str = ""
+    id: str = ""
+
+    def encode(self, identity: str) -> str:
+        """Return the text that a client passes back.
+
+        :param identity: of the database; the numbers of another one mean nothing here.
+        """
+        return urlsafe_b64encode(f"tail {identity} {self.stored_in} {self.created_at} {self.id}".encode()).decode()
+
+    @classmethod
+    def decode(cls, text: str, identity: str) -> Place:
+        """Read it back.
+
+        :raises EntryRejected: it is none of ours, or of another database.
+        """
+        try:
+            kind, of, stored_in, created_at, entry_id = urlsafe_b64decode(text.encode()).decode().split(" ")
+            place = cls(
+                int(stored_in), created_at and moment("cursor", created_at, _EPOCH), entry_id and str(UUID(entry_id))
+            )
+            if kind != "tail" or not 0 <= place.stored_in < 2**63 or bool(place.created_at) is not bool(place.id):
+                raise ValueError(kind)
+        except (binascii.Error, ValueError, EntryRejected):
+            raise EntryRejected(
+                f"cursor: must be the cursor of an earlier answer of this tool, not {text!r:.80}"
+            ) from None
+        if of != identity:
+            raise EntryRejected("cursor: is of another database than this one; begin again without it")
+        return place
+
+
 @attrs.frozen
 class Query:
     """A question that makes sense.
@@ -123,6 +165,7 @@ class Query:
     :param start_time: ISO 8601 in UTC with microseconds; included.
     :param end_time: the same; excluded.
     :param after: show what comes behind this place.
+    :param stored_before: show what was stored before this transaction.
     """
 
     trace_id: str | None = None
@@ -137,6 +180,7 @@ class Query:
     limit: int = DEFAULT_LIMIT
     order: Order = "newest"
     after: Cursor | None = None
+    stored_before: int | None = None
 
     @classmethod
     def parse(
@@ -229,6 +273,9 @@ class Query:
         if self.data_path is not None:
             conditions.append(f"logs.data {'@@' if path_is_condition else '@?'} %(data_path)s::jsonpath")
             values["data_path"] = self.data_path
+        if self.stored_before is not None:
+            conditions.append("(logs.stored_in < %(stored_before)s::text::xid8 OR logs.stored_in IS NULL)")
+            values["stored_before"] = str(self.stored_before)
         behind, direction = ("<", "DESC") if self.order == "newest" else (">", "ASC")
         if self.after is not None:
             # The row comparison finds the place in the index; the other one spares whole partitions.
@@ -242,19 +289,20 @@ class Query:
         # The page is chosen first, and its columns made afterwards: where the plan has to sort, it must
         # not unpack the data of every entry that it looks at.
         return (
-            f"SELECT {_COLUMNS} FROM "  # noqa: S608 - no value is in the text, see above
+            f"SELECT {COLUMNS} FROM "  # noqa: S608 - no value is in the text, see above
             f"(SELECT * FROM logs {where}{in_order} LIMIT {self.limit + 1:d}) AS logs {in_order}",
             values,
         )
 
 
 ISO_FORMAT: Final = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
-_COLUMNS: Final = (
+COLUMNS: Final = (
     "id::text, trace_id::text, component, level, message, data::text, "
     f"to_char(created_at AT TIME ZONE 'UTC', {ISO_FORMAT}) AS created_at, "
     f"to_char(ingested_at AT TIME ZONE 'UTC', {ISO_FORMAT}) AS ingested_at, "
     "extract(epoch FROM clock_timestamp() - created_at)::float8 AS age"
 )
+"""An entry as it is read back, in the order of `StoredEntry`."""
 
 
 def levels_from(least: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import attrs
 from dewey_logs.filters import iso
 from dewey_logs.matching import answers
 from dewey_logs.partitions import Partition, on_demand, standing
-from dewey_logs.search import SEARCHED_CHARS, Cursor, Query, words
+from dewey_logs.search import SEARCHED_CHARS, Cursor, Place, Query, words
 from godot import codec
 from godot.entries import Entry, is_uuid7
 from godot.errors import BatchRefused, EntryRejected
@@ -101,6 +101,20 @@ class Stats:
         return sum(self.by_level.values())
 
 
+@attrs.frozen
+class Followed:
+    """Entries in the order in which they were stored.
+
+    :param entries: each with its place.
+    :param head: everything before it has been read, or was there before.
+    :param identity: of the database, whose places these are.
+    """
+
+    entries: Sequence[tuple[Place, StoredEntry]]
+    head: Place
+    identity: str
+
+
 class LogStore(Protocol):
     """A place where entries are kept and found.
 
@@ -120,6 +134,15 @@ class LogStore(Protocol):
 
         :raises EntryRejected: when it takes too long.
         """
+
+    async def follow(self, after: Place | None, limit: int) -> Followed:
+        """Read what was stored after a place, in an order to which nothing is added but at its end.
+
+        :param after: None: read nothing, only find the head.
+        """
+
+    async def count_after(self, after: Place, at_most: int) -> int:
+        """Count what was stored after a place, no further than to a number."""
 
     async def stats(self) -> Stats:
         """Count the entries; exact after every batch."""
@@ -161,6 +184,7 @@ class _Row:
     entry: Entry
     ingested_at: datetime
     words: Sequence[str]
+    stored_in: int
 
 
 class MemoryStore:
@@ -174,10 +198,12 @@ class MemoryStore:
         self._rows: dict[Cursor, _Row] = {}
         self._foreign_ids: set[str] = set()
         self._partitions: set[Partition] = set()
+        self._batches = 0
 
     async def store(self, entries: Sequence[Entry]) -> Stored:
         """Keep a batch."""
         encoded, warnings = encode_batch(entries)
+        self._batches += 1
         stored = sum(self._insert(Entry(**codec.loads(each))) for each in encoded)
         return Stored(stored, len(entries) - stored, warnings)
 
@@ -187,7 +213,7 @@ class MemoryStore:
             return False
         if not is_uuid7(entry.id):
             self._foreign_ids.add(entry.id)
-        self._rows[place] = _Row(entry, self._now(), words(entry.message[:SEARCHED_CHARS]))
+        self._rows[place] = _Row(entry, self._now(), words(entry.message[:SEARCHED_CHARS]), self._batches)
         return True
 
     async def query(self, query: Query) -> Page:
@@ -198,9 +224,28 @@ class MemoryStore:
             for place, row in sorted(self._rows.items(), reverse=newest_first)
             if answers(query, row.entry, row.words)
             and (query.after is None or _behind(place, query.after, newest_first))
+            and (query.stored_before is None or row.stored_in < query.stored_before)
         ]
         now = self._now()
         return Page([_read_back(row, now) for row in rows[: query.limit]], more=len(rows) > query.limit)
+
+    async def follow(self, after: Place | None, limit: int) -> Followed:
+        """Read what was stored after a place."""
+        head = Place(self._batches + 1)
+        if after is None:
+            return Followed((), head, "memory")
+        now = self._now()
+        rows = self._after(after)[:limit]
+        found = [(place, _read_back(row, now)) for place, row in rows]
+        return Followed(found, head if len(found) < limit else found[-1][0], "memory")
+
+    async def count_after(self, after: Place, at_most: int) -> int:
+        """Count what was stored after a place."""
+        return min(at_most, len(self._after(after)))
+
+    def _after(self, after: Place) -> list[tuple[Place, _Row]]:
+        places = [(Place(row.stored_in, row.entry.created_at, row.entry.id), row) for row in self._rows.values()]
+        return sorted((each for each in places if each[0] > after), key=lambda each: each[0])
 
     async def stats(self) -> Stats:
         """Count the entries."""

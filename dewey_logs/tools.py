@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
 
+from dewey_logs.follow import LAG_MAX, Followers, Tail
 from dewey_logs.housekeeping import StatsArguments, housekeeping_tools
 from dewey_logs.search import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Order, Query
 from dewey_logs.store import LogStore, Page, StoredEntry
@@ -26,6 +27,10 @@ Field: TypeAlias = Literal[
     "id", "trace_id", "component", "level", "message", "data", "created_at", "ingested_at", "age"
 ]
 FIELDS: Final = frozenset(get_args(Field))
+
+DEFAULT_WAIT_S: Final = 20.0
+MOST_WAIT_S: Final = 30.0
+"""Common clients give an answer up after 60 s."""
 
 _ENVELOPE_BYTES: Final = 256
 """What an answer has around its entries: the fields of the page, with the longest cursor."""
@@ -136,6 +141,44 @@ class QueryArguments:
     )
 
 
+def _as_in_query(name: str) -> Any:
+    """Return an argument that means what it means in a query."""
+    field = getattr(attrs.fields(QueryArguments), name)
+    return attrs.field(default=field.default, metadata=field.metadata)
+
+
+@attrs.frozen
+class TailArguments:
+    """Arguments of `dewey_tail_logs`; all may be left out or null."""
+
+    cursor: str | None = argument(
+        "cursor of the answer before, to go on behind it; with the same filters. Without it the present is where it "
+        "begins.",
+        default=None,
+    )
+    last: int | None = argument(
+        f"Without a cursor: begin with so many of the newest entries there are, at most {MAX_LIMIT:,}.",
+        default=0,
+        minimum=0,
+        maximum=MAX_LIMIT,
+    )
+    wait_s: float | None = argument(
+        f"How many seconds to wait when there is nothing yet, from 0 to {MOST_WAIT_S:g}.",
+        default=DEFAULT_WAIT_S,
+        minimum=0,
+        maximum=MOST_WAIT_S,
+    )
+    trace_id: str | None = _as_in_query("trace_id")
+    component: str | list[str] | None = _as_in_query("component")
+    level: str | None = _as_in_query("level")
+    search: str | None = _as_in_query("search")
+    contains: str | None = _as_in_query("contains")
+    data: dict[str, Any] | None = _as_in_query("data")
+    limit: int | None = _as_in_query("limit")
+    fields: list[Field] | None = _as_in_query("fields")
+    max_bytes: int | None = _as_in_query("max_bytes")
+
+
 @attrs.frozen
 class MaintainArguments:
     """Arguments of `dewey_maintain_partitions`: none."""
@@ -157,9 +200,13 @@ def dewey_tools(
     :param now: what relative times count from.
     """
 
+    followers = Followers(store)
+
     async def store_batch(arguments: StoreArguments) -> Answer:
         entries, warnings = _admit_all(arguments.logs)
         result = await store.store(entries)
+        if result.stored:
+            followers.note_stored()
         return Answer.of(
             {
                 "stored": result.stored,
@@ -171,12 +218,20 @@ def dewey_tools(
     async def query(arguments: QueryArguments) -> Answer:
         asked = attrs.asdict(arguments, recurse=False)
         fields = asked.pop("fields")
-        max_bytes = asked.pop("max_bytes")
-        if max_bytes is None:
-            max_bytes = DEFAULT_MAX_BYTES
-        if not LEAST_MAX_BYTES <= max_bytes <= MOST_MAX_BYTES:
-            raise EntryRejected(f"max_bytes: from {LEAST_MAX_BYTES:,} to {MOST_MAX_BYTES:,}, not {max_bytes:,}")
+        max_bytes = _checked_max_bytes(asked.pop("max_bytes"))
         return _answer(await store.query(Query.parse(**asked, now=now)), max_bytes, fields or FIELDS)
+
+    async def tail(arguments: TailArguments) -> Answer:
+        asked = attrs.asdict(arguments, recurse=False)
+        fields = asked.pop("fields")
+        max_bytes = _checked_max_bytes(asked.pop("max_bytes"))
+        cursor, last, wait_s = (asked.pop(name) for name in ("cursor", "last", "wait_s"))
+        if not 0 <= (last := last or 0) <= MAX_LIMIT:
+            raise EntryRejected(f"last: from 0 to {MAX_LIMIT:,}, not {last:,}")
+        if not 0 <= (wait_s := DEFAULT_WAIT_S if wait_s is None else wait_s) <= MOST_WAIT_S:
+            raise EntryRejected(f"wait_s: from 0 to {MOST_WAIT_S:g} seconds, not {wait_s:g}")
+        found = await followers.tail(Query.parse(**asked, now=now), cursor, last=last, wait_s=wait_s)
+        return _tail_answer(found, max_bytes, fields or FIELDS, newest_only=cursor is None)
 
     async def maintain(_: MaintainArguments) -> Answer:
         result = await store.maintain(
@@ -224,6 +279,22 @@ def dewey_tools(
             idempotent=True,
         ),
         Tool(
+            name="dewey_tail_logs",
+            title="Follow log entries",
+            description=(
+                "Wait for log entries, and get them in the order in which they are stored: nothing is left out and "
+                "nothing comes twice, also of entries that happened long before they came. Answers {entries, cursor, "
+                "missed, shortened} as soon as there is an entry, or after wait_s with none. Call again with "
+                "cursor, and the same filters, to go on; a cursor stays valid over restarts. missed is not 0 when the "
+                f"cursor was so old that more than {LAG_MAX:,} entries had come since: these are left out, find "
+                "them with dewey_query_logs."
+            ),
+            arguments=TailArguments,
+            run=tail,
+            role="read",
+            read_only=True,
+        ),
+        Tool(
             name="dewey_maintain_partitions",
             title="Prepare the days to come",
             description=(
@@ -245,6 +316,7 @@ def dewey_tools(
 ARGUMENTS: Final[Mapping[str, type[Any]]] = {
     "dewey_query_logs": QueryArguments,
     "dewey_get_log_stats": StatsArguments,
+    "dewey_tail_logs": TailArguments,
 }
 """What the tools take that Godot offers on its own port too."""
 
@@ -275,20 +347,7 @@ def _answer(page: Page, max_bytes: int, fields: Collection[str]) -> Answer:
 
     :param fields: those that an entry shows.
     """
-    room = max_bytes - _ENVELOPE_BYTES
-    texts: list[str] = []
-    shortened = 0
-    for entry in page.entries:
-        text = _to_json(entry, fields)
-        room -= _travelling_bytes(text)
-        if room < 0:
-            if texts:
-                break
-            text = _shorten(entry, max_bytes - _ENVELOPE_BYTES, fields)
-            shortened = 1
-        texts.append(text)
-        if shortened:
-            break
+    texts, shortened = _fitting(page.entries, max_bytes, fields)
     next_cursor = None
     if page.more or len(texts) < len(page.entries):
         last = page.entries[len(texts) - 1]
@@ -296,6 +355,47 @@ def _answer(page: Page, max_bytes: int, fields: Collection[str]) -> Answer:
     rest = codec.dumps({"count": len(texts), "next_cursor": next_cursor, "shortened": shortened}).decode()
     # Text only: as an object too it would travel twice.
     return Answer(f'{{"entries":[{",".join(texts)}],{rest[1:]}')
+
+
+def _tail_answer(found: Tail, max_bytes: int, fields: Collection[str], *, newest_only: bool) -> Answer:
+    """Fit entries into an answer; the cursor goes on behind the last one that is in it.
+
+    :param newest_only: there was no cursor: of what does not fit the oldest is left out, not left for later.
+    """
+    entries = [entry for _, entry in found.entries]
+    place = found.place
+    if newest_only:
+        texts, shortened = _fitting(entries[::-1], max_bytes, fields)
+        texts.reverse()
+    else:
+        texts, shortened = _fitting(entries, max_bytes, fields)
+        if len(texts) < len(entries):
+            place = found.entries[len(texts) - 1][0]
+    rest = {"cursor": place.encode(found.identity), "missed": found.missed, "shortened": shortened}
+    return Answer(f'{{"entries":[{",".join(texts)}],{codec.dumps(rest).decode()[1:]}')
+
+
+def _fitting(entries: Sequence[StoredEntry], max_bytes: int, fields: Collection[str]) -> tuple[list[str], int]:
+    """Write as many of the entries as there is room for, and at least one; return how many are shortened, too."""
+    room = max_bytes - _ENVELOPE_BYTES
+    texts: list[str] = []
+    for entry in entries:
+        text = _to_json(entry, fields)
+        room -= _travelling_bytes(text)
+        if room < 0:
+            if texts:
+                break
+            return [_shorten(entry, max_bytes - _ENVELOPE_BYTES, fields)], 1
+        texts.append(text)
+    return texts, 0
+
+
+def _checked_max_bytes(max_bytes: int | None) -> int:
+    if max_bytes is None:
+        return DEFAULT_MAX_BYTES
+    if not LEAST_MAX_BYTES <= max_bytes <= MOST_MAX_BYTES:
+        raise EntryRejected(f"max_bytes: from {LEAST_MAX_BYTES:,} to {MOST_MAX_BYTES:,}, not {max_bytes:,}")
+    return max_bytes
 
 
 def _travelling_bytes(text: str) -> int:

@@ -132,12 +132,13 @@ async def _run(
         replicas=settings.redis_replicas,
     )
     async with _way_to_dewey(settings) as connect, trio.open_nursery() as nursery:
-        stores, questions = (Client(connect, name="godot", version=__version__) for _ in range(2))
+        stores, questions, waits = (Client(connect, name="godot", version=__version__) for _ in range(3))
         if settings.redis_url is not None:
             nursery.start_soon(_warn_of_weakness, buffer, name="weakness of Redis")
         await nursery.start(stores.run, name="dewey, stores")
         await nursery.start(questions.run, name="dewey, questions")
-        dewey = RemoteDewey(stores, questions, timeout_s=settings.dewey_timeout_s)
+        await nursery.start(waits.run, name="dewey, waits")
+        dewey = RemoteDewey(stores, questions, waits, timeout_s=settings.dewey_timeout_s)
         parts = Parts(buffer, dewey, listeners, gate, ARGUMENTS, print_line)
         code = await run_pipeline(settings, parts, life, announce)
         nursery.cancel_scope.cancel()

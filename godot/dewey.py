@@ -18,6 +18,7 @@ from godot.mcp.tools import Answer, Toolbox
 
 STORE: Final = "dewey_store_logs_batch"
 QUERY: Final = "dewey_query_logs"
+TAIL: Final = "dewey_tail_logs"
 STATS: Final = "dewey_get_log_stats"
 MAINTAIN: Final = "dewey_maintain_partitions"
 
@@ -35,9 +36,10 @@ class Dewey(Protocol):
         :raises DeweyFailed: it will, unless an entry of the batch is the reason.
         """
 
-    async def ask(self, tool: str, arguments: Mapping[str, Any]) -> Answer:
+    async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
         """Call any tool of Dewey's; an answer that is an error is returned like every other.
 
+        :param wait_s: how long the tool itself waits before it answers.
         :raises DeweyUnavailable: there is no answer.
         """
 
@@ -46,32 +48,34 @@ class RemoteDewey:
     """Dewey behind MCP clients.
 
     :param stores: carries what is to be stored, and nothing else: a slow query must not delay it.
-    :param questions: carries everything else.
+    :param questions: carries everything else,
+    :param waits: except for calls that wait, of which there may be many.
     :param timeout_s: how long a call may take. A connection that gave no answer in that time is
         dropped: a network that swallows everything looks like this.
     """
 
-    def __init__(self, stores: Client, questions: Client, *, timeout_s: float) -> None:
-        self._stores, self._questions = stores, questions
+    def __init__(self, stores: Client, questions: Client, waits: Client, *, timeout_s: float) -> None:
+        self._stores, self._questions, self._waits = stores, questions, waits
         self._timeout_s = timeout_s
 
     async def store(self, entries: Sequence[bytes]) -> None:
         """See `Dewey.store`."""
         _check_stored(await self._call(self._stores, STORE, b'{"logs":[%b]}' % b",".join(entries)))
 
-    async def ask(self, tool: str, arguments: Mapping[str, Any]) -> Answer:
+    async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
         """See `Dewey.ask`."""
-        return await self._call(self._questions, tool, codec.dumps(arguments))
+        client = self._waits if wait_s else self._questions
+        return await self._call(client, tool, codec.dumps(arguments), wait_s)
 
-    async def _call(self, client: Client, tool: str, arguments: bytes) -> Answer:
+    async def _call(self, client: Client, tool: str, arguments: bytes, wait_s: float = 0.0) -> Answer:
         try:
-            with trio.fail_after(self._timeout_s):
+            with trio.fail_after(self._timeout_s + wait_s):
                 return await client.call(tool, arguments)
         except (CallFailed, CallRefused) as exc:
             raise DeweyFailed(f"Dewey: {exc}") from exc
         except trio.TooSlowError as exc:
             client.disconnect()
-            raise DeweyFailed(f"Dewey: no answer to {tool} within {self._timeout_s:g} s") from exc
+            raise DeweyFailed(f"Dewey: no answer to {tool} within {self._timeout_s + wait_s:g} s") from exc
 
 
 class DirectDewey:
@@ -89,7 +93,7 @@ class DirectDewey:
         """See `Dewey.store`."""
         _check_stored(await self.ask(STORE, {"logs": [codec.loads(raw) for raw in entries]}))
 
-    async def ask(self, tool: str, arguments: Mapping[str, Any]) -> Answer:
+    async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:  # noqa: ARG002
         """See `Dewey.ask`."""
         await trio.lowlevel.checkpoint()
         if not self.up:

@@ -17,7 +17,7 @@ from godot.buffer import DeadLetters
 from godot.channel import PATIENCE_S, Inlet, Receipt
 from godot.config import Ack
 from godot.dead import dead_tools
-from godot.dewey import QUERY, STATS, Dewey
+from godot.dewey import QUERY, STATS, TAIL, Dewey
 from godot.entries import MAX_BATCH, EntryFields, admit, admit_json
 from godot.errors import BufferUnavailable, ChannelFull, EntryRejected
 from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, object_schema
@@ -117,6 +117,21 @@ def godot_toolbox(
                 role="read",
                 read_only=True,
                 aliases=["godot_logger_query"],
+            ),
+            Tool(
+                name="logger_tail",
+                title="Follow entries",
+                description=(
+                    "Wait for log entries, and get them in the order in which they are stored: nothing is left out "
+                    "and nothing comes twice. Answers {entries, cursor, missed, shortened} as soon as there is an "
+                    "entry, or after wait_s with none; call again with cursor, and the same filters, to go on. missed "
+                    "is not 0 when the cursor was so old that entries were left out: find them with logger_query."
+                ),
+                arguments=dewey_arguments[TAIL],
+                run=_tail(dewey, status),
+                role="read",
+                read_only=True,
+                aliases=["godot_logger_tail"],
             ),
             Tool(
                 name="logger_stats",
@@ -222,10 +237,29 @@ async def _when_written(receipt: Receipt, answer: Answer, again: str) -> Answer:
 
 def _facade(dewey: Dewey, tool: str) -> Callable[[Any], Awaitable[Answer]]:
     async def ask(arguments: Any) -> Answer:
-        given = {name: value for name, value in attrs.asdict(arguments, recurse=False).items() if value is not None}
-        return await dewey.ask(tool, given)
+        return await dewey.ask(tool, _given(arguments))
 
     return ask
+
+
+def _tail(dewey: Dewey, status: Status) -> Callable[[Any], Awaitable[Answer]]:
+    async def tail(arguments: Any) -> Answer:
+        given = _given(arguments)
+        status.followers += 1
+        try:
+            return await dewey.ask(TAIL, given, wait_s=min(max(given.get("wait_s", 0.0), 0.0), _WAIT_MAX_S))
+        finally:
+            status.followers -= 1
+
+    return tail
+
+
+_WAIT_MAX_S: Final = 60.0
+"""However long somebody asks Dewey to wait, which will not: the connection that he waits on is to be found broken."""
+
+
+def _given(arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in attrs.asdict(arguments, recurse=False).items() if value is not None}
 
 
 def _status(status: Status) -> Callable[[NoArguments], Awaitable[Answer]]:

@@ -104,6 +104,8 @@ class Status:
         """As last heard of; `received` and what follows are totals over all runs."""
         self.refused = 0
         """Entries that were not accepted because the channel was full, in this run."""
+        self.followers = 0
+        """Calls of `logger_tail` that are under way."""
         self.refused_peers = 0
         """Connections and calls that were refused for who made them, in this run."""
         self._redis_down: Since | None = None

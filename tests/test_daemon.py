@@ -82,7 +82,7 @@ class CrookedDewey(DirectDewey):
     bugs = 0
     maintained = 0
 
-    async def ask(self, tool: str, arguments: Mapping[str, Any]) -> Answer:
+    async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
         if tool == MAINTAIN:
             self.maintained += 1
             if self.bugs:

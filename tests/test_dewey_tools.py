@@ -342,10 +342,29 @@ async def test_statistics_stay_small_however_many_components_there_are(dewey: De
     assert next(iter(answer["by_component"].items())) == ("c0", 2)
 
 
+async def test_following_gives_entries_and_a_cursor(dewey: Dewey) -> None:
+    await dewey.log({"message": "old"}, {"message": "x" * 3_000}, {"message": "new"})
+    begun = await dewey.call("dewey_tail_logs", last=3, wait_s=0, max_bytes=2_000)
+    assert [each["message"] for each in begun["entries"]] == ["new"], "of what does not fit the oldest is left out"
+    await dewey.log({"message": "a"}, {"message": "b" * 1_000}, {"message": "c" * 1_000}, {"message": "d" * 9_000})
+    read = []
+    cursor = begun["cursor"]
+    while (page := await dewey.call("dewey_tail_logs", cursor=cursor, wait_s=0, max_bytes=2_500, fields=["message"]))[
+        "entries"
+    ]:
+        assert (page["missed"], len(json.dumps(json.dumps(page)))) <= (0, 2_500)
+        read += [each["message"][:1] for each in page["entries"]]
+        cursor = page["cursor"]
+    assert read == ["a", "b", "c", "d"]
+    for wrong in ({"last": -1}, {"last": 1_001}, {"wait_s": 31}, {"wait_s": -1}, {"max_bytes": 1}, {"cursor": "?"}):
+        assert (await dewey.error("dewey_tail_logs", **wrong))["kind"] == "rejected"
+
+
 def test_the_listing_tells_limits_units_and_hints(dewey: Dewey) -> None:
     listing = {each["name"]: each for each in dewey.tools.listing()}
     assert list(listing) == [
-        "dewey_store_logs_batch", "dewey_query_logs", "dewey_maintain_partitions", "dewey_get_log_stats",
+        "dewey_store_logs_batch", "dewey_query_logs", "dewey_tail_logs", "dewey_maintain_partitions",
+        "dewey_get_log_stats",
     ]  # fmt: skip
     query = listing["dewey_query_logs"]
     assert query["annotations"]["readOnlyHint"]

@@ -24,7 +24,7 @@ class Asked:
     async def store(self, entries: Sequence[bytes]) -> None:
         raise AssertionError("maintenance stores nothing")
 
-    async def ask(self, tool: str, arguments: Mapping[str, Any]) -> Answer:
+    async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
         self.asked.append((trio.current_time(), tool, arguments))
         answer = self.answers.pop(0) if self.answers else Answer.of({"created": []})
         if isinstance(answer, DeweyUnavailable):

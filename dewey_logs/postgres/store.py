@@ -15,10 +15,11 @@ from psycopg.rows import class_row
 
 from dewey_logs.migrate import migrate
 from dewey_logs.postgres.counts import read_stats
+from dewey_logs.postgres.following import count_after, follow
 from dewey_logs.postgres.lane import Connection, Lane, blames_content, first_line
 from dewey_logs.postgres.upkeep import maintain
-from dewey_logs.search import Query
-from dewey_logs.store import Maintained, Page, Stats, Stored, StoredEntry, encode_batch
+from dewey_logs.search import Place, Query
+from dewey_logs.store import Followed, Maintained, Page, Stats, Stored, StoredEntry, encode_batch
 from godot.entries import Entry, is_uuid7
 from godot.errors import BatchRefused, ConfigError, EntryRejected
 
@@ -105,6 +106,14 @@ class PostgresStore:
     async def query(self, query: Query) -> Page:
         """Find entries."""
         return await self._readers.run(partial(_read, query=query, timeout_s=self._query_timeout_s))
+
+    async def follow(self, after: Place | None, limit: int) -> Followed:
+        """Read what was stored after a place."""
+        return await self._readers.run(partial(follow, after=after, limit=limit))
+
+    async def count_after(self, after: Place, at_most: int) -> int:
+        """Count what was stored after a place."""
+        return await self._readers.run(partial(count_after, after=after, at_most=at_most))
 
     async def stats(self) -> Stats:
         """Count the entries."""

@@ -8,6 +8,7 @@ import os
 import pty
 import select
 import shlex
+import signal
 import struct
 import subprocess
 import termios
@@ -316,10 +317,33 @@ def test_statistics_are_watched_until_ctrl_c(shell: Shell) -> None:
 # Following.
 
 
+def test_what_comes_is_followed_and_ctrl_c_ends_it(shell: Shell) -> None:
+    shell.run("log", "INFO", "before", "-c", "followed")
+    shell.until("query", "-c", "followed")
+    terminal = Terminal(shell, "tail", "-f", "-c", "follow*")
+    terminal.until("before")
+    took = []
+    for number in range(5):
+        began = time.monotonic()
+        logging = subprocess.Popen(
+            shell.command("log", "INFO", f"comes {number}", "-c", "followed"),
+            env=shell.environ(),
+            stdout=subprocess.DEVNULL,
+        )
+        terminal.until(f"comes {number}")
+        took.append(time.monotonic() - began)
+        logging.wait(timeout=ENOUGH)
+    terminal.type(b"\x03")
+    assert terminal.end() == 0
+    assert "Traceback" not in terminal.text()
+    # 300 ms from the log call are wanted; here the start of `godot log` is in it too.
+    assert sorted(took)[2] < 3.0
+
+
 def test_a_closed_pipe_ends_it_silently(shell: Shell) -> None:
     shell.run("log", "INFO", "to be read", "-c", "piped")
     shell.until("query", "-c", "piped")
-    for arguments in (("export",),):
+    for arguments in (("tail", "-f", "-c", "piped", "-o", "raw"), ("export",)):
         following = shell.start(*arguments)
         assert following.stdout is not None
         assert following.stderr is not None
@@ -328,3 +352,39 @@ def test_a_closed_pipe_ends_it_silently(shell: Shell) -> None:
         assert following.wait(timeout=ENOUGH) == 0
         assert following.stderr.read() == b""
         following.stderr.close()
+
+
+def test_following_survives_a_restart_of_the_daemon_without_a_gap() -> None:
+    """REL-004: nothing is missing and nothing comes twice; when it stays away, the code is 3."""
+    with workplace() as place:
+        port = 0
+
+        def start() -> Shell:
+            nonlocal port
+            program = place.start("godot", "up", "--data-dir", place.data, "--port", port)
+            url = trio.run(program.ready)
+            port = int(url.rpartition(":")[2])
+            return Shell(place, url)
+
+        shell = start()
+        following = shell.start("tail", "-f", "-o", "raw", "-n", "1000")
+        assert following.stdout is not None
+        expected = []
+
+        def log(text: str) -> None:
+            expected.append(text)
+            assert shell.run("log", "INFO", text).code == 0
+            assert following.stdout is not None
+            assert following.stdout.readline().decode().strip() == text
+
+        log("one")
+        (daemon,) = [each for each in place._programs if not each.ended]
+        trio.run(daemon.kill)
+        shell = start()
+        log("two")
+        log("three")
+        following.send_signal(signal.SIGINT)
+        rest, err = following.communicate(timeout=ENOUGH)
+        assert (following.returncode, rest) == (0, b"")
+        assert b"waiting for it" in err
+        assert b"nothing is missing" in err

@@ -374,6 +374,40 @@ async def test_statistics_stay_when_entries_move_to_their_partition(store: LogSt
     assert (after.oldest, after.newest) == (before.oldest, before.newest)
 
 
+async def test_entries_are_followed_in_the_order_in_which_they_were_stored(store: LogStore) -> None:
+    """However old they are, and each once."""
+    await store.store([entry("before")])
+    start = await store.follow(None, 0)
+    assert start.entries == ()
+    old, same = entry("old", created_at="1970-01-01"), entry("same")
+    await store.store([same])
+    await store.store([old, same])
+    await store.store([])
+    await store.store([entry("third", created_at=at(1)), entry("second", created_at=at(0))])
+    followed = await store.follow(start.head, 10)
+    assert [each.message for _, each in followed.entries] == ["same", "old", "second", "third"]
+    assert followed.identity == start.identity
+    places = [place for place, _ in followed.entries]
+    assert places == sorted(places)
+    assert start.head <= places[0]
+    assert places[-1] <= followed.head
+    assert await store.count_after(start.head, 3) == 3
+    assert await store.count_after(places[0], 10) == 3
+
+    read = []
+    place = start.head
+    while (page := await store.follow(place, 1)).entries:
+        read += [each.message for _, each in page.entries]
+        place = page.head
+    assert read == ["same", "old", "second", "third"]
+    assert (await store.follow(followed.head, 10)).entries in ([], ())
+
+    await store.maintain(ahead_days=1, retention_days=7)
+    await store.store([entry("last")])
+    assert [each.message for _, each in (await store.follow(followed.head, 10)).entries] == ["last"]
+    assert messages(await store.query(Query(stored_before=start.head.stored_in))) == ["before"]
+
+
 async def test_without_partitions_nothing_is_made_and_entries_are_found_all_the_same(store: LogStore) -> None:
     """LOG_PARTITION_ENABLED=false."""
     assert await store.maintain(ahead_days=3, retention_days=7, partitioned=False) == Maintained((), 0)
