@@ -68,16 +68,16 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
         wake_sender,
         batch_size=settings.batch_size,
         batch_timeout_s=settings.batch_timeout_ms / 1000,
-        on_counts=status.counted,
-        on_failure=status.failed,
+        on_counts=partial(status.counted, by="batcher"),
+        on_failure=partial(status.failed, by="batcher"),
     )
     sender = Sender(
         parts.buffer,
         parts.dewey,
         pushed,
         batch_size=settings.batch_size,
-        on_counts=status.counted,
-        on_failure=status.failed,
+        on_counts=partial(status.counted, by="sender"),
+        on_failure=partial(status.failed, by="sender"),
         on_delivery=status.delivered,
     )
     server = Server(

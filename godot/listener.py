@@ -185,7 +185,7 @@ def _log(inlet: Inlet, status: Status, ack: Ack) -> Callable[[LogArguments], Awa
             return Answer.of({"status": "queued", "id": entry.id, "warnings": warnings})
         answer = Answer.of({"status": "durable", "id": entry.id, "warnings": warnings})
         again = f"send it again with id {entry.id}"
-        return Later(partial(_when_written, receipt, answer, again))
+        return Later(partial(_when_written, receipt, PATIENCE_S, answer, again))
 
     return log
 
@@ -218,18 +218,19 @@ def _log_batch(inlet: Inlet, status: Status, ack: Ack) -> Callable[[BatchArgumen
         if receipt is None or not accepted:
             return answer
         again = "send the batch again, with ids of your own, so that what arrived is not stored twice"
-        return Later(partial(_when_written, receipt, answer, again))
+        patience_s = PATIENCE_S if full is None else 0  # nothing was written while it waited for room
+        return Later(partial(_when_written, receipt, patience_s, answer, again))
 
     return log_batch
 
 
-async def _when_written(receipt: Receipt, answer: Answer, again: str) -> Answer:
+async def _when_written(receipt: Receipt, patience_s: float, answer: Answer, again: str) -> Answer:
     """Wait until the entries of a call are on disk.
 
     :param again: what the caller is to do when they are not.
-    :raises BufferUnavailable: they were not in `PATIENCE_S`. They may get there yet.
+    :raises BufferUnavailable: they were not in time. They may get there yet.
     """
-    with trio.move_on_after(PATIENCE_S):
+    with trio.move_on_after(patience_s):
         await receipt.wait()
         return answer
     raise BufferUnavailable(f"not on disk within {PATIENCE_S:g} s, and not sure to get there; {again}")

@@ -23,6 +23,9 @@ REPEAT_S: Final = 60.0
 
 _SAID_MAX: Final = 1_000
 
+_LOOK: Final = "look"
+"""Asks Redis when somebody asks for the state: no station, and never the only one that Redis fails."""
+
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
 
 
@@ -109,6 +112,8 @@ class Status:
         self.refused_peers = 0
         """Connections and calls that were refused for who made them, in this run."""
         self._redis_down: Since | None = None
+        self._failing: set[str] = set()
+        """Whom Redis fails. A full one answers questions and takes nothing."""
         self._dewey_down: Since | None = None
         self._dropping: Since | None = None
         self._peers = PeerLog(write)
@@ -129,10 +134,10 @@ class Status:
         try:
             counts = await self._buffer.counts()
         except BufferUnavailable as exc:
-            self.failed(exc)
+            self.failed(exc, _LOOK)
             counts = self.counts
         else:
-            self._redis_answered()
+            self._redis_answered(_LOOK)
         return self._state(counts)
 
     def _state(self, counts: Counts) -> dict[str, Any]:
@@ -149,15 +154,18 @@ class Status:
         self.refused_peers += event == "refused"
         self._peers.note(event, address, reason)
 
-    def counted(self, counts: Counts) -> None:
-        """Take note of what the buffer holds: Redis has answered."""
+    def counted(self, counts: Counts, by: str = "") -> None:
+        """Take note of what the buffer holds: Redis has done what a station asked of it.
+
+        :param by: the station, where there are several.
+        """
         # The totals hold over restarts: what the first look shows was dropped before, and reported then.
         full = self._since()
         dropped = counts.dropped - self.counts.dropped if self._heard else 0
         self._dropped += dropped
         self._heard = True
         self.counts = counts
-        self._redis_answered()
+        self._redis_answered(by)
         if dropped > 0 and self._dropping is None:
             self._dropping = full
             self.line("dropping", reason=f"the queue is full ({self._max_size} entries); the oldest entries go")
@@ -165,8 +173,9 @@ class Status:
             since, self._dropping = self._dropping, None
             self._over("dropping_ended", since)
 
-    def _redis_answered(self) -> None:
-        if self._redis_down is not None:
+    def _redis_answered(self, by: str) -> None:
+        self._failing -= {by, _LOOK}  # a station tries again by itself, whoever looks may not
+        if self._redis_down is not None and not self._failing:
             since, self._redis_down = self._redis_down, None
             self._over("redis_back", since)
 
@@ -176,9 +185,13 @@ class Status:
             since, self._dewey_down = self._dewey_down, None
             self._over("dewey_back", since)
 
-    def failed(self, exc: Unavailable) -> None:
-        """Take note that Redis or Dewey has not done what it was asked."""
+    def failed(self, exc: Unavailable, by: str = "") -> None:
+        """Take note that Redis or Dewey has not done what a station asked.
+
+        :param by: the station, where there are several.
+        """
         if isinstance(exc, BufferUnavailable):
+            self._failing.add(by)
             if self._redis_down is None:
                 self._redis_down = self._since()
                 self.line("redis_down", reason=exc)

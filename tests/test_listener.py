@@ -177,6 +177,18 @@ async def test_durable_is_refused_after_1_s_while_redis_is_away_and_says_what_to
         assert [codec.loads(raw)["id"] for raw in it.buffer.queue] == [OF_ITS_OWN], "it was kept all the same"
 
 
+async def test_a_durable_batch_for_which_there_is_no_room_either_is_refused_after_the_same_second(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """REL-004: the second is not counted twice."""
+    async with bench() as it:
+        it.buffer.away = True
+        answer = await it.answer("logger_log_batch", ack="durable", logs=[ENTRY] * 400)
+        assert trio.current_time() == PATIENCE_S
+        assert answer.is_error
+        assert "not on disk within 1 s" in answer.json
+
+
 async def test_the_default_is_that_of_the_deployment(autojump_clock: trio.testing.MockClock) -> None:
     async with bench("durable") as it:
         assert (await it.call("logger_log", **ENTRY))["status"] == "durable"

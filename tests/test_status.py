@@ -155,6 +155,16 @@ async def test_each_change_of_redis_is_one_line_with_the_state() -> None:
     assert (back["redis"], back["queued"], back["received"]) == ("up", "4", "4")
 
 
+async def test_a_redis_that_answers_one_and_refuses_another_is_down_until_it_refuses_nobody() -> None:
+    """A full one: what is taken from it and every look succeeds, and nothing is pushed."""
+    bench = Bench()
+    bench.status.failed(BufferUnavailable("Redis: OOM"), "batcher")
+    bench.status.counted(Counts(queued=1, received=1), "sender")
+    assert (await bench.status.look())["redis"] == "down"
+    bench.status.counted(Counts(queued=1, received=1), "batcher")
+    assert bench.events == ["redis_down", "redis_back"]
+
+
 async def test_dropping_is_one_line_when_it_begins_and_one_when_there_is_room_again() -> None:
     """GOD-005: every drop is counted and reported."""
     bench = Bench()

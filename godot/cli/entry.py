@@ -91,5 +91,8 @@ def _crash(name: str | None, exc: Exception) -> None:
     import traceback
 
     traceback.print_exception(exc)
+    # Nurseries wrap what they raise, one around the other; the last line is for the one who reads no more than that.
+    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+        (exc,) = exc.exceptions
     click.echo(f"{name}: crashed: {exc!r}", err=True)
     sys.exit(EXIT_CRASH)
