@@ -1,17 +1,27 @@
-"""Dewey's MCP tools beside storing and finding: how much there is."""
+"""Dewey's MCP tools beside storing and finding: how much there is, what goes, what stays (DEW-009, DEW-010)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
 import attrs
 
+from dewey_logs.clearing import MAX_NOTE_CHARS, Clearing, end_of_pin, trace
+from dewey_logs.filters import storable
 from dewey_logs.store import LogStore
 from godot.entries import LEVELS
-from godot.mcp.tools import Answer, Tool
+from godot.errors import EntryRejected
+from godot.mcp.tools import Answer, Tool, argument, caller
 
 MAX_COMPONENTS: Final = 1_000
 """An answer must stay under 1 MiB, whatever components call themselves."""
+
+
+MAX_PINS_SHOWN: Final = 500
+
+_TRACE_ID: Final = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
 
 
 @attrs.frozen
@@ -19,8 +29,87 @@ class StatsArguments:
     """Arguments of `dewey_get_log_stats`: none."""
 
 
-def housekeeping_tools(store: LogStore) -> list[Tool]:
-    """Return the tools that look after what a store has."""
+_BY: Final = argument("Who asks, for the note that is kept of it; default: where the call comes from.", default=None)
+
+
+@attrs.frozen
+class ClearArguments:
+    """Arguments of `dewey_clear_logs`; all may be left out or null, and all that are given must hold."""
+
+    before_time: str | None = argument(
+        "Entries that happened before this time: ISO 8601, UTC when it has no offset; or relative to now, with s, m, "
+        "h, d or w.",
+        default=None,
+        examples=["2026-11-20T00:00:00Z", "-7d"],
+    )
+    component: str | list[str] | None = argument(
+        "Entries of this component, or of one of these: exact names, or patterns in which * stands for anything.",
+        default=None,
+        examples=["relay", "gates*"],
+    )
+    level: str | None = argument(
+        "Entries of this level and of those that are less severe: DEBUG deletes DEBUG and TRACE. The levels are, most "
+        f"severe first, {', '.join(LEVELS)}.",
+        default=None,
+        examples=["DEBUG"],
+    )
+    exclude_trace_id: str | list[str] | None = argument(
+        "But not entries of this trace, or of these.", default=None, examples=[_TRACE_ID]
+    )
+    dry_run: bool = argument("true: delete nothing, only count.", default=False)
+    by: str | None = _BY
+
+
+@attrs.frozen
+class PinArguments:
+    """Arguments of `dewey_pin_trace`; without any, it only lists."""
+
+    trace_id: str | None = argument("The trace: a UUID.", default=None, examples=[_TRACE_ID])
+    note: str | None = argument("Why, for a reader.", default=None, examples=["the outage of Friday"])
+    until: str | None = argument(
+        "Until when: ISO 8601, or a length of time from now, with s, m, h, d or w. For ever, without.",
+        default=None,
+        examples=["30d", "2026-12-24T00:00:00Z"],
+    )
+    remove: bool = argument("true: let it go again.", default=False)
+    by: str | None = _BY
+
+
+def housekeeping_tools(
+    store: LogStore, *, retention_days: int = 7, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> list[Tool]:
+    """Return the tools that look after what a store has.
+
+    :param retention_days: older than that is what goes when nothing is said.
+    :param now: what relative times count from.
+    """
+
+    async def clear(arguments: ClearArguments) -> Answer:
+        clearing = Clearing.parse(
+            retention_days=retention_days,
+            before_time=arguments.before_time,
+            component=arguments.component,
+            level=arguments.level,
+            exclude_trace_id=arguments.exclude_trace_id,
+            now=now,
+        )
+        deleted = await store.clear(clearing, by=arguments.by or caller.get(), dry_run=arguments.dry_run)
+        return Answer.of({"deleted": deleted, "dry_run": arguments.dry_run})
+
+    async def pin(arguments: PinArguments) -> Answer:
+        if arguments.trace_id is not None:
+            trace_id = trace("trace_id", arguments.trace_id)
+            if arguments.remove:
+                await store.unpin(trace_id)
+            else:
+                note = storable("note", arguments.note or "")
+                if len(note) > MAX_NOTE_CHARS:
+                    raise EntryRejected(f"note: at most {MAX_NOTE_CHARS:,} characters, not {len(note):,}")
+                until = None if arguments.until is None else end_of_pin(arguments.until, now())
+                await store.pin(trace_id, note=note, until=until, by=arguments.by or caller.get())
+        elif arguments.remove or arguments.note or arguments.until:
+            raise EntryRejected("trace_id: is missing: which trace?")
+        return Answer.of({"pins": [attrs.asdict(each) for each in (await store.pins())[-MAX_PINS_SHOWN:]]})
 
     async def stats(_: StatsArguments) -> Answer:
         found = await store.stats()
@@ -38,6 +127,36 @@ def housekeeping_tools(store: LogStore) -> list[Tool]:
         return Answer.of(value)
 
     return [
+        Tool(
+            name="dewey_clear_logs",
+            title="Delete log entries",
+            description=(
+                "DELETE entries for ever, but never those of a pinned trace. Without any filter it deletes what is "
+                f"older than the retention ({retention_days} days), as happens by itself. Filters combine. Use dry_run "
+                "first: it says how many there are. Whole days go at once; what is picked out of a day is deleted "
+                "bit by bit, 100,000 entries in some seconds. A note of who cleared what, and how many entries that "
+                "were, is kept in the table log_clears. Answers {deleted, dry_run}."
+            ),
+            arguments=ClearArguments,
+            run=clear,
+            role="admin",
+            destructive=True,
+            idempotent=True,
+        ),
+        Tool(
+            name="dewey_pin_trace",
+            title="Keep a trace",
+            description=(
+                "Pin a trace: its entries, also those that come yet, survive retention and clearing until the pin ends "
+                "or is removed. Pinning again changes note and end. Without trace_id it only lists. Answers {pins: "
+                f"[{{trace_id, note, pinned_at, until}}]}}, the newest {MAX_PINS_SHOWN:,} of them; until is null for "
+                "ever."
+            ),
+            arguments=PinArguments,
+            run=pin,
+            role="admin",
+            idempotent=True,
+        ),
         Tool(
             name="dewey_get_log_stats",
             title="Count the log entries",

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from dewey_logs.postgres import PostgresStore
+from dewey_logs.retention import run_retention
 from dewey_logs.tools import dewey_tools
 from godot import __version__
 from godot.backoff import delays
@@ -51,6 +52,15 @@ async def open_dewey(settings: DeweySettings) -> AsyncIterator[tuple[Toolbox, Po
         store.close()
 
 
+async def run_own_retention(store: PostgresStore, settings: DeweySettings) -> None:
+    """Let old entries go, and say so. Runs until cancelled."""
+
+    def tell(deleted: int, before: str) -> None:
+        print_line(logfmt("retention", deleted=deleted, before=before))
+
+    await run_retention(store, settings.retention_days, tell=tell)
+
+
 async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
     """Serve Dewey's tools on its own port until stopped (`dewey serve`).
 
@@ -73,6 +83,7 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
         listeners = await open_listeners(settings.host, settings.port)
         await _wait_for_database(store)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_own_retention, store, settings, name="retention")
             await nursery.start(partial(serve_websocket, server, listeners), name="listener")
             print_line(ready_line(listening_url(listeners), __version__))
             life.ready.set()

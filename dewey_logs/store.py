@@ -13,6 +13,7 @@ from typing import Protocol
 
 import attrs
 
+from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.filters import iso
 from dewey_logs.matching import answers
 from dewey_logs.partitions import Partition, on_demand, standing
@@ -147,6 +148,25 @@ class LogStore(Protocol):
     async def stats(self) -> Stats:
         """Count the entries; exact after every batch."""
 
+    async def clear(self, clearing: Clearing, *, by: str, dry_run: bool = False) -> int:
+        """Delete entries, and leave a note of it; return how many (DEW-009).
+
+        Entries that come meanwhile may go or stay. When this fails in the middle, a part has gone, and the note says
+        how many; doing it again does the rest.
+
+        :param by: who, for the note.
+        :param dry_run: only count them.
+        """
+
+    async def pins(self) -> Sequence[Pin]:
+        """Return what is pinned, oldest pin first."""
+
+    async def pin(self, trace_id: str, *, note: str, until: str | None, by: str) -> None:
+        """Keep the entries of a trace, those that are there and those that come; pinning again changes note and end."""
+
+    async def unpin(self, trace_id: str) -> None:
+        """Let a trace go; whether it was pinned or not."""
+
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Make the store ready for the days to come (DEW-005); doing it again is harmless.
 
@@ -199,6 +219,9 @@ class MemoryStore:
         self._foreign_ids: set[str] = set()
         self._partitions: set[Partition] = set()
         self._batches = 0
+        self._pins: dict[str, Pin] = {}
+        self.clears: list[tuple[str, Mapping[str, object], int]] = []
+        """Who has cleared what, and how many entries that were."""
 
     async def store(self, entries: Sequence[Entry]) -> Stored:
         """Keep a batch."""
@@ -258,6 +281,34 @@ class MemoryStore:
             newest=times[-1] if times else None,
             size_bytes=sum(len(codec.dumps(attrs.asdict(each))) for each in entries),
         )
+
+    async def clear(self, clearing: Clearing, *, by: str, dry_run: bool = False) -> int:
+        """Delete entries."""
+        pinned = {each.trace_id for each in await self.pins()}
+        doomed = [
+            place for place, row in self._rows.items() if clearing.takes(row.entry) and row.entry.trace_id not in pinned
+        ]
+        if not dry_run:
+            for place in doomed:
+                del self._rows[place]
+                self._foreign_ids.discard(place.id)
+            self.clears.append((by, clearing.filters(), len(doomed)))
+        return len(doomed)
+
+    async def pins(self) -> Sequence[Pin]:
+        """Return what is pinned."""
+        now = iso(self._now())
+        return [each for each in self._pins.values() if each.until is None or each.until > now]
+
+    async def pin(self, trace_id: str, *, note: str, until: str | None, by: str) -> None:  # noqa: ARG002
+        """Keep the entries of a trace."""
+        known = self._pins.get(trace_id)
+        since = iso(self._now()) if known is None else known.pinned_at
+        self._pins[trace_id] = Pin(trace_id, note, since, until)
+
+    async def unpin(self, trace_id: str) -> None:
+        """Let a trace go."""
+        self._pins.pop(trace_id, None)
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Count off the partitions that a database would have."""

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import attrs
 
 from dewey_logs.follow import LAG_MAX, Followers, Tail
-from dewey_logs.housekeeping import StatsArguments, housekeeping_tools
+from dewey_logs.housekeeping import ClearArguments, PinArguments, StatsArguments, housekeeping_tools
 from dewey_logs.search import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Order, Query
 from dewey_logs.store import LogStore, Page, StoredEntry
 from godot import codec
@@ -309,7 +309,7 @@ def dewey_tools(
             role="write",
             idempotent=True,
         ),
-        *housekeeping_tools(store),
+        *housekeeping_tools(store, retention_days=retention_days, now=now),
     ]
 
 
@@ -317,6 +317,8 @@ ARGUMENTS: Final[Mapping[str, type[Any]]] = {
     "dewey_query_logs": QueryArguments,
     "dewey_get_log_stats": StatsArguments,
     "dewey_tail_logs": TailArguments,
+    "dewey_clear_logs": ClearArguments,
+    "dewey_pin_trace": PinArguments,
 }
 """What the tools take that Godot offers on its own port too."""
 

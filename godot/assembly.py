@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 import trio
 
-from dewey_logs.serve import DEWEY_INFO, open_dewey
+from dewey_logs.serve import DEWEY_INFO, open_dewey, run_own_retention
 from dewey_logs.tools import ARGUMENTS
 from godot import __version__
 from godot.config import GodotSettings, make_gate
@@ -160,7 +160,10 @@ async def _way_to_dewey(settings: GodotSettings) -> AsyncIterator[Connect]:
             await store.migrate()
         except StoreUnavailable as exc:
             _tell(f"the database is away, entries wait in Redis: {exc}")
-        yield in_process(partial(serve, Server(DEWEY_INFO, toolbox, PeerLog(print_line).note)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_own_retention, store, settings, name="retention")
+            yield in_process(partial(serve, Server(DEWEY_INFO, toolbox, PeerLog(print_line).note)))
+            nursery.cancel_scope.cancel()
 
 
 async def _warn_of_weakness(buffer: RedisBuffer) -> None:

@@ -20,6 +20,8 @@ STORE: Final = "dewey_store_logs_batch"
 QUERY: Final = "dewey_query_logs"
 TAIL: Final = "dewey_tail_logs"
 STATS: Final = "dewey_get_log_stats"
+CLEAR: Final = "dewey_clear_logs"
+PIN: Final = "dewey_pin_trace"
 MAINTAIN: Final = "dewey_maintain_partitions"
 
 

@@ -17,10 +17,10 @@ from godot.buffer import DeadLetters
 from godot.channel import PATIENCE_S, Inlet, Receipt
 from godot.config import Ack
 from godot.dead import dead_tools
-from godot.dewey import QUERY, STATS, TAIL, Dewey
+from godot.dewey import CLEAR, PIN, QUERY, STATS, TAIL, Dewey
 from godot.entries import MAX_BATCH, EntryFields, admit, admit_json
 from godot.errors import BufferUnavailable, ChannelFull, EntryRejected
-from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, object_schema
+from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, caller, object_schema
 from godot.status import Status
 
 INSTRUCTIONS: Final = (
@@ -164,6 +164,35 @@ def godot_toolbox(
                 read_only=True,
                 aliases=["godot_logger_status"],
             ),
+            Tool(
+                name="logger_clear",
+                title="Delete entries",
+                description=(
+                    "DELETE stored entries for ever, but never those of a pinned trace. Without any filter it deletes "
+                    "what is older than the retention, as happens by itself. Filters combine. Use dry_run first: it "
+                    "says how many there are. Answers {deleted, dry_run}."
+                ),
+                arguments=dewey_arguments[CLEAR],
+                run=_facade(dewey, CLEAR, wait_s=CLEAR_S, signed=True),
+                role="admin",
+                destructive=True,
+                idempotent=True,
+                aliases=["godot_logger_clear"],
+            ),
+            Tool(
+                name="logger_pin",
+                title="Keep a trace",
+                description=(
+                    "Pin a trace: its entries, also those that come yet, survive retention and clearing until the pin "
+                    "ends or is removed. Pinning again changes note and end. Without trace_id it only lists. Answers "
+                    "{pins: [{trace_id, note, pinned_at, until}]}; until is null for ever."
+                ),
+                arguments=dewey_arguments[PIN],
+                run=_facade(dewey, PIN, signed=True),
+                role="admin",
+                idempotent=True,
+                aliases=["godot_logger_pin"],
+            ),
             *dead_tools(dead),
         ]
     )
@@ -236,9 +265,20 @@ async def _when_written(receipt: Receipt, patience_s: float, answer: Answer, aga
     raise BufferUnavailable(f"not on disk within {PATIENCE_S:g} s, and not sure to get there; {again}")
 
 
-def _facade(dewey: Dewey, tool: str) -> Callable[[Any], Awaitable[Answer]]:
+def _facade(
+    dewey: Dewey, tool: str, *, wait_s: float = 0.0, signed: bool = False
+) -> Callable[[Any], Awaitable[Answer]]:
+    """Return what passes a call on to Dewey.
+
+    :param wait_s: how long the tool may take, beyond what a question may.
+    :param signed: with who asks, which Dewey could not know.
+    """
+
     async def ask(arguments: Any) -> Answer:
-        return await dewey.ask(tool, _given(arguments))
+        given = _given(arguments)
+        if signed:
+            given.setdefault("by", caller.get())
+        return await dewey.ask(tool, given, wait_s=wait_s)
 
     return ask
 
@@ -254,6 +294,9 @@ def _tail(dewey: Dewey, status: Status) -> Callable[[Any], Awaitable[Answer]]:
 
     return tail
 
+
+CLEAR_S: Final = 3_600.0
+"""Deleting ten million entries one by one takes a quarter of an hour."""
 
 _WAIT_MAX_S: Final = 60.0
 """However long somebody asks Dewey to wait, which will not: the connection that he waits on is to be found broken."""

@@ -360,11 +360,47 @@ async def test_following_gives_entries_and_a_cursor(dewey: Dewey) -> None:
         assert (await dewey.error("dewey_tail_logs", **wrong))["kind"] == "rejected"
 
 
+async def test_clearing_needs_no_filter_and_takes_all_of_them(dewey: Dewey) -> None:
+    """DEW-009."""
+    await dewey.log({"created_at": "2026-11-13T11:59:59Z"}, {"created_at": "2026-11-13T12:00:00Z"}, {"level": "DEBUG"})
+    assert await dewey.call("dewey_clear_logs", dry_run=True) == {"deleted": 1, "dry_run": True}
+    assert await dewey.call("dewey_clear_logs", by="me") == {"deleted": 1, "dry_run": False}
+    assert await dewey.call("dewey_clear_logs", level="debug", component="re*") == {"deleted": 1, "dry_run": False}
+    assert (await dewey.call("dewey_get_log_stats"))["total"] == 1
+    assert isinstance(dewey.store, MemoryStore)
+    assert [by for by, _, _ in dewey.store.clears] == ["me", "inside"]
+
+
+async def test_a_trace_is_pinned_and_let_go(dewey: Dewey) -> None:
+    """DEW-009."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    listed = await dewey.call("dewey_pin_trace", trace_id=trace, note="why", until="2d")
+    assert listed == {
+        "pins": [
+            {
+                "trace_id": "0af76519-16cd-43dd-8448-eb211c80319c",
+                "note": "why",
+                "pinned_at": "2026-11-20T12:00:00.000000Z",
+                "until": "2026-11-22T12:00:00.000000Z",
+            }
+        ]
+    }
+    assert await dewey.call("dewey_pin_trace") == listed
+    assert await dewey.call("dewey_pin_trace", trace_id=trace, remove=True) == {"pins": []}
+    for wrong in (
+        {"trace_id": "x"},
+        {"note": "x"},
+        {"trace_id": trace, "until": "-1d"},
+        {"trace_id": trace, "note": "\0"},
+    ):
+        assert (await dewey.error("dewey_pin_trace", **wrong))["kind"] == "rejected"
+
+
 def test_the_listing_tells_limits_units_and_hints(dewey: Dewey) -> None:
     listing = {each["name"]: each for each in dewey.tools.listing()}
     assert list(listing) == [
         "dewey_store_logs_batch", "dewey_query_logs", "dewey_tail_logs", "dewey_maintain_partitions",
-        "dewey_get_log_stats",
+        "dewey_clear_logs", "dewey_pin_trace", "dewey_get_log_stats",
     ]  # fmt: skip
     query = listing["dewey_query_logs"]
     assert query["annotations"]["readOnlyHint"]

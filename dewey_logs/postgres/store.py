@@ -13,7 +13,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row
 
+from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.migrate import migrate
+from dewey_logs.postgres.clearing import clear, count_doomed, pin, read_pins, unpin
 from dewey_logs.postgres.counts import read_stats
 from dewey_logs.postgres.following import count_after, follow
 from dewey_logs.postgres.lane import Connection, Lane, blames_content, first_line
@@ -31,6 +33,9 @@ WRITE_TIMEOUT_S: Final = 10.0
 
 UPKEEP_TIMEOUT_S: Final = 300.0
 """For one day's partition, however many entries move there."""
+
+CLEAR_TIMEOUT_S: Final = 3_600.0
+"""For all of it: ten million entries that have to be deleted one by one take a quarter of an hour."""
 
 WRITE_LOCK_TIMEOUT_S: Final = 5.0
 """Longer than maintenance waits for its own locks: it must not make a batch fail."""
@@ -83,10 +88,12 @@ class PostgresStore:
             url, connections=READERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
         )
         self._keeper = Lane(url, timeout_s=UPKEEP_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
+        self._cleaner = Lane(url, timeout_s=CLEAR_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
+        self._pinner = Lane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S)
 
     def close(self) -> None:
         """Close the connections; every call has to have ended."""
-        for lane in (self._writer, self._readers, self._keeper):
+        for lane in (self._writer, self._readers, self._keeper, self._cleaner, self._pinner):
             lane.close_idle()
 
     async def migrate(self) -> Sequence[str]:
@@ -118,6 +125,24 @@ class PostgresStore:
     async def stats(self) -> Stats:
         """Count the entries."""
         return await self._readers.run(read_stats)
+
+    async def clear(self, clearing: Clearing, *, by: str, dry_run: bool = False) -> int:
+        """Delete entries."""
+        if dry_run:
+            return await self._cleaner.run(partial(count_doomed, clearing=clearing))
+        return await self._cleaner.run(partial(clear, clearing=clearing, by=by))
+
+    async def pins(self) -> Sequence[Pin]:
+        """Return what is pinned."""
+        return await self._readers.run(read_pins)
+
+    async def pin(self, trace_id: str, *, note: str, until: str | None, by: str) -> None:
+        """Keep the entries of a trace."""
+        await self._pinner.run(partial(pin, trace_id=trace_id, note=note, until=until, by=by))
+
+    async def unpin(self, trace_id: str) -> None:
+        """Let a trace go."""
+        await self._pinner.run(partial(unpin, trace_id=trace_id))
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Bring schema and partitions up to date."""

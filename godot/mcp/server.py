@@ -19,7 +19,7 @@ from wsproto.utilities import ProtocolError
 from godot.errors import ConfigError
 from godot.mcp.access import Gate, Refused
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
-from godot.mcp.tools import ROLES, Answer, Later, Role, Toolbox
+from godot.mcp.tools import ROLES, Answer, Later, Role, Toolbox, caller
 from godot.mcp.transport import (
     GOODBYE_S,
     READ_BYTES,
@@ -67,6 +67,7 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
 
     :param roles: what the other end may do.
     """
+    caller.set(peer)
     session = Session(server.info, server.toolbox, roles, partial(server.report, "refused", peer))
     in_flight: dict[Call, trio.CancelScope] = {}
     places = trio.Semaphore(server.max_in_flight)

@@ -8,6 +8,7 @@ the handler gets, so that the three cannot differ.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from types import UnionType
 from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -27,6 +28,10 @@ ROLES: Final[frozenset[Role]] = frozenset(get_args(Role))
 STRUCTURED_MAX_BYTES: Final = 16 * 1024
 """Larger results come as text only: the same JSON twice would bring them nearer to the 1 MiB at which
 common clients drop the connection (MCP.md 2.3)."""
+
+
+caller: Final[ContextVar[str]] = ContextVar("caller", default="inside")
+"""Whose call it is that a tool runs for: the address of the peer."""
 
 
 @attrs.frozen

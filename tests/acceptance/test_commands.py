@@ -306,6 +306,35 @@ def test_a_terminal_gets_colours_and_columns_and_a_pipe_does_not(shell: Shell) -
     assert "\x1b[1;31mERROR" in shell.run("query", "-c", "paint", "--color", "always").out
 
 
+def test_clearing_asks_on_a_terminal_and_takes_no_for_an_answer(shell: Shell) -> None:
+    """DEW-009."""
+    shell.run("log", "INFO", "keep me", "-c", "kept")
+    shell.until("query", "-c", "kept")
+    terminal = Terminal(shell, "clear", "-c", "kept")
+    terminal.until("1 entry will be gone for ever. Delete them? [y/N]")
+    terminal.type(b"n\n")
+    assert terminal.end() == 1
+    assert shell.run("clear", "-c", "kept", "--dry-run").out == "1 entry would be deleted\n"
+    assert shell.run("query", "-c", "kept").code == 0
+    assert shell.run("clear", "-c", "kept", "--yes").out == "1 entry was deleted\n"
+    assert shell.run("query", "-c", "kept").code == 1
+
+
+def test_a_trace_is_pinned_listed_and_let_go(shell: Shell) -> None:
+    """DEW-009."""
+    trace = "0af76519-16cd-43dd-8448-eb211c80319c"
+    shell.run("log", "INFO", "precious", "-c", "pins", "-t", trace)
+    shell.until("query", "-c", "pins")
+    assert (shell.run("pin").code, shell.run("pin").out) == (1, "")
+    pinned = shell.run("pin", trace, "--note", "the outage", "--for", "30d")
+    assert pinned.code == 0
+    assert "the outage" in pinned.lines[1]
+    assert shell.run("clear", "-c", "pins", "--yes").code == 1
+    assert shell.run("query", "-c", "pins").code == 0
+    assert shell.run("pin", trace, "--remove").code == 0
+    assert shell.run("clear", "-c", "pins", "--yes").code == 0
+
+
 def test_statistics_are_watched_until_ctrl_c(shell: Shell) -> None:
     terminal = Terminal(shell, "stats", "--watch")
     terminal.until("a second)")

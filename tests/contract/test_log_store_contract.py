@@ -15,6 +15,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dewey_logs.clearing import Clearing
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.search import Cursor, Query
 from dewey_logs.store import LogStore, Maintained, MemoryStore, Page
@@ -372,6 +373,96 @@ async def test_statistics_stay_when_entries_move_to_their_partition(store: LogSt
     after = await store.stats()
     assert (after.total, after.by_component) == (4, before.by_component)
     assert (after.oldest, after.newest) == (before.oldest, before.newest)
+
+
+PINNED = "0af76519-16cd-43dd-8448-eb211c80319c"
+OTHER = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736"
+
+
+async def left(store: LogStore) -> list[str]:
+    return messages(await store.query(Query(order="oldest")))
+
+
+async def fill_days(store: LogStore) -> datetime:
+    """Store an entry a level and a component on each of four days, in partitions; return the midnight before today."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    batch = [
+        entry(
+            f"{days} {component} {level}",
+            component=component,
+            level=level,
+            trace_id=PINNED if (days, component) == (3, "gates") else OTHER if days == 2 else None,
+            created_at=(midnight + timedelta(hours=12 - 24 * days)).isoformat(),
+        )
+        for days in (4, 3, 2, 1)
+        for component in ("relay", "gates")
+        for level in ("ERROR", "INFO", "DEBUG")
+    ]
+    await store.store(batch)
+    await store.maintain(ahead_days=1, retention_days=3)  # of the fourth day there is no partition
+    return midnight
+
+
+@pytest.mark.parametrize(
+    ("asked", "stays"),
+    [
+        ({"before_time": "-2d12h"}, None),
+        ({"component": "relay"}, lambda day, component, level: component == "gates"),
+        ({"component": ["rel*", "nobody"]}, lambda day, component, level: component == "gates"),
+        ({"level": "INFO"}, lambda day, component, level: level == "ERROR"),
+        (
+            {"level": "INFO", "component": "gates"},
+            lambda day, component, level: component == "relay" or level == "ERROR",
+        ),
+        ({"level": "TRACE"}, lambda day, component, level: True),
+        (
+            {"exclude_trace_id": [OTHER, PINNED], "level": "ERROR"},
+            lambda day, component, level: day == 2 or (day, component) == (3, "gates"),
+        ),
+    ],
+)
+async def test_what_is_cleared_goes_and_nothing_else(store: LogStore, asked: dict[str, Any], stays: Any) -> None:
+    """DEW-009."""
+    midnight = await fill_days(store)
+    if stays is None:
+        asked = {"before_time": (midnight - timedelta(days=1)).isoformat()}
+        stays = lambda day, component, level: day == 1  # noqa: E731
+    clearing = Clearing.parse(retention_days=7, **asked)
+    before = await left(store)
+    expected = [each for each in before if stays(int(each[0]), *each.split()[1:])]
+    assert await store.clear(clearing, by="a test", dry_run=True) == len(before) - len(expected)
+    assert await left(store) == before
+    assert await store.clear(clearing, by="a test") == len(before) - len(expected)
+    assert await left(store) == expected
+    assert (await store.stats()).total == len(expected)
+    assert await store.clear(clearing, by="a test") == 0
+    await store.maintain(ahead_days=1, retention_days=3)
+    assert (await store.stats()).total == len(expected)
+
+
+async def test_a_pinned_trace_survives_until_its_pin_ends(store: LogStore) -> None:
+    """DEW-009: whole days go, and what is pinned of them stays."""
+    midnight = await fill_days(store)
+    await store.pin(PINNED, note="why", until=None, by="a test")
+    await store.pin(OTHER, note="", until=(midnight - timedelta(days=9)).isoformat(), by="a test")
+    (pin,) = await store.pins()
+    assert (pin.trace_id, pin.note, pin.until) == (PINNED, "why", None)
+    everything = Clearing(before=(midnight + timedelta(days=1)).isoformat())
+    assert await store.clear(everything, by="a test", dry_run=True) == 21
+    assert await store.clear(everything, by="a test") == 21
+    assert await left(store) == ["3 gates ERROR", "3 gates INFO", "3 gates DEBUG"]
+    assert (await store.stats()).by_component == {"gates": 3}
+    await store.store([entry("late", trace_id=PINNED, created_at=midnight.isoformat())])
+    await store.maintain(ahead_days=1, retention_days=7)
+    assert await store.clear(everything, by="a test") == 0
+    await store.pin(PINNED, note="now", until=(midnight + timedelta(days=30)).isoformat(), by="a test")
+    (again,) = await store.pins()
+    assert (again.note, again.pinned_at) == ("now", pin.pinned_at)
+    assert again.until is not None
+    await store.unpin(PINNED)
+    assert await store.pins() == []
+    assert await store.clear(everything, by="a test") == 4
+    assert (await store.stats()).total == 0
 
 
 async def test_entries_are_followed_in_the_order_in_which_they_were_stored(store: LogStore) -> None:

@@ -1,0 +1,135 @@
+"""Clearing on real PostgreSQL: days go at once, others go on meanwhile, and what was done is noted."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import trio
+
+from dewey_logs.clearing import Clearing
+from dewey_logs.postgres import PostgresStore
+from dewey_logs.postgres import clearing as clearing_module
+from dewey_logs.search import Query
+from godot.entries import IdSource, admit_json
+from tests.postgres_fixture import Database, Server, postgres, servers
+
+__all__ = ["postgres", "servers"]
+
+ENOUGH = 60
+MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+BEFORE_TODAY = Clearing(before=MIDNIGHT.isoformat())
+
+ids = IdSource()
+
+FILL = """
+INSERT INTO logs (id, trace_id, component, level, message, created_at)
+SELECT gen_random_uuid(), md5((n % 500)::text)::uuid, 'c' || n % 3, 'INFO', 'entry ' || n,
+       timestamptz '{start}' + n * interval '1 day' / 10000
+FROM generate_series(0, {count} - 1) AS n
+"""
+
+
+async def fill(stack: ExitStack, database: Database, days: int) -> PostgresStore:
+    """Make a store with 10,000 entries on each of the days before today, in their partitions."""
+    store = stack.enter_context(closing(PostgresStore(database.url)))
+    start = MIDNIGHT - timedelta(days=days)
+    database.execute(FILL.format(start=start.isoformat(), count=days * 10_000))
+    await store.maintain(ahead_days=1, retention_days=days)
+    return store
+
+
+async def test_whole_days_are_dropped_and_noted(postgres: Server) -> None:
+    """DEW-009."""
+    with trio.fail_after(ENOUGH), ExitStack() as stack:
+        database = stack.enter_context(Database(postgres))
+        store = await fill(stack, database, 3)
+        trace = str(database.value("SELECT md5('7')::uuid::text"))
+        await store.pin(trace, note="", until=None, by="me")
+        before = database.value(
+            "SELECT array_agg(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'logs'::regclass"
+        )
+        assert isinstance(before, list)
+        assert await store.clear(BEFORE_TODAY, by="me") == 30_000 - 60
+        partitions = database.value(
+            "SELECT array_agg(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'logs'::regclass"
+        )
+        assert isinstance(partitions, list)
+        gone = {f"logs_{MIDNIGHT - timedelta(days=day):%Y_%m_%d}" for day in (1, 2, 3)}
+        assert set(before) - set(partitions) == gone
+        assert database.execute("SELECT count(*), count(DISTINCT trace_id) FROM logs") == [(60, 1)]
+        assert database.value("SELECT sum(entries) FROM log_counts") == 60
+        ((by, filters, deleted),) = database.execute("SELECT cleared_by, filters, deleted FROM log_clears")
+        assert (by, deleted) == ("me", 30_000 - 60)
+        assert filters == {"before_time": MIDNIGHT.isoformat()}
+        # What stays of a day finds its partition again when there is one.
+        assert (await store.maintain(ahead_days=1, retention_days=3)).moved == 60
+        assert await store.clear(BEFORE_TODAY, by="me") == 0
+
+
+async def test_others_store_and_read_while_entries_are_deleted_one_by_one(postgres: Server) -> None:
+    with trio.fail_after(ENOUGH), ExitStack() as stack:
+        database = stack.enter_context(Database(postgres))
+        store = await fill(stack, database, 2)
+        stored = 0
+
+        async def go_on() -> None:
+            nonlocal stored
+            while not done.is_set():
+                fields = {"component": "c1", "level": "INFO", "message": "new"}
+                await store.store([admit_json({"id": ids.next()} | fields, [])])
+                assert (await store.query(Query(limit=1))).entries[0].message == "new"
+                stored += 1
+
+        done = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(go_on)
+            deleted = await store.clear(attrs_only(component="c0"), by="me")
+            done.set()
+        assert deleted == 6_667
+        assert stored > 3
+        assert database.value("SELECT count(*) FROM logs") == 20_000 - deleted + stored
+        assert (await store.stats()).total == 20_000 - deleted + stored
+        assert database.value("SELECT deleted FROM log_clears") == deleted
+
+
+async def test_a_reader_who_takes_his_time_is_waited_for(postgres: Server) -> None:
+    with trio.fail_after(ENOUGH), ExitStack() as stack:
+        database = stack.enter_context(Database(postgres))
+        store = await fill(stack, database, 1)
+        reader = stack.enter_context(closing(psycopg.connect(database.url)))
+        reader.execute("SELECT count(*) FROM logs")  # and keeps its transaction open
+
+        async def leave() -> None:
+            await trio.sleep(2.5)  # PostgreSQL's own lock timeout, of 2 s, is on the real clock
+            reader.rollback()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            assert await store.clear(BEFORE_TODAY, by="me") == 10_000
+
+
+async def test_two_deweys_that_clear_at_once_delete_once(postgres: Server) -> None:
+    with trio.fail_after(ENOUGH), ExitStack() as stack:
+        database = stack.enter_context(Database(postgres))
+        first = await fill(stack, database, 2)
+        second = stack.enter_context(closing(PostgresStore(database.url)))
+        deleted: list[int] = []
+
+        async def clear(store: PostgresStore, clearing: Clearing) -> None:
+            deleted.append(await store.clear(clearing, by="me"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clear, first, BEFORE_TODAY)
+            nursery.start_soon(clear, second, BEFORE_TODAY)
+        assert sum(deleted) == 20_000
+        assert database.value("SELECT sum(deleted) FROM log_clears") == 20_000
+
+
+def attrs_only(component: str) -> Clearing:
+    return Clearing.parse(retention_days=7, component=component)
+
+
+def test_a_chunk_is_smaller_than_what_these_tests_delete() -> None:
+    assert clearing_module.CHUNK < 6_667
