@@ -36,6 +36,9 @@ MAX_DEPTH: Final = 500
 """Objects and arrays inside each other. Parsers give up at about 1,000, and an entry travels inside of others."""
 
 _UUID: Final = re.compile("[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\\1){3}[0-9a-fA-F]{12}")
+_OUR_UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_OUR_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z", re.ASCII)
+"""What is written like this need not be written anew: an entry is looked at by Godot, and by Dewey once more."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999; a UUIDv7 can name a time 900 years beyond."""
@@ -196,6 +199,8 @@ def parse_uuid(value: object) -> str | None:
     Without dashes (a trace-id of W3C), in braces and as a URN it is one too. `uuid.UUID` would also take
     blanks and underscores anywhere.
     """
+    if type(value) is str and _OUR_UUID.fullmatch(value):
+        return value
     if type(value) is not str or not _UUID.fullmatch(digits := value.removeprefix("urn:uuid:").strip("{}")):
         return None
     digits = digits.replace("-", "").lower()
@@ -210,6 +215,8 @@ def _kept(data: dict[str, Any] | None) -> dict[str, Any]:
 def _utc(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
+        if _OUR_TIME.fullmatch(text):
+            return text
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return _format(moment.astimezone(UTC))
