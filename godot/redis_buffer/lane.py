@@ -73,6 +73,8 @@ class Lane:
         """
         try:
             return await trio.to_thread.run_sync(self._call, work, limiter=self._limiter)
+        except redis.exceptions.AskError as exc:
+            raise BufferUnavailable(f"Redis: the queue moves to {exc.host}:{exc.port}") from exc
         except redis.RedisError as exc:
             raise BufferUnavailable(f"Redis: {exc}") from exc
 

@@ -144,6 +144,38 @@ async def test_two_daemons_share_a_queue_and_nothing_is_lost_or_done_twice(make:
         assert await make().counts() == Counts(received=400, stored=400)
 
 
+@pytest.mark.parametrize("topology", ["cluster"], indirect=True)
+async def test_a_queue_that_moves_to_another_node_is_followed_there_and_back(make: Make, topology: Topology) -> None:
+    """REL-004: the node that had it lives on, and says where it is now."""
+    pushed = 0
+    reasons: list[str] = []
+
+    async def push_some(buffer: RedisBuffer) -> None:
+        nonlocal pushed
+        for _ in range(20):
+            while True:
+                try:
+                    await buffer.push(entries(2, first=pushed))
+                    break
+                except BufferUnavailable as exc:
+                    reasons.append(str(exc))
+                    await trio.sleep(POLL_S)
+            pushed += 2
+
+    with trio.fail_after(ENOUGH):
+        buffer = make()
+        await push_some(buffer)
+        for here, there in ((topology.first, topology.replicas[0]), (topology.replicas[0], topology.first)):
+            topology.servers.ask(there, "CLUSTER", "FAILOVER", "TAKEOVER")  # the others need not agree, all is well
+            await until(lambda there=there: topology.servers.ask(there, "ROLE")[0] == "master")  # type: ignore[misc]
+            await push_some(buffer)
+            assert reasons.pop(0) == f"Redis: the queue moves to 127.0.0.1:{there}"
+            await topology.servers.follow(here)
+            reasons.clear()
+        assert await drained(buffer) == entries(pushed)
+        assert await buffer.counts() == Counts(received=pushed, stored=pushed)
+
+
 async def test_what_no_replica_has_is_not_acknowledged_and_is_there_once_when_one_is_back(
     make: Make, topology: Topology, monkeypatch: pytest.MonkeyPatch
 ) -> None:
