@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import attrs
 
 from dewey_logs.clearing import MAX_NOTE_CHARS, Clearing, end_of_pin, trace
-from dewey_logs.filters import storable
+from dewey_logs.filters import iso, storable
 from dewey_logs.store import LogStore
-from godot.entries import LEVELS
+from godot.entries import LEVELS, MAX_COMPONENT_CHARS, parse_level
 from godot.errors import EntryRejected
 from godot.mcp.tools import Answer, Tool, argument, caller
 
 MAX_COMPONENTS: Final = 1_000
 """An answer must stay under 1 MiB, whatever components call themselves."""
 
+
+MAX_FOR_S: Final = 366 * 86_400
+
+MAX_LEVELS: Final = 10_000
+"""Components with a level of their own; an answer with all of them is under 1 MiB."""
 
 MAX_PINS_SHOWN: Final = 500
 
@@ -75,6 +80,36 @@ class PinArguments:
     by: str | None = _BY
 
 
+@attrs.frozen
+class SetLevelArguments:
+    """Arguments of `dewey_set_log_level`."""
+
+    component: str = argument(
+        "Whose entries: the exact name of a component, or * for all that have no level of their own.",
+        examples=["relay", "*"],
+    )
+    level: str | None = argument(
+        f"The least severe level that is stored, null for all. The levels are, most severe first, {', '.join(LEVELS)}.",
+        default=None,
+        examples=["INFO"],
+    )
+    for_s: float | None = argument(
+        "For so many seconds; then it is as it was before. For ever, without.",
+        default=None,
+        examples=[1800],
+        minimum=1,
+        maximum=MAX_FOR_S,
+    )
+    by: str | None = _BY
+
+
+@attrs.frozen
+class GetLevelsArguments:
+    """Arguments of `dewey_get_log_levels`."""
+
+    component: str | None = argument("Only of this component.", default=None, examples=["relay"])
+
+
 def housekeeping_tools(
     store: LogStore, *, retention_days: int = 7, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[Tool]:
@@ -126,7 +161,56 @@ def housekeeping_tools(
             value["further_components"] = len(listed) - MAX_COMPONENTS
         return Answer.of(value)
 
+    async def set_level(arguments: SetLevelArguments) -> Answer:
+        component = storable("component", arguments.component)
+        if not 1 <= len(component) <= MAX_COMPONENT_CHARS:
+            raise EntryRejected(f"component: from 1 to {MAX_COMPONENT_CHARS} characters, not {len(component)}")
+        level = None if arguments.level is None else parse_level(arguments.level)
+        if arguments.for_s is not None and not 1 <= arguments.for_s <= MAX_FOR_S:
+            raise EntryRejected(f"for_s: from 1 to {MAX_FOR_S:,} seconds, not {arguments.for_s:g}")
+        until = None if arguments.for_s is None else iso(now() + timedelta(seconds=arguments.for_s))
+        known = await store.levels()
+        if component not in known and len(known) >= MAX_LEVELS:
+            raise EntryRejected(f"{MAX_LEVELS:,} components have a level of their own already; use * for the others")
+        previous = await store.set_level(component, level, until=until, by=arguments.by or caller.get())
+        return Answer.of({"component": component, "level": level, "until": until, "previous": previous})
+
+    async def get_levels(arguments: GetLevelsArguments) -> Answer:
+        found = await store.levels()
+        listed = {
+            component: attrs.asdict(each)
+            for component, each in found.items()
+            if arguments.component in (None, component)
+        }
+        return Answer.of({"levels": listed})
+
     return [
+        Tool(
+            name="dewey_set_log_level",
+            title="Set a level",
+            description=(
+                "Set from which level on the entries of a component are stored. Godot knows of it within 10 s, and at "
+                "once when it is set there (logger_set_level). Answers {component, level, until, previous}."
+            ),
+            arguments=SetLevelArguments,
+            run=set_level,
+            role="admin",
+            idempotent=True,
+        ),
+        Tool(
+            name="dewey_get_log_levels",
+            title="Show the levels",
+            description=(
+                "Show which levels are set: {levels: {component: {level, until, later}}}, * for the components that "
+                "have none of their own. level is null when all are stored; until is null for ever, and later what "
+                "counts after it."
+            ),
+            arguments=GetLevelsArguments,
+            run=get_levels,
+            role="read",
+            read_only=True,
+            idempotent=True,
+        ),
         Tool(
             name="dewey_clear_logs",
             title="Delete log entries",

@@ -116,6 +116,20 @@ class Followed:
     identity: str
 
 
+@attrs.frozen
+class LevelSetting:
+    """From which level on the entries of a component are stored (DEW-011).
+
+    :param level: None: all are, until then.
+    :param until: ISO 8601 in UTC; None: for ever.
+    :param later: the level that counts after `until`; None: none.
+    """
+
+    level: str | None
+    until: str | None = None
+    later: str | None = None
+
+
 class LogStore(Protocol):
     """A place where entries are kept and found.
 
@@ -166,6 +180,16 @@ class LogStore(Protocol):
 
     async def unpin(self, trace_id: str) -> None:
         """Let a trace go; whether it was pinned or not."""
+
+    async def levels(self) -> Mapping[str, LevelSetting]:
+        """Return the levels that are set, by component; what has ended is not among them."""
+
+    async def set_level(self, component: str, level: str | None, *, until: str | None, by: str) -> str | None:
+        """Set the level of a component, and return the one that counted before.
+
+        :param level: None: none is set any more.
+        :param until: when it is again what it is now, for ever without; what is for a time only is not gone back to.
+        """
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Make the store ready for the days to come (DEW-005); doing it again is harmless.
@@ -220,6 +244,7 @@ class MemoryStore:
         self._partitions: set[Partition] = set()
         self._batches = 0
         self._pins: dict[str, Pin] = {}
+        self._levels: dict[str, LevelSetting] = {}
         self.clears: list[tuple[str, Mapping[str, object], int]] = []
         """Who has cleared what, and how many entries that were."""
 
@@ -309,6 +334,22 @@ class MemoryStore:
     async def unpin(self, trace_id: str) -> None:
         """Let a trace go."""
         self._pins.pop(trace_id, None)
+
+    async def levels(self) -> Mapping[str, LevelSetting]:
+        """Return the levels that are set."""
+        now = iso(self._now())
+        current = {
+            component: LevelSetting(each.later) if each.until is not None and each.until <= now else each
+            for component, each in sorted(self._levels.items())
+        }
+        return {component: each for component, each in current.items() if each != LevelSetting(None)}
+
+    async def set_level(self, component: str, level: str | None, *, until: str | None, by: str) -> str | None:  # noqa: ARG002
+        """Set the level of a component."""
+        before = (await self.levels()).get(component, LevelSetting(None))
+        lasting = before.later if before.until is not None else before.level
+        self._levels[component] = LevelSetting(level, until, lasting if until is not None else None)
+        return before.level
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Count off the partitions that a database would have."""

@@ -10,7 +10,14 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import attrs
 
 from dewey_logs.follow import LAG_MAX, Followers, Tail
-from dewey_logs.housekeeping import ClearArguments, PinArguments, StatsArguments, housekeeping_tools
+from dewey_logs.housekeeping import (
+    ClearArguments,
+    GetLevelsArguments,
+    PinArguments,
+    SetLevelArguments,
+    StatsArguments,
+    housekeeping_tools,
+)
 from dewey_logs.search import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Order, Query
 from dewey_logs.store import LogStore, Page, StoredEntry
 from godot import codec
@@ -319,6 +326,8 @@ ARGUMENTS: Final[Mapping[str, type[Any]]] = {
     "dewey_tail_logs": TailArguments,
     "dewey_clear_logs": ClearArguments,
     "dewey_pin_trace": PinArguments,
+    "dewey_set_log_level": SetLevelArguments,
+    "dewey_get_log_levels": GetLevelsArguments,
 }
 """What the tools take that Godot offers on its own port too."""
 

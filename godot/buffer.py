@@ -174,7 +174,17 @@ class DeadLetters(Protocol):
         """Delete dead entries for ever, and return how many."""
 
 
-class Keep(Buffer, Holes, DeadLetters, Protocol):
+class Notes(Protocol):
+    """What Godot writes down for its next start."""
+
+    async def note_levels(self, noted: bytes) -> None:
+        """Keep what is known of levels (`godot.levels`) instead of what was noted before."""
+
+    async def noted_levels(self) -> bytes | None:
+        """Return it; None when nothing was noted."""
+
+
+class Keep(Buffer, Holes, DeadLetters, Notes, Protocol):
     """All of it."""
 
 
@@ -196,6 +206,15 @@ class MemoryBuffer:
         self._counts = Counts()
         self._drops: Drops | None = None
         self._hole: bytes | None = None
+        self._levels: bytes | None = None
+
+    async def note_levels(self, noted: bytes) -> None:
+        """See `Notes.note_levels`."""
+        self._levels = noted
+
+    async def noted_levels(self) -> bytes | None:
+        """See `Notes.noted_levels`."""
+        return self._levels
 
     async def push(self, entries: Sequence[bytes]) -> Counts:
         """See `Buffer.push`."""

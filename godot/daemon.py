@@ -24,10 +24,11 @@ from godot.buffer import Keep
 from godot.channel import open_entry_channel
 from godot.config import GodotSettings
 from godot.dewey import Dewey
+from godot.levels import CAPABILITY, Levels
 from godot.listener import INSTRUCTIONS, godot_toolbox
 from godot.maintenance import run_maintenance
 from godot.mcp.access import Gate
-from godot.mcp.server import Server, serve_websocket
+from godot.mcp.server import Server, Watched, serve_websocket
 from godot.mcp.session import ServerInfo
 from godot.sender import Sender
 from godot.signals import Life
@@ -60,6 +61,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     :returns: the exit code: 0, or 1 when entries that were answered `queued` could not be written to Redis.
     """
     status = Status(parts.write, parts.buffer, max_size=settings.max_queue_size)
+    levels = Levels()
     inlet, outlet = open_entry_channel()
     wake_sender, pushed = trio.open_memory_channel[None](1)
     batcher = Batcher(
@@ -83,17 +85,21 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     server = Server(
         ServerInfo("godot", __version__, INSTRUCTIONS),
         godot_toolbox(
-            inlet, parts.dewey, status, parts.buffer, ack=settings.ack, dewey_arguments=parts.dewey_arguments
+            inlet, parts.dewey, status, parts.buffer, levels, ack=settings.ack, dewey_arguments=parts.dewey_arguments
         ),
         report=status.peer,
         gate=parts.gate,
         max_message_bytes=settings.max_message_bytes,
         max_in_flight=settings.max_inflight,
         peer_timeout_s=settings.peer_timeout_s,
+        watched=Watched(CAPABILITY, lambda: {"levels": levels.current()}, levels.changed),
     )
-    maintain = partial(run_maintenance, parts.dewey, on_failure=status.failed, on_success=status.delivered)
+    maintain = partial(
+        run_maintenance, parts.dewey, levels, parts.buffer, on_failure=status.failed, on_success=status.delivered
+    )
     report_failure = partial(status.line, "restart")
 
+    await levels.recall(parts.buffer)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(batcher.run, name="batcher")
         nursery.start_soon(

@@ -22,6 +22,8 @@ TAIL: Final = "dewey_tail_logs"
 STATS: Final = "dewey_get_log_stats"
 CLEAR: Final = "dewey_clear_logs"
 PIN: Final = "dewey_pin_trace"
+SET_LEVEL: Final = "dewey_set_log_level"
+GET_LEVELS: Final = "dewey_get_log_levels"
 MAINTAIN: Final = "dewey_maintain_partitions"
 
 

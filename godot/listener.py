@@ -6,6 +6,7 @@ Taking an entry in is: check it, complete it, serialise it once, put it into the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -13,13 +14,14 @@ import attrs
 import trio
 
 from godot import codec
-from godot.buffer import DeadLetters
+from godot.buffer import Keep, Notes
 from godot.channel import PATIENCE_S, Inlet, Receipt
 from godot.config import Ack
 from godot.dead import dead_tools
-from godot.dewey import CLEAR, PIN, QUERY, STATS, TAIL, Dewey
+from godot.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, Dewey
 from godot.entries import MAX_BATCH, EntryFields, admit, admit_json
-from godot.errors import BufferUnavailable, ChannelFull, EntryRejected
+from godot.errors import BufferUnavailable, ChannelFull, DeweyUnavailable, EntryRejected
+from godot.levels import Levels
 from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, caller, object_schema
 from godot.status import Status
 
@@ -64,7 +66,8 @@ def godot_toolbox(
     inlet: Inlet,
     dewey: Dewey,
     status: Status,
-    dead: DeadLetters,
+    buffer: Keep,
+    levels: Levels,
     *,
     ack: Ack = "queued",
     dewey_arguments: Mapping[str, type[Any]],
@@ -86,7 +89,7 @@ def godot_toolbox(
                     "logger_log_batch for many."
                 ),
                 arguments=LogArguments,
-                run=_log(inlet, status, ack),
+                run=_log(inlet, status, levels, ack),
                 role="write",
                 in_order=True,
                 aliases=["godot_logger_log"],
@@ -99,7 +102,7 @@ def godot_toolbox(
                     "that are not valid are named in `rejected` by their index, all others are accepted."
                 ),
                 arguments=BatchArguments,
-                run=_log_batch(inlet, status, ack),
+                run=_log_batch(inlet, status, levels, ack),
                 role="write",
                 in_order=True,
                 aliases=["godot_logger_log_batch"],
@@ -165,6 +168,36 @@ def godot_toolbox(
                 aliases=["godot_logger_status"],
             ),
             Tool(
+                name="logger_set_level",
+                title="Set a level",
+                description=(
+                    "Set from which level on the entries of a component are stored, for a time with for_s: entries "
+                    "below it are not, and their callers are told. It counts at once, here and for connected "
+                    "clients that asked to be told, and within 10 s at other Godots. Answers {component, level, until, "
+                    "previous}."
+                ),
+                arguments=dewey_arguments[SET_LEVEL],
+                run=_set_level(dewey, levels, buffer),
+                role="admin",
+                idempotent=True,
+                aliases=["godot_logger_set_level"],
+            ),
+            Tool(
+                name="logger_get_level",
+                title="Show the levels",
+                description=(
+                    "Show which levels count now, also while Dewey is away: {levels: {component: {level, until, "
+                    "later}}}, * for the components that have none of their own. until is null for ever, and later "
+                    "what counts after it, null for everything."
+                ),
+                arguments=dewey_arguments[GET_LEVELS],
+                run=_get_levels(levels),
+                role="read",
+                read_only=True,
+                idempotent=True,
+                aliases=["godot_logger_get_level"],
+            ),
+            Tool(
                 name="logger_clear",
                 title="Delete entries",
                 description=(
@@ -193,15 +226,20 @@ def godot_toolbox(
                 idempotent=True,
                 aliases=["godot_logger_pin"],
             ),
-            *dead_tools(dead),
+            *dead_tools(buffer),
         ]
     )
 
 
-def _log(inlet: Inlet, status: Status, ack: Ack) -> Callable[[LogArguments], Awaitable[Answer | Later]]:
+def _log(inlet: Inlet, status: Status, levels: Levels, ack: Ack) -> Callable[[LogArguments], Awaitable[Answer | Later]]:
     async def log(arguments: LogArguments) -> Answer | Later:
         warnings: list[str] = []
         entry = admit(arguments, warnings)
+        if not levels.admit(entry.component, entry.level):
+            status.filtered += 1
+            return Answer.of(
+                {"status": "filtered", "level": levels.of(entry.component), "id": entry.id, "warnings": warnings}
+            )
         raw = codec.encode_entry(entry, warnings)
         durable = (arguments.ack or ack) == "durable"
         receipt = Receipt() if durable else None
@@ -219,7 +257,9 @@ def _log(inlet: Inlet, status: Status, ack: Ack) -> Callable[[LogArguments], Awa
     return log
 
 
-def _log_batch(inlet: Inlet, status: Status, ack: Ack) -> Callable[[BatchArguments], Awaitable[Answer | Later]]:
+def _log_batch(
+    inlet: Inlet, status: Status, levels: Levels, ack: Ack
+) -> Callable[[BatchArguments], Awaitable[Answer | Later]]:
     async def log_batch(arguments: BatchArguments) -> Answer | Later:
         if len(arguments.logs) > MAX_BATCH:
             raise EntryRejected(
@@ -227,12 +267,17 @@ def _log_batch(inlet: Inlet, status: Status, ack: Ack) -> Callable[[BatchArgumen
             )
         rejected = []
         warnings = []
+        filtered = 0
         full: ChannelFull | None = None
         receipt = Receipt() if (arguments.ack or ack) == "durable" else None
         for index, value in enumerate(arguments.logs):
             changes: list[str] = []
             try:
-                raw = codec.encode_entry(admit_json(value, changes), changes)
+                entry = admit_json(value, changes)
+                if not levels.admit(entry.component, entry.level):
+                    filtered += 1
+                    continue
+                raw = codec.encode_entry(entry, changes)
                 if full is not None:
                     raise full  # a call waits once for room, not once an entry
                 await inlet.accept(raw, receipt)
@@ -242,8 +287,9 @@ def _log_batch(inlet: Inlet, status: Status, ack: Ack) -> Callable[[BatchArgumen
                     status.refused += 1
                 rejected.append({"index": index, "error": str(exc)})
             warnings += [f"entry {index}: {change}" for change in changes]
-        accepted = len(arguments.logs) - len(rejected)
-        answer = Answer.of({"accepted": accepted, "filtered": 0, "rejected": rejected, "warnings": warnings})
+        status.filtered += filtered
+        accepted = len(arguments.logs) - len(rejected) - filtered
+        answer = Answer.of({"accepted": accepted, "filtered": filtered, "rejected": rejected, "warnings": warnings})
         if receipt is None or not accepted:
             return answer
         again = "send the batch again, with ids of your own, so that what arrived is not stored twice"
@@ -281,6 +327,30 @@ def _facade(
         return await dewey.ask(tool, given, wait_s=wait_s)
 
     return ask
+
+
+def _set_level(dewey: Dewey, levels: Levels, notes: Notes) -> Callable[[Any], Awaitable[Answer]]:
+    async def set_level(arguments: Any) -> Answer:
+        answer = await dewey.ask(SET_LEVEL, {"by": caller.get()} | _given(arguments))
+        if not answer.is_error:
+            with suppress(DeweyUnavailable):  # maintenance asks again
+                await levels.refresh(dewey, notes)
+        return answer
+
+    return set_level
+
+
+def _get_levels(levels: Levels) -> Callable[[Any], Awaitable[Answer]]:
+    async def get_levels(arguments: Any) -> Answer:
+        await trio.lowlevel.checkpoint()
+        listed = {
+            component: attrs.asdict(setting)
+            for component, setting in levels.settings().items()
+            if arguments.component in (None, component)
+        }
+        return Answer.of({"levels": listed})
+
+    return get_levels
 
 
 def _tail(dewey: Dewey, status: Status) -> Callable[[Any], Awaitable[Answer]]:

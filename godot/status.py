@@ -107,6 +107,8 @@ class Status:
         """As last heard of; `received` and what follows are totals over all runs."""
         self.refused = 0
         """Entries that were not accepted because the channel was full, in this run."""
+        self.filtered = 0
+        """Entries that were below the level of their component, in this run. They are not `received`."""
         self.followers = 0
         """Calls of `logger_tail` that are under way."""
         self.refused_peers = 0
@@ -144,6 +146,7 @@ class Status:
         return {
             **attrs.asdict(counts),
             "refused": self.refused,
+            "filtered": self.filtered,
             "refused_peers": self.refused_peers,
             "redis": "down" if self._redis_down else "up",
             "dewey": "down" if self._dewey_down else "up",

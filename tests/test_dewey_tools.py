@@ -400,7 +400,7 @@ def test_the_listing_tells_limits_units_and_hints(dewey: Dewey) -> None:
     listing = {each["name"]: each for each in dewey.tools.listing()}
     assert list(listing) == [
         "dewey_store_logs_batch", "dewey_query_logs", "dewey_tail_logs", "dewey_maintain_partitions",
-        "dewey_clear_logs", "dewey_pin_trace", "dewey_get_log_stats",
+        "dewey_set_log_level", "dewey_get_log_levels", "dewey_clear_logs", "dewey_pin_trace", "dewey_get_log_stats",
     ]  # fmt: skip
     query = listing["dewey_query_logs"]
     assert query["annotations"]["readOnlyHint"]

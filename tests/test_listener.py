@@ -22,6 +22,7 @@ from godot.config import Ack
 from godot.dewey import DirectDewey
 from godot.entries import MAX_BATCH
 from godot.errors import BufferUnavailable
+from godot.levels import Levels
 from godot.listener import godot_toolbox
 from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
@@ -91,7 +92,7 @@ async def bench(ack: Ack = "queued") -> AsyncIterator[Bench]:
         jitter=lambda delay: delay,
     )
     dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore())))
-    toolbox = godot_toolbox(inlet, dewey, status, buffer, ack=ack, dewey_arguments=ARGUMENTS)
+    toolbox = godot_toolbox(inlet, dewey, status, buffer, Levels(), ack=ack, dewey_arguments=ARGUMENTS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(batcher.run)
         yield Bench(buffer, toolbox, status, lines)
@@ -238,7 +239,7 @@ def test_every_tool_and_every_argument_says_what_it_is_for() -> None:
     inlet, _ = open_entry_channel()
     status = Status(lambda line: None, MemoryBuffer(1), max_size=1)
     dewey = DirectDewey(Toolbox([]))
-    for tool in godot_toolbox(inlet, dewey, status, MemoryBuffer(1), dewey_arguments=ARGUMENTS).listing():
+    for tool in godot_toolbox(inlet, dewey, status, MemoryBuffer(1), Levels(), dewey_arguments=ARGUMENTS).listing():
         assert tool["title"], tool["name"]
         assert len(tool["description"]) > 60, tool["name"]
         assert set(tool["annotations"]) >= {"readOnlyHint", "destructiveHint", "idempotentHint"}

@@ -8,8 +8,10 @@ from typing import Any
 import trio
 import trio.testing
 
-from godot.dewey import MAINTAIN
+from godot.buffer import MemoryBuffer
+from godot.dewey import GET_LEVELS, MAINTAIN
 from godot.errors import DeweyUnavailable, StoreUnavailable
+from godot.levels import Levels
 from godot.maintenance import INTERVAL_S, run_maintenance
 from godot.mcp.tools import Answer
 
@@ -25,6 +27,8 @@ class Asked:
         raise AssertionError("maintenance stores nothing")
 
     async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
+        if tool == GET_LEVELS:
+            return Answer.of({"levels": {}})
         self.asked.append((trio.current_time(), tool, arguments))
         answer = self.answers.pop(0) if self.answers else Answer.of({"created": []})
         if isinstance(answer, DeweyUnavailable):
@@ -37,7 +41,11 @@ async def maintain_for(duration_s: float, dewey: Asked) -> list[str]:
     reported: list[str] = []
     with trio.move_on_after(duration_s):
         await run_maintenance(
-            dewey, on_failure=lambda exc: reported.append(str(exc)), on_success=lambda: reported.append("well")
+            dewey,
+            Levels(),
+            MemoryBuffer(1),
+            on_failure=lambda exc: reported.append(str(exc)),
+            on_success=lambda: reported.append("well"),
         )
     return reported
 

@@ -16,12 +16,13 @@ from psycopg.rows import class_row
 from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.migrate import migrate
 from dewey_logs.postgres.clearing import clear, count_doomed, pin, read_pins, unpin
+from dewey_logs.postgres.config import read_levels, set_level
 from dewey_logs.postgres.counts import read_stats
 from dewey_logs.postgres.following import count_after, follow
 from dewey_logs.postgres.lane import Connection, Lane, blames_content, first_line
 from dewey_logs.postgres.upkeep import maintain
 from dewey_logs.search import Place, Query
-from dewey_logs.store import Followed, Maintained, Page, Stats, Stored, StoredEntry, encode_batch
+from dewey_logs.store import Followed, LevelSetting, Maintained, Page, Stats, Stored, StoredEntry, encode_batch
 from godot.entries import Entry, is_uuid7
 from godot.errors import BatchRefused, ConfigError, EntryRejected
 
@@ -89,11 +90,11 @@ class PostgresStore:
         )
         self._keeper = Lane(url, timeout_s=UPKEEP_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
         self._cleaner = Lane(url, timeout_s=CLEAR_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
-        self._pinner = Lane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S)
+        self._marker = Lane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S)
 
     def close(self) -> None:
         """Close the connections; every call has to have ended."""
-        for lane in (self._writer, self._readers, self._keeper, self._cleaner, self._pinner):
+        for lane in (self._writer, self._readers, self._keeper, self._cleaner, self._marker):
             lane.close_idle()
 
     async def migrate(self) -> Sequence[str]:
@@ -138,11 +139,19 @@ class PostgresStore:
 
     async def pin(self, trace_id: str, *, note: str, until: str | None, by: str) -> None:
         """Keep the entries of a trace."""
-        await self._pinner.run(partial(pin, trace_id=trace_id, note=note, until=until, by=by))
+        await self._marker.run(partial(pin, trace_id=trace_id, note=note, until=until, by=by))
 
     async def unpin(self, trace_id: str) -> None:
         """Let a trace go."""
-        await self._pinner.run(partial(unpin, trace_id=trace_id))
+        await self._marker.run(partial(unpin, trace_id=trace_id))
+
+    async def levels(self) -> Mapping[str, LevelSetting]:
+        """Return the levels that are set."""
+        return await self._readers.run(read_levels)
+
+    async def set_level(self, component: str, level: str | None, *, until: str | None, by: str) -> str | None:
+        """Set the level of a component."""
+        return await self._marker.run(partial(set_level, component=component, level=level, until=until, by=by))
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Bring schema and partitions up to date."""

@@ -48,7 +48,7 @@ def log_entry(level: str, message: str, component: str, trace: str | None, data:
         for warning in done.get("warnings", []):
             complain(warning)
         if done["status"] == "filtered":
-            complain(f"{component} is set to a level above {level}: it is not stored")
+            complain(f"{component} is set to {done['level']}, so {level} is not stored")
             return EXIT_PARTIAL
         write(done["id"])
         return 0
@@ -161,7 +161,7 @@ class Ingest:
                     self._reject(number, each["error"])
             for warning in done["warnings"][:COMPLAINTS_MAX]:
                 complain(harmless(warning))
-            self.accepted += done["accepted"] - done["filtered"]
+            self.accepted += done["accepted"]
             self.filtered += done["filtered"]
             if not again:
                 return

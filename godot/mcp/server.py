@@ -6,10 +6,10 @@ stops accepting, says goodbye to everyone (close code 1001, REL-005), and only t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import attrs
 import trio
@@ -39,6 +39,21 @@ peer that does not read, so this bounds the memory that such a peer can take. De
 
 
 @attrs.frozen
+class Watched:
+    """What clients may learn of when it changes: an experimental capability of MCP, by its name.
+
+    A client that names it in `capabilities.experimental` of `initialize` gets its value there in the answer, and as
+    `notifications/<capability>` whenever it has changed.
+
+    :param changed: returns when the value is another one than when it was called.
+    """
+
+    capability: str
+    value: Callable[[], Mapping[str, Any]]
+    changed: Callable[[], Awaitable[None]]
+
+
+@attrs.frozen
 class Server:
     """What is served, to whom, and to whom it tells what happens.
 
@@ -55,6 +70,7 @@ class Server:
     max_message_bytes: int = 16 * 1024 * 1024
     max_in_flight: int = 1_000
     peer_timeout_s: float = 30.0
+    watched: Watched | None = None
 
 
 async def serve(server: Server, transport: Transport, *, peer: str = "inside", roles: frozenset[Role] = ROLES) -> None:
@@ -68,7 +84,8 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
     :param roles: what the other end may do.
     """
     caller.set(peer)
-    session = Session(server.info, server.toolbox, roles, partial(server.report, "refused", peer))
+    offered = {} if server.watched is None else {server.watched.capability: server.watched.value}
+    session = Session(server.info, server.toolbox, roles, partial(server.report, "refused", peer), offered)
     in_flight: dict[Call, trio.CancelScope] = {}
     places = trio.Semaphore(server.max_in_flight)
     workers = trio.Semaphore(MAX_RUNNING)
@@ -106,7 +123,20 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
         in_flight[call] = scope = trio.CancelScope()
         calls.start_soon(beside, call, scope, work, name=f"{call.tool.name} {call.id!r:.40}")
 
+    async def tell_changes(watched: Watched) -> None:
+        told = session.told[watched.capability]
+        try:
+            while True:
+                if (value := watched.value()) == told:
+                    await watched.changed()
+                else:
+                    await send(session.notification(watched.capability, value))
+                    told = value
+        except TransportClosed:
+            calls.cancel_scope.cancel()
+
     async def read_frames() -> None:
+        is_told = False
         try:
             while True:
                 for event in session.receive(await transport.receive()):
@@ -124,6 +154,9 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
                         case Stop(call):
                             if call in in_flight:
                                 in_flight[call].cancel()
+                if server.watched is not None and session.told and not is_told:
+                    is_told = True
+                    calls.start_soon(tell_changes, server.watched)
         except TransportClosed:
             calls.cancel_scope.cancel()
 

@@ -13,6 +13,7 @@ agreed on, or, when there was none, of 2024-11-05, because deployed clients send
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -126,6 +127,7 @@ class Session:
     :param toolbox: the tools that are listed and called.
     :param roles: what the other end may do: a tool outside of them is neither listed nor called.
     :param on_refusal: gets the reason when it tries.
+    :param offered: experimental capabilities, each with what returns its value.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Session:
         toolbox: Toolbox,
         roles: frozenset[Role] = ROLES,
         on_refusal: Callable[[str], None] | None = None,
+        offered: Mapping[str, Callable[[], Mapping[str, Any]]] = MappingProxyType({}),
     ) -> None:
         self._server = server
         self._toolbox = toolbox
@@ -143,6 +146,13 @@ class Session:
         self._cache_scope = "public" if roles == ROLES else "private"
         self._agreed: str | None = None
         self._in_flight: dict[RequestId, Call] = {}
+        self._offered = offered
+        self.told: dict[str, Mapping[str, Any]] = {}
+        """Experimental capabilities that the other end has asked for, each with the value that it was told."""
+
+    def notification(self, capability: str, value: Mapping[str, Any]) -> str:
+        """Return the frame that tells that the value of an experimental capability is another one now."""
+        return _frame({"jsonrpc": "2.0", "method": f"notifications/{capability}", "params": value})
 
     def receive(self, frame: str | bytes) -> list[Event]:
         """Take in one frame; return what to do, in order.
@@ -287,9 +297,16 @@ class Session:
             raise _Refused(INVALID_REQUEST, "Invalid Request: initialize must not be part of a batch")
         asked = params.get("protocolVersion")
         self._agreed = asked if asked in LEGACY_VERSIONS else LEGACY_VERSIONS[-1]
+        capabilities: dict[str, Any] = {"tools": {}}
+        wanted = params.get("capabilities")
+        experimental = wanted.get("experimental") if isinstance(wanted, dict) else None
+        if isinstance(experimental, dict):
+            self.told = {name: value() for name, value in self._offered.items() if name in experimental}
+            if self.told:
+                capabilities["experimental"] = self.told
         return {
             "protocolVersion": self._agreed,
-            "capabilities": {"tools": {}},
+            "capabilities": capabilities,
             "serverInfo": {"name": self._server.name, "version": self._server.version},
             "instructions": self._server.instructions,
         }

@@ -17,6 +17,7 @@ Keys, all derived from the queue's name, so that `{logs}:queue` keeps them in on
     logs:queue:dead                 list of JSON {"reason", "entry"}; head newest; bounded
     logs:queue:drops                hash; the run of drops that has not been told of, see `Drops`
     logs:queue:hole                 the entry that tells of the run before it, until it is stored
+    logs:queue:levels               what was last known of levels, as JSON
     logs:queue:counts               hash; see `Counts`, and lua/prelude.lua
 
 Only commands of Redis 6.2.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from godot import codec
 from godot.buffer import DEAD_MAX, TAKE_MAX_BYTES, Counts, DeadEntry, DeadPage, Drops
@@ -19,7 +19,7 @@ _GRAVES_AT_ONCE: Final = 100
 
 
 class RedisBuffer:
-    """See `Buffer`, `Holes` and `DeadLetters`, and the top of this package.
+    """See `Buffer`, `Holes`, `DeadLetters` and `Notes`, and the top of this package.
 
     :param url: as redis-py takes it (`redis://`, `rediss://`, `unix://`), or `redis+sentinel://` or
         `redis+cluster://`, see `servers.py`.
@@ -124,6 +124,15 @@ class RedisBuffer:
             return deleted
 
         return await self._each_page(ids, delete)
+
+    async def note_levels(self, noted: bytes) -> None:
+        """See `Notes.note_levels`."""
+        await self._looks.call(lambda client: client.set(self._key("levels"), noted))
+
+    async def noted_levels(self) -> bytes | None:
+        """See `Notes.noted_levels`."""
+        noted: Any = await self._looks.call(lambda client: client.get(self._key("levels")))
+        return cast("bytes | None", noted)
 
     async def weakness(self) -> str | None:
         """Say why a write may be answered and lost all the same, if Redis tells that it may.

@@ -320,6 +320,19 @@ def test_clearing_asks_on_a_terminal_and_takes_no_for_an_answer(shell: Shell) ->
     assert shell.run("query", "-c", "kept").code == 1
 
 
+def test_a_level_is_set_shown_and_forgotten(shell: Shell) -> None:
+    """DEW-011."""
+    assert shell.run("level").code == 1
+    assert shell.run("level", "chatty", "info", "--for", "30m").out.startswith("chatty: INFO until 20")
+    listed = shell.run("level")
+    assert listed.lines[1].split()[:2] == ["chatty", "INFO"]
+    quiet = shell.run("log", "debug", "unheard", "-c", "chatty")
+    assert (quiet.code, quiet.out) == (4, "")
+    assert "chatty is set to INFO" in quiet.err
+    assert shell.run("level", "chatty", "--unset").out == "chatty: everything is stored (it was INFO)\n"
+    assert shell.run("log", "debug", "heard", "-c", "chatty").code == 0
+
+
 def test_a_trace_is_pinned_listed_and_let_go(shell: Shell) -> None:
     """DEW-009."""
     trace = "0af76519-16cd-43dd-8448-eb211c80319c"

@@ -881,3 +881,12 @@ async def test_what_is_no_url_is_a_fault_of_the_operators() -> None:
 def test_counts_are_what_logger_status_names() -> None:
     names = [field.name for field in attrs.fields(Counts)]
     assert names == ["queued", "in_flight", "received", "stored", "dropped", "dead"]
+
+
+async def test_what_is_known_of_levels_is_noted_for_the_next_start(bench: Bench) -> None:
+    """DEW-011."""
+    buffer = bench.make()
+    assert await buffer.noted_levels() is None
+    await buffer.note_levels(b'{"relay":{}}')
+    await buffer.note_levels(b"{}")
+    assert await buffer.noted_levels() == b"{}"

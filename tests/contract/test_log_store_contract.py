@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dewey_logs.clearing import Clearing
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.search import Cursor, Query
-from dewey_logs.store import LogStore, Maintained, MemoryStore, Page
+from dewey_logs.store import LevelSetting, LogStore, Maintained, MemoryStore, Page
 from godot.entries import LEVELS, Entry, IdSource, admit_json
 from godot.errors import BatchRefused
 from tests.postgres_fixture import VERSIONS, Database, Servers, database, postgres, servers
@@ -463,6 +463,27 @@ async def test_a_pinned_trace_survives_until_its_pin_ends(store: LogStore) -> No
     assert await store.pins() == []
     assert await store.clear(everything, by="a test") == 4
     assert (await store.stats()).total == 0
+
+
+async def test_levels_are_kept_and_go_back_by_themselves(store: LogStore) -> None:
+    """DEW-011."""
+    now = datetime.now(UTC)
+    over, later = ((now + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ") for seconds in (-1, 600))
+    assert await store.levels() == {}
+    assert await store.set_level("relay", "INFO", until=None, by="a test") is None
+    assert await store.set_level("relay", "TRACE", until=later, by="a test") == "INFO"
+    assert await store.set_level("*", "WARN", until=later, by="a test") is None
+    assert await store.levels() == {
+        "*": LevelSetting("WARN", later, None),
+        "relay": LevelSetting("TRACE", later, "INFO"),
+    }
+    assert await store.set_level("relay", "DEBUG", until=over, by="a test") == "TRACE"
+    assert await store.set_level("*", "ERROR", until=over, by="a test") == "WARN"
+    assert await store.levels() == {"relay": LevelSetting("INFO")}
+    assert await store.set_level("relay", None, until=later, by="a test") == "INFO"
+    assert await store.levels() == {"relay": LevelSetting(None, later, "INFO")}
+    assert await store.set_level("relay", None, until=None, by="a test") is None
+    assert await store.levels() == {}
 
 
 async def test_entries_are_followed_in_the_order_in_which_they_were_stored(store: LogStore) -> None:

@@ -29,6 +29,7 @@ from godot import codec
 from godot.buffer import MemoryBuffer
 from godot.channel import open_entry_channel
 from godot.dewey import DirectDewey, RemoteDewey
+from godot.levels import Levels
 from godot.listener import INSTRUCTIONS, godot_toolbox
 from godot.mcp.client import Client
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
@@ -233,7 +234,7 @@ async def toolbox(*, dewey_up: bool) -> Toolbox:
     inlet, _outlet = open_entry_channel(max_entries=2)
     buffer = MemoryBuffer(10)
     status = Status(lambda _: None, buffer, max_size=10)
-    return godot_toolbox(inlet, dewey, status, buffer, dewey_arguments=ARGUMENTS)
+    return godot_toolbox(inlet, dewey, status, buffer, Levels(), dewey_arguments=ARGUMENTS)
 
 
 @attrs.define

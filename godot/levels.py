@@ -1,0 +1,138 @@
+"""Levels: from which severity on the entries of a component are taken in (DEW-011).
+
+Dewey keeps them; Godot knows them by heart, so that they hold while Dewey is away, and writes what it knows beside
+its queue, so that they hold after a restart, too.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
+
+import attrs
+import trio
+
+from godot import codec
+from godot.buffer import Notes
+from godot.dewey import GET_LEVELS, Dewey
+from godot.entries import LEVELS
+from godot.errors import BufferUnavailable, DeweyUnavailable
+
+EVERYBODY: Final = "*"
+"""Stands for the components that have no level of their own."""
+
+CAPABILITY: Final = "godot/levels"
+"""A client that names it in `capabilities.experimental` of `initialize` gets the levels in the answer, and whenever
+they change as `notifications/godot/levels`."""
+
+_RANK: Final = {level: rank for rank, level in enumerate(LEVELS)}
+
+
+@attrs.frozen
+class Setting:
+    """The level of a component.
+
+    :param level: the least severe one that is taken in; None: all are.
+    :param until: when that ends, ISO 8601; None: never.
+    :param later: what counts then.
+    """
+
+    level: str | None
+    until: str | None = None
+    later: str | None = None
+
+    @property
+    def ends(self) -> float:
+        """When it changes by itself, in seconds since 1970."""
+        return math.inf if self.until is None else datetime.fromisoformat(self.until).timestamp()
+
+
+class Levels:
+    """The levels that count now.
+
+    :param now: seconds since 1970.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._settings: Mapping[str, Setting] = {}
+        self._ranks: dict[str, int] = {}
+        self._other = len(LEVELS)
+        self._changes_at = math.inf
+        self._changed = trio.Event()
+        self._noted = True
+
+    def admit(self, component: str, level: str) -> bool:
+        """Whether an entry is taken in. Called for every entry."""
+        if self._now() >= self._changes_at:
+            self._settle()
+        return _RANK[level] <= self._ranks.get(component, self._other)
+
+    def of(self, component: str) -> str | None:
+        """Return the level that counts for a component; None: all are taken in."""
+        rank = self._ranks.get(component, self._other)
+        return LEVELS[rank] if rank < len(LEVELS) else None
+
+    def settings(self) -> dict[str, Setting]:
+        """Return what is set now, by component; what has ended has made way for what follows."""
+        now = self._now()
+        return {
+            component: setting if now < setting.ends else Setting(setting.later)
+            for component, setting in sorted(self._settings.items())
+            if now < setting.ends or setting.later is not None
+        }
+
+    def current(self) -> dict[str, str]:
+        """Return the levels that count now, by component."""
+        return {component: each.level for component, each in self.settings().items() if each.level is not None}
+
+    async def changed(self) -> None:
+        """Return when they have changed."""
+        await self._changed.wait()
+
+    async def recall(self, notes: Notes) -> None:
+        """Take over what was written down, if it can be read."""
+        try:
+            noted = await notes.noted_levels()
+        except BufferUnavailable:
+            return
+        if noted is not None:
+            self._take_over({component: Setting(**setting) for component, setting in codec.loads(noted).items()})
+
+    async def refresh(self, dewey: Dewey, notes: Notes) -> None:
+        """Ask Dewey, and write down what is new.
+
+        :raises DeweyUnavailable: then what was known before counts on.
+        """
+        answer = await dewey.ask(GET_LEVELS, {})
+        if answer.is_error:
+            raise DeweyUnavailable(f"Dewey: {answer.json}")
+        told: Mapping[str, Any] = codec.loads(answer.json)["levels"]
+        if self._take_over({component: Setting(**setting) for component, setting in told.items()}):
+            self._noted = False
+        if not self._noted:
+            with suppress(BufferUnavailable):  # the next time
+                await notes.note_levels(codec.dumps(told))
+                self._noted = True
+
+    def _take_over(self, settings: Mapping[str, Setting]) -> bool:
+        is_new = settings != self._settings
+        self._settings = settings
+        self._settle()
+        return is_new
+
+    def _settle(self) -> None:
+        """Find out what counts now, and tell those who wait when that is something else."""
+        now = self._now()
+        before = self._ranks, self._other
+        ranks = {component: _RANK[level] for component, level in self.current().items()}
+        self._other = ranks.pop(EVERYBODY, len(LEVELS))
+        self._ranks = ranks
+        self._changes_at = min((each.ends for each in self._settings.values() if each.ends > now), default=math.inf)
+        if (self._ranks, self._other) != before:
+            self._changed.set()
+            self._changed = trio.Event()
