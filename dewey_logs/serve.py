@@ -39,7 +39,7 @@ async def open_dewey(settings: DeweySettings) -> AsyncIterator[tuple[Toolbox, Po
     """
     if settings.database_url is None:
         raise ConfigError("DATABASE_URL is not set: Dewey needs a PostgreSQL, such as postgresql://dewey@host/winni")
-    store = PostgresStore(settings.database_url, query_timeout_s=settings.query_timeout_s)
+    store = PostgresStore(settings.database_url, query_timeout_s=settings.query_timeout_s, role=settings.database_role)
     try:
         tools = dewey_tools(
             store,

@@ -119,6 +119,12 @@ class DeweySettings:
     retention_days: int = setting(
         "LOG_RETENTION_DAYS", whole(1, 3650), "days that entries are kept (DEW-009)", default=7
     )
+    database_role: str | None = setting(
+        "DEWEY_DATABASE_ROLE",
+        str,
+        "role as which entries are stored, such as godot_log_writer, which may do nothing else (CONST-001)",
+        default=None,
+    )
     partition_enabled: bool = setting(
         "LOG_PARTITION_ENABLED", boolean, "whether daily partitions are made (DEW-005)", default=True
     )

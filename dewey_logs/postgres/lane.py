@@ -45,10 +45,18 @@ class Lane:
     """Connections that do one kind of work, each used by one call at a time.
 
     :param timeout_s: for one statement, and (a little more) for one call.
+    :param role: as whom; None: as who logs in.
     """
 
     def __init__(
-        self, url: str, *, timeout_s: float, lock_timeout_s: float, connections: int = 1, writes: bool = True
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        lock_timeout_s: float,
+        connections: int = 1,
+        writes: bool = True,
+        role: str | None = None,
     ) -> None:
         self._url = url
         self._timeout_s = timeout_s
@@ -60,7 +68,11 @@ class Lane:
             "lock_timeout": f"{lock_timeout_s * 1000:.0f}",
             "statement_timeout": f"{timeout_s * 1000:.0f}",
             "synchronous_commit": "on",
-        } | ({} if writes else {"default_transaction_read_only": "on"})
+        }
+        if not writes:
+            self._session["default_transaction_read_only"] = "on"
+        if role is not None:
+            self._session["role"] = role
         self._vacant = trio.Semaphore(connections)
         self._threads = trio.CapacityLimiter(connections)
         self._idle: list[Connection] = []
@@ -129,8 +141,13 @@ class Lane:
                 "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
                 (list(self._session), list(self._session.values())),
             )
-        except psycopg.Error:
+        except psycopg.Error as exc:
             connection.close()
+            if "role" in self._session and (exc.sqlstate or "")[:2] in ("22", "42"):
+                # It blames a value, but none of an entry's.
+                raise StoreUnavailable(
+                    f"PostgreSQL: DEWEY_DATABASE_ROLE={self._session['role']}: {first_line(exc)}"
+                ) from exc
             raise
 
     def _take_back(self, call: _Call) -> None:

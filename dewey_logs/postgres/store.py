@@ -72,10 +72,11 @@ class PostgresStore:
 
     :param url: a DSN or URL of libpq.
     :param query_timeout_s: for one query; what takes longer is refused.
+    :param role: as whom entries are stored; `godot_log_writer` may do nothing else (CONST-001).
     :raises ConfigError: when the URL is none.
     """
 
-    def __init__(self, url: str, *, query_timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, *, query_timeout_s: float = 10.0, role: str | None = None) -> None:
         try:
             conninfo_to_dict(url)
         except psycopg.ProgrammingError:
@@ -84,7 +85,7 @@ class PostgresStore:
                 "DATABASE_URL: must be a PostgreSQL connection string, such as postgresql://user@host/winni"
             ) from None
         self._query_timeout_s = query_timeout_s
-        self._writer = Lane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S)
+        self._writer = Lane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S, role=role)
         self._readers = Lane(
             url, connections=READERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
         )
@@ -212,7 +213,8 @@ def _without_known_ids(connection: Connection, batch: Sequence[_Row]) -> Sequenc
     if not foreign:
         return batch
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (_FOREIGN_IDS_LOCK,))
-    found = connection.execute("SELECT id::text FROM logs WHERE id = ANY(%s::uuid[])", (list(foreign),))
+    # Who stores may not be allowed to read: schema/0006_roles.sql.
+    found = connection.execute("SELECT known::text FROM log_known_ids(%s::uuid[]) AS known", (list(foreign),))
     known = {entry_id for (entry_id,) in found}
     new = []
     for row in batch:
