@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from abc import ABC, abstractmethod
@@ -31,6 +32,8 @@ FIRST_DELAY = 0.1  # between a death and the restart; three times as long after 
 LAST_DELAY = 5.0
 STEADY_AFTER = 10.0  # who ran for so long begins at FIRST_DELAY again
 MAX_FAILED_STARTS = 5
+ROOM_BYTES = 64 * 1024 * 1024
+"""With less on its disk a server that ran before is not given up: PostgreSQL wants 16 MiB at once to recover."""
 
 LOG_BYTES = 10_000_000
 
@@ -77,7 +80,7 @@ class Server(ABC):
         STOP_TIMEOUT for an orderly end, shielded from the cancellation.
 
         :raises ConfigError: the server cannot be set up, or does not come to answer: at the first attempt, or
-            at MAX_FAILED_STARTS in a row. The reason ends with the last lines of its log.
+            at MAX_FAILED_STARTS in a row while its disk has room. The reason ends with the last lines of its log.
         """
         with self._naming_the_place():
             make_directory(self.directory, 0o711 if self.account.other else 0o700)
@@ -132,7 +135,10 @@ class Server(ABC):
         while True:
             async with self._child() as process:
                 if problem := await self._wait_for_answer(process):
-                    failures += 1
+                    if started and shutil.disk_usage(self._home).free < ROOM_BYTES:
+                        problem += f", there is hardly any room left in {self._home}"
+                    else:
+                        failures += 1
                 else:
                     failures = 0
                     answered_at = trio.current_time()

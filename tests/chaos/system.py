@@ -34,6 +34,9 @@ READY_S: Final = 60.0
 STOP_S: Final = 25.0
 """After SIGTERM: the drain (8 s), the bound of a worker thread (2 s), and 5 s in which it may be suspended."""
 
+KEPT_DAYS: Final = 3650
+"""Clients that date their entries date some of them years back."""
+
 BIG_QUEUE: Final = 10_000_000
 """Entries. The bound of the queue is not what is tested: nothing is to be dropped."""
 
@@ -174,7 +177,9 @@ async def running_system(place: Workplace, rng: random.Random, *, daemons: int =
 
         def start_dewey() -> Program:
             return place.start(
-                "dewey", "serve", "--port", 0, DATABASE_URL=f"postgresql://dewey@/winni?host={way_to_postgres}"
+                *("dewey", "serve", "--port", 0),
+                DATABASE_URL=f"postgresql://dewey@/winni?host={way_to_postgres}",
+                LOG_RETENTION_DAYS=KEPT_DAYS,
             )
 
         def start_godot(number: int) -> Program:

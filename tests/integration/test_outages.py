@@ -22,10 +22,11 @@ from typing import Any, Final
 from uuid import uuid4
 
 import attrs
+import psycopg
 import pytest
 import trio
 
-from godot.embedded import EmbeddedRedis
+from godot.embedded import EmbeddedPostgres, EmbeddedRedis, server
 from godot.entries import IdSource
 from tests.acceptance.programs import (
     ENOUGH,
@@ -36,6 +37,7 @@ from tests.acceptance.programs import (
     Queue,
     Workplace,
     connect,
+    select,
     stored_messages,
     until,
     workplace,
@@ -110,7 +112,11 @@ class Stage:
 
     def start_dewey(self) -> Program:
         """Start Dewey, there where it was before."""
-        return self.place.start("dewey", "serve", "--port", self.dewey_port, DATABASE_URL=self.database.url)
+        return self.place.start(
+            *("dewey", "serve", "--port", self.dewey_port),
+            DATABASE_URL=self.database.url,
+            LOG_RETENTION_DAYS=3650,  # some entries are old
+        )
 
     def tell_redis(self, *command: Any) -> Any:
         """Say something to Redis, as `redis-cli` does."""
@@ -413,6 +419,33 @@ async def test_a_disk_that_is_full_under_redis_stops_it_and_costs_nothing(stage:
         assert rows[0][0] == rows[0][1]
 
 
+async def test_a_disk_that_is_full_under_godots_own_postgresql_ends_it_until_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """REL-004: it cannot write its log any more, dies of it, and cannot even recover; it is not given up."""
+    monkeypatch.setattr(server, "LAST_DELAY", server.FIRST_DELAY)
+    with small_disk("144m") as disk:
+        if disk is None:
+            pytest.skip("mounting a disk in memory is not permitted here: it needs root")
+        disk.path.chmod(0o711)
+        notes: list[str] = []
+        own = EmbeddedPostgres(disk.path / "postgres", notify=notes.append, on_change=lambda: None)
+        with trio.fail_after(ENOUGH):
+            async with trio.open_nursery() as servers:
+                await servers.start(own.run)
+                select(own.url, "CREATE TABLE kept AS SELECT 1")
+                disk.fill()
+                with suppress(psycopg.OperationalError):
+                    while True:
+                        select(own.url, "SELECT pg_logical_emit_message(false, 'filling', repeat('x', 9000000))")
+                await until(lambda: len(notes) > server.MAX_FAILED_STARTS + 1)
+                assert "hardly any room left in" in notes[-1]
+                disk.clear()
+                await until(lambda: "PostgreSQL is back" in notes[-1])
+                assert select(own.url, "SELECT * FROM kept") == [(1,)]
+                servers.cancel_scope.cancel()
+
+
 async def test_a_network_to_dewey_that_is_slow_cut_in_an_answer_or_a_black_hole(stage: Stage) -> None:
     """REL-002, DEW-004: what Dewey stored without being heard is sent again, and is there once."""
     with trio.fail_after(2 * ENOUGH):
@@ -468,7 +501,7 @@ async def test_an_id_of_the_clients_is_stored_once_across_a_kill_partitions_and_
         {"id": str(uuid4())},
         {"id": IdSource().next()},
         {"id": str(uuid4()), "created_at": days_ago},
-        {"id": str(uuid4()), "created_at": "1999-01-01T00:00:00Z"},
+        {"id": str(uuid4()), "created_at": "2018-01-01T00:00:00Z"},
         {"id": old, "created_at": days_ago},
     ]
     again = [*entries[:4], {"id": old}]  # as it comes from one that dates nothing, some days later
