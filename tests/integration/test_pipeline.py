@@ -338,6 +338,7 @@ async def test_what_a_killed_daemon_had_in_flight_is_delivered_by_another_on_the
 
             dewey.process.send_signal(signal.SIGSTOP)
             await victim.log_batch([f"entry {n}" for n in range(100, 400)])
+            await peer.status_with(received=400)  # what is not yet in Redis dies with it
             await until(lambda: pipeline.queue.client.llen(f"{pipeline.queue.name}:inflight:dying"))
             await dying.kill()
             status = await peer.status()
