@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
+from prometheus_client import CollectorRegistry
 
+from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.retention import run_retention
 from dewey_logs.tools import dewey_tools
 from godot import __version__
 from godot.backoff import delays
-from godot.config import DeweyServeSettings, DeweySettings, make_gate
+from godot.config import DeweyServeSettings, DeweySettings, http_port, make_gate
 from godot.errors import ConfigError, StoreUnavailable
+from godot.http import Site, http_url, serve_http
 from godot.mcp.server import Server, listening_url, open_listeners, serve_websocket
 from godot.mcp.session import ServerInfo
 from godot.mcp.tools import Toolbox
 from godot.signals import Life
-from godot.status import PeerLog, logfmt, print_line, ready_line
+from godot.status import PeerLog, choose_format, print_line, ready_line, status_line
 
 INSTRUCTIONS: Final = (
     "Dewey keeps the log entries of a system of MCP servers in PostgreSQL. Components do not call it: they log to "
@@ -28,11 +31,16 @@ INSTRUCTIONS: Final = (
 )
 
 
+WHAT: Final = (
+    "The log store of Godot: it keeps the log entries of a system of MCP servers in PostgreSQL, and finds them. "
+    "Components log to Godot."
+)
+
 DEWEY_INFO: Final = ServerInfo("dewey", __version__, INSTRUCTIONS)
 
 
 @asynccontextmanager
-async def open_dewey(settings: DeweySettings) -> AsyncIterator[tuple[Toolbox, PostgresStore]]:
+async def open_dewey(settings: DeweySettings, metrics: DeweyMetrics) -> AsyncIterator[tuple[Toolbox, PostgresStore]]:
     """Make Dewey's tools and the store that they work on; nothing is connected yet.
 
     :raises ConfigError: there is no database, or its DSN is none.
@@ -46,8 +54,9 @@ async def open_dewey(settings: DeweySettings) -> AsyncIterator[tuple[Toolbox, Po
             partitions_ahead=settings.partitions_ahead,
             retention_days=settings.retention_days,
             partitioned=settings.partition_enabled,
+            on_stored=metrics.stored,
         )
-        yield Toolbox(tools), store
+        yield Toolbox([metrics.measured(tool) for tool in tools]), store
     finally:
         store.close()
 
@@ -56,7 +65,7 @@ async def run_own_retention(store: PostgresStore, settings: DeweySettings) -> No
     """Let old entries go, and say so. Runs until cancelled."""
 
     def tell(deleted: int, before: str) -> None:
-        print_line(logfmt("retention", deleted=deleted, before=before))
+        print_line(status_line("retention", deleted=deleted, before=before))
 
     await run_retention(store, settings.retention_days, tell=tell)
 
@@ -69,8 +78,10 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
     :returns: the exit code.
     :raises ConfigError: it cannot listen, or the database does not fit this program.
     """
+    choose_format(settings.log_format)
     gate = make_gate(settings)
-    async with open_dewey(settings) as (toolbox, store):
+    metrics = DeweyMetrics(CollectorRegistry())
+    async with open_dewey(settings, metrics) as (toolbox, store):
         server = Server(
             DEWEY_INFO,
             toolbox,
@@ -81,15 +92,28 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
             peer_timeout_s=settings.peer_timeout_s,
         )
         listeners = await open_listeners(settings.host, settings.port)
+        http = await open_listeners(settings.host, http_port(settings.port, settings.http_port))
+        url = http_url(http)
+
+        async def look() -> None:
+            await metrics.look(store.count_partitions)
+
+        async def health() -> tuple[int, dict[str, Any]]:
+            await look()
+            state = "ready" if metrics.database_up else "down"
+            return (200 if metrics.database_up else 503), {"status": state, "database": metrics.database_up}
+
+        site = Site("Dewey", WHAT, gate, health, metrics.registry, look, PeerLog(print_line).note)
         await _wait_for_database(store)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_own_retention, store, settings, name="retention")
             await nursery.start(partial(serve_websocket, server, listeners), name="listener")
-            print_line(ready_line(listening_url(listeners), __version__))
+            await nursery.start(serve_http, site, http, name="http")
+            print_line(ready_line(listening_url(listeners), url, __version__))
             life.ready.set()
             await life.stop.wait()
             nursery.cancel_scope.cancel()
-        print_line(logfmt("stopped"))
+        print_line(status_line("stopped"))
     return 0
 
 
@@ -102,5 +126,5 @@ async def _wait_for_database(store: PostgresStore) -> None:
         except StoreUnavailable as exc:
             if str(exc) != said:
                 said = str(exc)
-                print_line(logfmt("database_down", reason=said))
+                print_line(status_line("database_down", reason=said))
         await trio.sleep(pause)

@@ -19,7 +19,7 @@ from dewey_logs.housekeeping import (
     housekeeping_tools,
 )
 from dewey_logs.search import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Order, Query
-from dewey_logs.store import LogStore, Page, StoredEntry
+from dewey_logs.store import LogStore, Page, Stored, StoredEntry
 from godot import codec
 from godot.entries import LEVELS, MAX_BATCH, Entry, EntryFields, admit_json
 from godot.errors import BatchRefused, EntryRejected
@@ -198,6 +198,7 @@ def dewey_tools(
     retention_days: int = 7,
     partitioned: bool = True,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    on_stored: Callable[[Stored], None] = lambda _: None,
 ) -> list[Tool]:
     """Return the tools that work on a store.
 
@@ -205,6 +206,7 @@ def dewey_tools(
     :param retention_days: days before today that get one when they have entries.
     :param partitioned: False: none is made (`LOG_PARTITION_ENABLED`).
     :param now: what relative times count from.
+    :param on_stored: gets what became of each batch.
     """
 
     followers = Followers(store)
@@ -212,6 +214,7 @@ def dewey_tools(
     async def store_batch(arguments: StoreArguments) -> Answer:
         entries, warnings = _admit_all(arguments.logs)
         result = await store.store(entries)
+        on_stored(result)
         if result.stored:
             followers.note_stored()
         return Answer.of(

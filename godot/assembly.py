@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
 import attrs
 import trio
+from prometheus_client import CollectorRegistry
 
+from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.serve import DEWEY_INFO, open_dewey, run_own_retention
 from dewey_logs.tools import ARGUMENTS
 from godot import __version__
-from godot.config import GodotSettings, make_gate
+from godot.config import GodotSettings, http_port, make_gate
 from godot.daemon import Parts, run_pipeline
 from godot.datadir import DataDir, default_data_dir
 from godot.dewey import RemoteDewey
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
 from godot.errors import ConfigError, StoreUnavailable
+from godot.http import http_url
 from godot.mcp.access import Gate, read_token
 from godot.mcp.client import Client, in_process
 from godot.mcp.dial import Address, over_websocket
@@ -33,7 +36,7 @@ from godot.mcp.server import Server, listening_url, open_listeners, serve
 from godot.mcp.transport import Connect
 from godot.redis_buffer import RedisBuffer
 from godot.signals import Life
-from godot.status import PeerLog, logfmt, print_line, ready_line
+from godot.status import PeerLog, choose_format, print_line, ready_line, status_line
 
 DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """Far above what `dewey_query_logs` answers at the most."""
@@ -48,9 +51,12 @@ async def run_up(settings: GodotSettings, life: Life) -> int:
     :returns: the exit code.
     :raises ConfigError: something cannot be started; no process is left behind.
     """
+    choose_format(settings.log_format)
     with DataDir(settings.data_dir or default_data_dir()) as directory:
         gate = make_gate(settings)
         listeners = await open_listeners(settings.host, settings.port)
+        http = await open_listeners(settings.host, http_port(settings.port, settings.http_port))
+        url = http_url(http)
         endpoints: dict[str, object] = {}
 
         def write_endpoints() -> None:
@@ -67,13 +73,13 @@ async def run_up(settings: GodotSettings, life: Life) -> int:
             await _start(servers, redis, postgres)
 
             def announce() -> None:
-                urls = {"mcp": listening_url(listeners), "http": None, "dewey": None}
+                urls = {"mcp": listening_url(listeners), "http": url, "dewey": None}
                 endpoints.update(urls, database=postgres.url, redis=redis.url)
                 write_endpoints()
-                print_line(ready_line(listening_url(listeners), __version__))
+                print_line(ready_line(listening_url(listeners), url, __version__))
 
             with_database = attrs.evolve(settings, database_url=postgres.url)
-            code = await _run(with_database, life, gate, listeners, redis.url, PRIVATE_DAEMON, announce)
+            code = await _run(with_database, life, gate, listeners, http, redis.url, PRIVATE_DAEMON, announce)
             servers.cancel_scope.cancel()
     return code
 
@@ -91,9 +97,11 @@ async def run_serve(settings: GodotSettings, life: Life) -> int:
             "neither DEWEY_MCP_URL nor DATABASE_URL is set, so there is nowhere to store; "
             "set one of them, or run `godot up`, which brings its own database"
         )
+    choose_format(settings.log_format)
     with ExitStack() as held:
         gate = make_gate(settings)
         listeners = await open_listeners(settings.host, settings.port)
+        http = await open_listeners(settings.host, http_port(settings.port, settings.http_port))
         async with trio.open_nursery() as servers:
             if settings.redis_url is None:
                 directory = held.enter_context(DataDir(settings.data_dir or default_data_dir()))
@@ -103,8 +111,8 @@ async def run_serve(settings: GodotSettings, life: Life) -> int:
             else:
                 port = listeners[0].socket.getsockname()[1]
                 redis_url, daemon = settings.redis_url, f"{socket.gethostname()}:{port}"
-            announce = partial(print_line, ready_line(listening_url(listeners), __version__))
-            code = await _run(settings, life, gate, listeners, redis_url, settings.daemon or daemon, announce)
+            announce = partial(print_line, ready_line(listening_url(listeners), http_url(http), __version__))
+            code = await _run(settings, life, gate, listeners, http, redis_url, settings.daemon or daemon, announce)
             servers.cancel_scope.cancel()
     return code
 
@@ -120,6 +128,7 @@ async def _run(
     life: Life,
     gate: Gate,
     listeners: list[trio.SocketListener],
+    http: list[trio.SocketListener],
     redis_url: str,
     daemon: str,
     announce: Callable[[], None],
@@ -131,7 +140,8 @@ async def _run(
         max_size=settings.max_queue_size,
         replicas=settings.redis_replicas,
     )
-    async with _way_to_dewey(settings) as connect, trio.open_nursery() as nursery:
+    registry = CollectorRegistry()
+    async with _way_to_dewey(settings, registry) as (connect, look), trio.open_nursery() as nursery:
         stores, questions, waits = (Client(connect, name="godot", version=__version__) for _ in range(3))
         if settings.redis_url is not None:
             nursery.start_soon(_warn_of_weakness, buffer, name="weakness of Redis")
@@ -139,38 +149,43 @@ async def _run(
         await nursery.start(questions.run, name="dewey, questions")
         await nursery.start(waits.run, name="dewey, waits")
         dewey = RemoteDewey(stores, questions, waits, timeout_s=settings.dewey_timeout_s)
-        parts = Parts(buffer, dewey, listeners, gate, ARGUMENTS, print_line)
+        parts = Parts(buffer, dewey, listeners, gate, ARGUMENTS, print_line, http, registry, look)
         code = await run_pipeline(settings, parts, life, announce)
         nursery.cancel_scope.cancel()
     return code
 
 
 @asynccontextmanager
-async def _way_to_dewey(settings: GodotSettings) -> AsyncIterator[Connect]:
+async def _way_to_dewey(
+    settings: GodotSettings, registry: CollectorRegistry
+) -> AsyncIterator[tuple[Connect, Callable[[], Awaitable[None]]]]:
+    """Yield how to connect to Dewey, and what is to be called before a scrape of what it counts, when it is inside."""
     if settings.dewey_mcp_url is not None:
         token = None if settings.dewey_token_file is None else read_token(settings.dewey_token_file)
         try:
             address = Address.parse(settings.dewey_mcp_url)
         except ConfigError as exc:
             raise ConfigError(f"DEWEY_MCP_URL: {exc}") from None
-        yield over_websocket(address, token, max_message_bytes=DEWEY_ANSWER_MAX_BYTES)
+        yield over_websocket(address, token, max_message_bytes=DEWEY_ANSWER_MAX_BYTES), trio.lowlevel.checkpoint
         return
-    async with open_dewey(settings) as (toolbox, store):
+    metrics = DeweyMetrics(registry)
+    async with open_dewey(settings, metrics) as (toolbox, store):
         try:
             await store.migrate()
         except StoreUnavailable as exc:
             _tell(f"the database is away, entries wait in Redis: {exc}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_own_retention, store, settings, name="retention")
-            yield in_process(partial(serve, Server(DEWEY_INFO, toolbox, PeerLog(print_line).note)))
+            connect = in_process(partial(serve, Server(DEWEY_INFO, toolbox, PeerLog(print_line).note)))
+            yield connect, partial(metrics.look, store.count_partitions)
             nursery.cancel_scope.cancel()
 
 
 async def _warn_of_weakness(buffer: RedisBuffer) -> None:
     """Tell the operator of a Redis that is not ours when it may lose what was acknowledged (REL-001)."""
     if (weakness := await buffer.weakness()) is not None:
-        print_line(logfmt("redis_not_durable", reason=weakness))
+        print_line(status_line("redis_not_durable", reason=weakness))
 
 
 def _tell(text: str) -> None:
-    print_line(logfmt("server", reason=text))
+    print_line(status_line("server", reason=text))

@@ -135,6 +135,9 @@ class Buffer(Protocol):
     async def counts(self) -> Counts:
         """Look, and change nothing."""
 
+    async def oldest(self) -> bytes | None:
+        """Return the oldest entry that is queued; None when none is."""
+
 
 class Holes(Protocol):
     """What the sender asks of a buffer so that a run of drops is told of, once."""
@@ -207,6 +210,10 @@ class MemoryBuffer:
         self._drops: Drops | None = None
         self._hole: bytes | None = None
         self._levels: bytes | None = None
+
+    async def oldest(self) -> bytes | None:
+        """See `Buffer.oldest`."""
+        return self.queue[0] if self.queue else None
 
     async def note_levels(self, noted: bytes) -> None:
         """See `Notes.note_levels`."""

@@ -119,6 +119,12 @@ class DeweySettings:
     retention_days: int = setting(
         "LOG_RETENTION_DAYS", whole(1, 3650), "days that entries are kept (DEW-009)", default=7
     )
+    log_format: Literal["logfmt", "json"] = setting(
+        "GODOT_LOG_FORMAT",
+        lambda text: _one_of(text, "logfmt", "json"),
+        "how status lines are written: `logfmt` or `json`",
+        default="logfmt",
+    )
     database_role: str | None = setting(
         "DEWEY_DATABASE_ROLE",
         str,
@@ -142,7 +148,9 @@ class DeweyServeSettings(DeweySettings):
 
     host: str = setting("DEWEY_HOST", str, "address to listen on", default="127.0.0.1")
     port: int = setting("DEWEY_PORT", whole(0, 65535), "port for MCP; 0 picks a free one", default=9020)
-    http_port: int = setting("DEWEY_HTTP_PORT", whole(0, 65535), "port for HTTP; not served yet", default=9021)
+    http_port: int | None = setting(
+        "DEWEY_HTTP_PORT", whole(0, 65535), "port for HTTP; without, the one after DEWEY_PORT", default=None
+    )
     allow_anonymous: bool = setting(
         "DEWEY_ALLOW_ANONYMOUS", boolean, "listen beyond this machine without tokens (SEC-006)", default=False
     )
@@ -178,7 +186,9 @@ class GodotSettings(DeweySettings):
 
     host: str = setting("GODOT_HOST", str, "address to listen on", default="127.0.0.1")
     port: int = setting("GODOT_PORT", whole(0, 65535), "port for MCP; 0 picks a free one", default=9060)
-    http_port: int = setting("GODOT_HTTP_PORT", whole(0, 65535), "port for HTTP; not served yet", default=9061)
+    http_port: int | None = setting(
+        "GODOT_HTTP_PORT", whole(0, 65535), "port for HTTP; without, the one after GODOT_PORT", default=None
+    )
     allow_anonymous: bool = setting(
         "GODOT_ALLOW_ANONYMOUS", boolean, "listen beyond this machine without tokens (SEC-006)", default=False
     )
@@ -298,6 +308,13 @@ def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, obje
     if problems:
         raise ConfigError(*problems)
     return kind(**values), _unknown(environ)
+
+
+def http_port(port: int, chosen: int | None) -> int:
+    """Return the port for HTTP: the chosen one, or the next one after that for MCP; 0 with 0."""
+    if chosen is not None:
+        return chosen
+    return port and (port + 1 if port < 65535 else 0)
 
 
 def make_gate(settings: GodotSettings | DeweyServeSettings) -> Gate:

@@ -11,12 +11,13 @@ what is left and returns; the nursery's deadline bounds it all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
+from prometheus_client import CollectorRegistry
 
 from godot import __version__
 from godot.batcher import Batcher
@@ -24,16 +25,23 @@ from godot.buffer import Keep
 from godot.channel import open_entry_channel
 from godot.config import GodotSettings
 from godot.dewey import Dewey
+from godot.http import Site, serve_http
 from godot.levels import CAPABILITY, Levels
 from godot.listener import INSTRUCTIONS, godot_toolbox
 from godot.maintenance import run_maintenance
 from godot.mcp.access import Gate
 from godot.mcp.server import Server, Watched, serve_websocket
 from godot.mcp.session import ServerInfo
+from godot.metrics import MeasuredBuffer, MeasuredDewey, Metrics
 from godot.sender import Sender
 from godot.signals import Life
 from godot.status import Status, run_status_line
 from godot.supervise import supervise
+
+WHAT: Final = (
+    "The flight recorder for a system of MCP servers. Components send their log entries here over MCP; it loses none, "
+    "and finds them again by trace id."
+)
 
 
 @attrs.frozen
@@ -44,6 +52,9 @@ class Parts:
     :param gate: who may connect.
     :param dewey_arguments: what Dewey's tools take, by their names.
     :param write: gets each line for the operator.
+    :param http: as `listeners`, for HTTP; none: nothing is served there.
+    :param registry: what is scraped, Godot's own metrics aside.
+    :param look: called before a scrape.
     """
 
     buffer: Keep
@@ -52,6 +63,9 @@ class Parts:
     gate: Gate
     dewey_arguments: Mapping[str, type[Any]]
     write: Callable[[str], None]
+    http: list[trio.SocketListener] = attrs.Factory(list)
+    registry: CollectorRegistry = attrs.Factory(CollectorRegistry)
+    look: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
 
 async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_ready: Callable[[], None]) -> int:
@@ -64,9 +78,11 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     levels = Levels()
     inlet, outlet = open_entry_channel()
     wake_sender, pushed = trio.open_memory_channel[None](1)
+    metrics = Metrics(parts.registry)
+    dewey = MeasuredDewey(parts.dewey, metrics)
     batcher = Batcher(
         outlet,
-        parts.buffer,
+        MeasuredBuffer(parts.buffer, metrics),
         wake_sender,
         batch_size=settings.batch_size,
         batch_timeout_s=settings.batch_timeout_ms / 1000,
@@ -75,18 +91,26 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     )
     sender = Sender(
         parts.buffer,
-        parts.dewey,
+        dewey,
         pushed,
         batch_size=settings.batch_size,
         on_counts=partial(status.counted, by="sender"),
         on_failure=partial(status.failed, by="sender"),
         on_delivery=status.delivered,
     )
+    toolbox = godot_toolbox(
+        inlet,
+        dewey,
+        status,
+        parts.buffer,
+        levels,
+        ack=settings.ack,
+        dewey_arguments=parts.dewey_arguments,
+        on_accepted=metrics.accepted,
+    )
     server = Server(
         ServerInfo("godot", __version__, INSTRUCTIONS),
-        godot_toolbox(
-            inlet, parts.dewey, status, parts.buffer, levels, ack=settings.ack, dewey_arguments=parts.dewey_arguments
-        ),
+        toolbox,
         report=status.peer,
         gate=parts.gate,
         max_message_bytes=settings.max_message_bytes,
@@ -95,9 +119,26 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
         watched=Watched(CAPABILITY, lambda: {"levels": levels.current()}, levels.changed),
     )
     maintain = partial(
-        run_maintenance, parts.dewey, levels, parts.buffer, on_failure=status.failed, on_success=status.delivered
+        run_maintenance, dewey, levels, parts.buffer, on_failure=status.failed, on_success=status.delivered
     )
     report_failure = partial(status.line, "restart")
+
+    async def look() -> None:
+        metrics.connections, metrics.channel = len(server.live), outlet.waiting
+        await metrics.look(status, parts.buffer)
+        await parts.look()
+
+    site = Site(
+        "Godot",
+        WHAT,
+        parts.gate,
+        partial(health, status),
+        parts.registry,
+        look,
+        status.peer,
+        log=toolbox.find("logger_log_batch"),
+        max_body_bytes=settings.max_message_bytes,
+    )
 
     await levels.recall(parts.buffer)
     async with trio.open_nursery() as nursery:
@@ -109,6 +150,8 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
             with trio.CancelScope() as intake:
                 async with trio.open_nursery() as producers:
                     await producers.start(partial(serve_websocket, server, parts.listeners), name="listener")
+                    if parts.http:
+                        await producers.start(serve_http, site, parts.http, name="http")
                     producers.start_soon(
                         partial(supervise, "maintenance", maintain, report=lambda text: report_failure(reason=text)),
                         name="maintenance",
@@ -125,3 +168,15 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     lost = batcher.unwritten
     status.line("stopped", drained=not nursery.cancel_scope.cancelled_caught, lost=lost)
     return 1 if lost else 0
+
+
+async def health(status: Status) -> tuple[int, dict[str, Any]]:
+    """Tell for /readyz whether entries are taken in.
+
+    While Dewey is away they are kept (`degraded`), and whoever stopped sending for that would lose them: 200. Without
+    Redis they are refused: 503.
+    """
+    state = await status.look()
+    if not status.redis_up:
+        return 503, {"status": "down", **state}
+    return 200, {"status": "ready" if status.dewey_up else "degraded", **state}

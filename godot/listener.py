@@ -71,11 +71,13 @@ def godot_toolbox(
     *,
     ack: Ack = "queued",
     dewey_arguments: Mapping[str, type[Any]],
+    on_accepted: Callable[[str, str], None] = lambda _component, _level: None,
 ) -> Toolbox:
     """Make the table of tools of Godot's port.
 
     :param ack: what counts for a call that does not say (`GODOT_ACK`).
     :param dewey_arguments: what Dewey's tools take, by their names; the facades here take the same.
+    :param on_accepted: gets component and level of every entry that was taken in.
     """
     return Toolbox(
         [
@@ -89,7 +91,7 @@ def godot_toolbox(
                     "logger_log_batch for many."
                 ),
                 arguments=LogArguments,
-                run=_log(inlet, status, levels, ack),
+                run=_log(inlet, status, levels, ack, on_accepted),
                 role="write",
                 in_order=True,
                 aliases=["godot_logger_log"],
@@ -102,7 +104,7 @@ def godot_toolbox(
                     "that are not valid are named in `rejected` by their index, all others are accepted."
                 ),
                 arguments=BatchArguments,
-                run=_log_batch(inlet, status, levels, ack),
+                run=_log_batch(inlet, status, levels, ack, on_accepted),
                 role="write",
                 in_order=True,
                 aliases=["godot_logger_log_batch"],
@@ -231,7 +233,9 @@ def godot_toolbox(
     )
 
 
-def _log(inlet: Inlet, status: Status, levels: Levels, ack: Ack) -> Callable[[LogArguments], Awaitable[Answer | Later]]:
+def _log(
+    inlet: Inlet, status: Status, levels: Levels, ack: Ack, on_accepted: Callable[[str, str], None]
+) -> Callable[[LogArguments], Awaitable[Answer | Later]]:
     async def log(arguments: LogArguments) -> Answer | Later:
         warnings: list[str] = []
         entry = admit(arguments, warnings)
@@ -248,6 +252,7 @@ def _log(inlet: Inlet, status: Status, levels: Levels, ack: Ack) -> Callable[[Lo
         except ChannelFull:
             status.refused += 1
             raise
+        on_accepted(entry.component, entry.level)
         if receipt is None:
             return Answer.of({"status": "queued", "id": entry.id, "warnings": warnings})
         answer = Answer.of({"status": "durable", "id": entry.id, "warnings": warnings})
@@ -258,7 +263,7 @@ def _log(inlet: Inlet, status: Status, levels: Levels, ack: Ack) -> Callable[[Lo
 
 
 def _log_batch(
-    inlet: Inlet, status: Status, levels: Levels, ack: Ack
+    inlet: Inlet, status: Status, levels: Levels, ack: Ack, on_accepted: Callable[[str, str], None]
 ) -> Callable[[BatchArguments], Awaitable[Answer | Later]]:
     async def log_batch(arguments: BatchArguments) -> Answer | Later:
         if len(arguments.logs) > MAX_BATCH:
@@ -281,6 +286,7 @@ def _log_batch(
                 if full is not None:
                     raise full  # a call waits once for room, not once an entry
                 await inlet.accept(raw, receipt)
+                on_accepted(entry.component, entry.level)
             except EntryRejected as exc:
                 if isinstance(exc, ChannelFull):
                     full = exc

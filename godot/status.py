@@ -1,6 +1,6 @@
 """What the pipeline knows of itself, and the lines in which it tells an operator (MAINT-001).
 
-A line is logfmt on stdout: one a minute, and one at every change of state. Godot never logs through
+A line is logfmt (or JSON) on stdout: one a minute, and one at every change of state. Godot never logs through
 its own `logger_log` (MAINT-002).
 """
 
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import attrs
 import trio
 
+from godot import codec
 from godot.buffer import Buffer, Counts, has_room_again
 from godot.errors import BufferUnavailable, Unavailable
 
@@ -46,8 +47,7 @@ def print_line(text: str) -> None:
 
 def logfmt(event: str, **fields: Any) -> str:
     """Format a line; values with blanks are quoted."""
-    moment = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-    parts = [f"time={moment}", f"event={event}"]
+    parts = [f"time={_now()}", f"event={event}"]
     for name, value in fields.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if not _PLAIN.fullmatch(text):
@@ -56,9 +56,34 @@ def logfmt(event: str, **fields: Any) -> str:
     return " ".join(parts)
 
 
-def ready_line(mcp: str, version: str) -> str:
+def json_line(event: str, **fields: Any) -> str:
+    """Format a line as JSON; numbers stay numbers."""
+    values = {name: value if isinstance(value, int | float) else str(value) for name, value in fields.items()}
+    return codec.dumps({"time": _now(), "event": event} | values).decode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+_FORMATS: Final[Mapping[str, Callable[..., str]]] = {"logfmt": logfmt, "json": json_line}
+_chosen = logfmt
+
+
+def choose_format(name: str) -> None:
+    """Have all status lines of this process be `logfmt` or `json` (`GODOT_LOG_FORMAT`)."""
+    global _chosen
+    _chosen = _FORMATS[name]
+
+
+def status_line(event: str, **fields: Any) -> str:
+    """Format a line as it was chosen."""
+    return _chosen(event, **fields)
+
+
+def ready_line(mcp: str, http: str, version: str) -> str:
     """Return the one line that says that a daemon can be used, and where."""
-    return f"ready mcp={mcp} version={version}"
+    return f"ready mcp={mcp} http={http} version={version}"
 
 
 class PeerLog:
@@ -77,7 +102,7 @@ class PeerLog:
         if len(self._said) >= _SAID_MAX:
             self._said.clear()
         self._said[key] = now
-        self._write(logfmt(event, peer=address, reason=reason))
+        self._write(status_line(event, peer=address, reason=reason))
 
 
 @attrs.frozen
@@ -123,13 +148,23 @@ class Status:
         self._dropped = 0
         """Entries that were dropped in this run, as far as heard of."""
 
+    @property
+    def redis_up(self) -> bool:
+        """Whether Redis does what it is asked."""
+        return self._redis_down is None
+
+    @property
+    def dewey_up(self) -> bool:
+        """Whether Dewey does what it is asked."""
+        return self._dewey_down is None
+
     def line(self, event: str, **fields: Any) -> None:
         """Write a line: the event, what belongs to it, and the state as last heard of."""
         self.write(event, **fields, **self._state(self.counts))
 
     def write(self, event: str, **fields: Any) -> None:
         """Write a line of just these fields."""
-        self._write(logfmt(event, **fields))
+        self._write(status_line(event, **fields))
 
     async def look(self) -> dict[str, Any]:
         """Return the state as it is now: what `logger_status` answers."""
@@ -148,8 +183,8 @@ class Status:
             "refused": self.refused,
             "filtered": self.filtered,
             "refused_peers": self.refused_peers,
-            "redis": "down" if self._redis_down else "up",
-            "dewey": "down" if self._dewey_down else "up",
+            "redis": "up" if self.redis_up else "down",
+            "dewey": "up" if self.dewey_up else "down",
         }
 
     def peer(self, event: str, address: str, reason: str) -> None:

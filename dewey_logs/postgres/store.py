@@ -146,6 +146,18 @@ class PostgresStore:
         """Let a trace go."""
         await self._marker.run(partial(unpin, trace_id=trace_id))
 
+    async def count_partitions(self) -> int:
+        """Count the daily partitions."""
+
+        def count(connection: Connection) -> int:
+            ((found,),) = connection.execute(
+                "SELECT count(*) FROM pg_inherits WHERE inhparent = 'logs'::regclass "
+                "AND inhrelid <> 'logs_default'::regclass"
+            )
+            return int(found)
+
+        return await self._readers.run(count)
+
     async def levels(self) -> Mapping[str, LevelSetting]:
         """Return the levels that are set."""
         return await self._readers.run(read_levels)

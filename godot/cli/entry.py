@@ -33,7 +33,7 @@ def listening_options(prefix: str, port: int) -> Callable[[Callable[..., Any]], 
             click.option(
                 "--http-port",
                 type=click.IntRange(0, 65535),
-                help=f"Port for HTTP; nothing is served there yet.  [env: {prefix}_HTTP_PORT; default: {port + 1}]",
+                help=f"Port for HTTP.  [env: {prefix}_HTTP_PORT; default: the next one, {port + 1}]",
             ),
             click.option(
                 "--port",

@@ -71,6 +71,8 @@ class Server:
     max_in_flight: int = 1_000
     peer_timeout_s: float = 30.0
     watched: Watched | None = None
+    live: set[Transport] = attrs.field(factory=set)
+    """The WebSocket connections that there are now."""
 
 
 async def serve(server: Server, transport: Transport, *, peer: str = "inside", roles: frozenset[Role] = ROLES) -> None:
@@ -198,7 +200,6 @@ async def serve_websocket(
 
     A bug in a tool ends its connection (code 1011) and is reported; it does not end the server.
     """
-    live: set[Transport] = set()
     stopping = trio.Event()
 
     async def keep_connections(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
@@ -210,7 +211,7 @@ async def serve_websocket(
             await stopping.wait()
             with trio.move_on_after(GOODBYE_S):
                 async with trio.open_nursery() as goodbyes:
-                    for transport in live:
+                    for transport in server.live:
                         goodbyes.start_soon(transport.aclose, 1001, "shutting down")
             connections.cancel_scope.cancel()
 
@@ -218,7 +219,7 @@ async def serve_websocket(
         connections: trio.Nursery = await nursery.start(keep_connections)
         try:
             await trio.serve_listeners(
-                partial(_handle, server, live, stopping),
+                partial(_handle, server, stopping),
                 listeners,
                 handler_nursery=connections,
                 task_status=task_status,
@@ -227,7 +228,7 @@ async def serve_websocket(
             stopping.set()
 
 
-async def _handle(server: Server, live: set[Transport], stopping: trio.Event, stream: trio.SocketStream) -> None:
+async def _handle(server: Server, stopping: trio.Event, stream: trio.SocketStream) -> None:
     """Answer one TCP connection; nothing that happens on it leaves this function.
 
     trio-websocket's own server lets an error of one connection end them all; so only its handshake
@@ -245,7 +246,7 @@ async def _handle(server: Server, live: set[Transport], stopping: trio.Event, st
                     receive_buffer_size=READ_BYTES,
                 )
             if request is not None:
-                await _admit(server, live, peer, request)
+                await _admit(server, peer, request)
             if stopping.is_set():
                 # The answer to our goodbye is read by a task in here; whoever says it cancels us when it is done.
                 await trio.sleep_forever()
@@ -257,7 +258,7 @@ async def _handle(server: Server, live: set[Transport], stopping: trio.Event, st
             server.report("bug", peer, f"it ended the connection: {bug!r}")
 
 
-async def _admit(server: Server, live: set[Transport], peer: str, request: WebSocketRequest) -> None:
+async def _admit(server: Server, peer: str, request: WebSocketRequest) -> None:
     # trio-websocket's public `headers` leave out Host.
     host = request._event.host
     try:
@@ -274,7 +275,7 @@ async def _admit(server: Server, live: set[Transport], peer: str, request: WebSo
     connection = await request.accept(subprotocol=SUBPROTOCOL if offered else None)
     transport = WebSocketTransport(connection)
     code = 1011
-    live.add(transport)
+    server.live.add(transport)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_alive, connection, server.peer_timeout_s, nursery.cancel_scope)
@@ -282,7 +283,7 @@ async def _admit(server: Server, live: set[Transport], peer: str, request: WebSo
             nursery.cancel_scope.cancel()
         code = 1000
     finally:
-        live.discard(transport)
+        server.live.discard(transport)
         with trio.move_on_after(GOODBYE_S, shield=True):
             await transport.aclose(code)
 

@@ -125,6 +125,11 @@ class RedisBuffer:
 
         return await self._each_page(ids, delete)
 
+    async def oldest(self) -> bytes | None:
+        """See `Buffer.oldest`."""
+        found: Any = await self._looks.call(lambda client: client.lindex(self._queue, -1))
+        return cast("bytes | None", found)
+
     async def note_levels(self, noted: bytes) -> None:
         """See `Notes.note_levels`."""
         await self._looks.call(lambda client: client.set(self._key("levels"), noted))

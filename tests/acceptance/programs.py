@@ -78,6 +78,8 @@ class Program:
         self._stdout, self._stderr = place / f"{number}.out", place / f"{number}.err"
         self.mcp = ""
         """Where it takes calls, once it is ready."""
+        self.http = ""
+        """Where it answers HTTP, once it is ready."""
         self.ready_after = 0.0
         """Seconds from its start until it was."""
         name, *arguments = map(str, command)
@@ -117,7 +119,8 @@ class Program:
         lines = await until(lambda: [line for line in self.out if line.startswith("ready ")] or self.ended)
         self.ready_after = time.monotonic() - self.started
         assert not isinstance(lines, bool), f"it ended before it was ready: {self.out} {self.err}"
-        self.mcp = lines[0].split()[1].removeprefix("mcp=")
+        said = parse_logfmt(lines[0].removeprefix("ready "))
+        self.mcp, self.http = said["mcp"], said["http"]
         return self.mcp
 
     async def event(self, name: str, number: int = 1) -> dict[str, str]:

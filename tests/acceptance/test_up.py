@@ -65,11 +65,11 @@ async def test_one_command_starts_everything_and_leaves_nothing_behind(place: Wo
             await peer.found(component="gates")
 
         assert re.fullmatch(r"ws://127\.0\.0\.1:[1-9]\d*", mcp)
-        assert program.out == [f"ready mcp={mcp} version={__version__}"]
+        assert program.out == [f"ready mcp={mcp} http={program.http} version={__version__}"]
         assert program.err == ["godot: warning: GODOT_PROT: no such setting; did you mean 'GODOT_PORT'?"]
 
         endpoints = place.endpoints()
-        assert (endpoints["mcp"], endpoints["http"], endpoints["dewey"]) == (mcp, None, None)
+        assert (endpoints["mcp"], endpoints["dewey"]) == (mcp, None)
         assert set(endpoints) == {"mcp", "http", "dewey", "database", "redis", "pids"}
         pids = endpoints["pids"]
         assert set(pids) == {"daemon", "redis", "postgres"}

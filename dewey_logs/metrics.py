@@ -1,0 +1,118 @@
+"""What Prometheus scrapes from Dewey (OBS-001). All metrics are declared here, by its naming rules."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dewey_logs.store import Stored
+from godot.errors import GodotError, StoreUnavailable
+from godot.mcp.tools import Answer, Later, Tool
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+COUNTERS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+    "dewey_entries_stored": ("Entries that were new, since the start.", []),
+    "dewey_entries_duplicate": ("Entries that were there already, since the start.", []),
+    "dewey_database_errors": ("Calls that PostgreSQL failed, by class of SQLSTATE.", ["sqlstate_class"]),
+}
+"""Name (without _total) -> help, labels."""
+
+GAUGES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+    "dewey_database_up": ("Whether PostgreSQL answers (1) or not (0).", []),
+    "dewey_partitions": ("Daily partitions that there are.", []),
+    "dewey_followers": ("Calls of dewey_tail_logs under way.", []),
+}
+
+HISTOGRAMS: Final[Mapping[str, tuple[str, Sequence[str], Sequence[float]]]] = {
+    "dewey_tool_duration_seconds": ("How long a tool took to answer.", ["tool", "outcome"], SECONDS),
+}
+
+TAIL: Final = "dewey_tail_logs"
+
+
+class DeweyMetrics(Collector):
+    """Everything that Dewey counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.partitions = 0
+        self.database_up = False
+        self._stored = Stored(0, 0)
+        self._followers = 0
+        self._errors: Counter[str] = Counter()
+        ((name, (text, labels, buckets)),) = HISTOGRAMS.items()
+        self._tool_s = Histogram(name, text, labels, buckets=buckets, registry=registry)
+        registry.register(self)
+
+    def stored(self, result: Stored) -> None:
+        """Count a batch."""
+        self._stored = Stored(self._stored.stored + result.stored, self._stored.duplicates + result.duplicates)
+
+    def measured(self, tool: Tool) -> Tool:
+        """Return a tool whose answers are measured; of one that waits for entries, only how many wait."""
+
+        async def wait(arguments: Any) -> Answer | Later:
+            self._followers += 1
+            try:
+                return await tool.run(arguments)
+            finally:
+                self._followers -= 1
+
+        async def run(arguments: Any) -> Answer | Later:
+            began = time.perf_counter()
+            outcome = "refused"
+            try:
+                answer = await tool.run(arguments)
+                outcome = "ok"
+                return answer
+            except StoreUnavailable as exc:
+                outcome = "unavailable"
+                self._errors[(getattr(exc.__cause__, "sqlstate", None) or "none")[:2]] += 1
+                raise
+            except GodotError:
+                raise
+            finally:
+                self._tool_s.labels(tool.name, outcome).observe(time.perf_counter() - began)
+
+        return attrs.evolve(tool, run=wait if tool.name == TAIL else run)
+
+    async def look(self, count_partitions: Callable[[], Awaitable[int]]) -> None:
+        """Find out what a scrape asks of the database, which may be away."""
+        try:
+            self.partitions = await count_partitions()
+            self.database_up = True
+        except StoreUnavailable:
+            self.database_up = False
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: what is collected is known when it is."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield what is counted here."""
+        values: Mapping[str, Mapping[tuple[str, ...], float]] = {
+            "dewey_entries_stored": {(): self._stored.stored},
+            "dewey_entries_duplicate": {(): self._stored.duplicates},
+            "dewey_database_errors": {(name,): count for name, count in self._errors.items()},
+            "dewey_database_up": {(): float(self.database_up)},
+            "dewey_partitions": {(): self.partitions},
+            "dewey_followers": {(): self._followers},
+        }
+        for name, (text, labels) in COUNTERS.items():
+            counter = CounterMetricFamily(name, text, labels=labels)
+            for label_values, value in values[name].items():
+                counter.add_metric(label_values, value)
+            yield counter
+        for name, (text, labels) in GAUGES.items():
+            gauge = GaugeMetricFamily(name, text, labels=labels)
+            for label_values, value in values[name].items():
+                gauge.add_metric(label_values, value)
+            yield gauge

@@ -1,0 +1,279 @@
+"""Godot's HTTP port: health (MAINT-003), metrics (OBS-001), and entries for those who do not speak MCP.
+
+Starlette on Hypercorn's trio worker, in the nursery of the daemon. What is not an answer of ours ends here: a bug in a
+handler is a 500 and a line for the operator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+import attrs
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from godot import __version__, codec
+from godot.entries import MAX_BATCH
+from godot.mcp.access import Gate, Refused
+from godot.mcp.tools import Role, Tool, caller
+
+GRACE_S: Final = 2.0
+"""How long requests under way may take after the stop; a part of the drain (`GODOT_DRAIN_S`)."""
+
+SILENT_S: Final = 5.0
+"""How long a connection is kept that says nothing, and how long a request may take to be told."""
+
+REJECTED_MAX: Final = 100
+"""Lines that an answer names; further ones are only counted."""
+
+RETRY_AFTER_S: Final = 1
+
+Health = Callable[[], Awaitable[tuple[int, dict[str, Any]]]]
+"""Returns the HTTP status, and what to say."""
+
+NOT_NOW: Final = "send it again later"
+"""In the words of `ChannelFull`."""
+
+_PAGE: Final = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Godot</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}}
+code{{background:#eee;padding:.1em .3em}}@media(prefers-color-scheme:dark){{body{{background:#111;color:#ddd}}
+code{{background:#333}}a{{color:#8bf}}}}</style>
+<h1>{title}</h1>
+<p>{what}</p>
+<ul>{links}</ul>
+<p>Version {version}.</p>
+</html>
+"""
+
+
+@attrs.frozen
+class Site:
+    """What the port serves.
+
+    :param health: for /readyz.
+    :param registry: for /metrics.
+    :param refresh: called before a scrape.
+    :param log: takes entries in; None: there is no /v1/entries.
+    :param report: gets an event (`bug`, `refused`), the peer's address, and the reason.
+    """
+
+    title: str
+    what: str
+    gate: Gate
+    health: Health
+    registry: CollectorRegistry
+    refresh: Callable[[], Awaitable[None]]
+    report: Callable[[str, str, str], None]
+    log: Tool | None = None
+    max_body_bytes: int = 16 * 1024 * 1024
+
+
+async def serve_http(
+    site: Site, listeners: list[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Answer requests until cancelled; what is under way then has `GRACE_S` to end."""
+    stop = trio.Event()
+    config = Config()
+    config.bind = [f"fd://{os.dup(each.socket.fileno())}" for each in listeners]
+    config.accesslog = config.errorlog = None
+    config.include_server_header = False
+    config.graceful_timeout = GRACE_S
+    config.keep_alive_timeout = config.read_timeout = SILENT_S  # type: ignore[assignment]
+    config.h11_max_incomplete_size = 16 * 1024
+    for each in listeners:
+        each.socket.close()
+
+    async def run() -> None:
+        with trio.CancelScope(shield=True):
+            await serve(_app(site), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, name="hypercorn")
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            stop.set()
+
+
+def http_url(listeners: Sequence[trio.SocketListener]) -> str:
+    """Return the URL of what was bound, with the port that was really taken."""
+    host, port = listeners[0].socket.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _app(site: Site) -> ASGIApp:
+    async def livez(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        code, state = await site.health()
+        return JSONResponse(state, code)
+
+    async def metrics(request: Request) -> Response:
+        _admit(site, request, "read")
+        await site.refresh()
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(site.registry), media_type=content_type)
+
+    async def page(request: Request) -> Response:
+        _admit(site, request, None)
+        links = ["/livez", "/readyz", "/metrics"]
+        items = "".join(f'<li><a href="{each}"><code>{each}</code></a></li>' for each in links)
+        if site.log is not None:
+            items += "<li><code>POST /v1/entries</code>: a JSON object a line, each an entry</li>"
+        return HTMLResponse(_PAGE.format(title=site.title, what=site.what, links=items, version=__version__))
+
+    async def refused(_: Request, exc: Exception) -> Response:
+        refusal = cast("Refused", exc)  # for no other it is called
+        headers = {"WWW-Authenticate": "Bearer"} if refusal.status == HTTPStatus.UNAUTHORIZED else {}
+        return PlainTextResponse(f"{refusal.reason}\n", refusal.status, headers)
+
+    routes = [
+        Route("/", page),
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+    ]
+    if (log := site.log) is not None:
+
+        async def entries(request: Request) -> Response:
+            _admit(site, request, "write")
+            return await _take_in(log, request, site.max_body_bytes)
+
+        routes.append(Route("/v1/entries", entries, methods=["POST"]))
+    starlette = Starlette(routes=routes, exception_handlers={Refused: refused})
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await starlette(scope, receive, watch)
+        except Exception as exc:  # noqa: BLE001 - the top of the handler of a request
+            site.report("bug", _peer(scope), f"{scope.get('path', '')}: {exc!r}")
+            if scope["type"] == "http" and not started:
+                await PlainTextResponse("a bug of ours; it is in the log of the daemon\n", 500)(scope, receive, send)
+
+    return app
+
+
+def _peer(scope: Scope) -> str:
+    host, port = scope.get("client") or ("nobody", 0)
+    return f"{host}:{port}"
+
+
+def _admit(site: Site, request: Request, role: Role | None) -> None:
+    """Check who asks, as on the MCP port.
+
+    :param role: that it takes, where tokens are needed; None: anybody may see it.
+    :raises Refused: he may not.
+    """
+    peer = _peer(request.scope)
+    try:
+        if role is None:
+            attrs.evolve(site.gate, tokens={}).admit(request.headers.get("host", ""), request.headers.raw)
+            return
+        roles = site.gate.admit(request.headers.get("host", ""), request.headers.raw)
+        if role not in roles and "admin" not in roles:
+            raise Refused(403, f"this takes the role {role}; this token has {', '.join(sorted(roles))}")
+    except Refused as exc:
+        site.report("refused", peer, exc.reason)
+        raise
+    caller.set(peer)
+
+
+async def _take_in(log: Tool, request: Request, max_bytes: int) -> Response:
+    """Take in entries, one JSON object a line; each is judged for itself, as by `logger_log_batch`."""
+    ack = request.query_params.get("ack")
+    if ack not in (None, "queued", "durable"):
+        return _problem(400, f"ack: queued or durable, not {ack!r:.80}")
+    body = bytearray()
+    with trio.move_on_after(SILENT_S * 6) as patience:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                return _problem(413, f"at most {max_bytes:,} bytes in one request; send several")
+    if patience.cancelled_caught:
+        return _problem(408, "the request took too long to be told; nothing was taken in")
+    taken = _Taken()
+    batch: list[tuple[int, Any]] = []
+    for number, line in enumerate(bytes(body).split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            batch.append((number, codec.loads(line)))
+        except codec.NotJSON as exc:
+            taken.reject(number, f"not JSON: {exc}")
+        if len(batch) == MAX_BATCH:
+            if (failure := await taken.send(log, batch, ack)) is not None:
+                return failure
+            batch = []
+    if batch and (failure := await taken.send(log, batch, ack)) is not None:
+        return failure
+    return taken.response()
+
+
+@attrs.define
+class _Taken:
+    """What became of the lines of a request so far."""
+
+    accepted: int = 0
+    filtered: int = 0
+    rejected: list[dict[str, Any]] = attrs.Factory(list)
+    further_rejected: int = 0
+    warnings: list[str] = attrs.Factory(list)
+    is_full: bool = False
+
+    def reject(self, line: int, error: str) -> None:
+        self.is_full = self.is_full or NOT_NOW in error
+        if len(self.rejected) < REJECTED_MAX:
+            self.rejected.append({"line": line, "error": error})
+        else:
+            self.further_rejected += 1
+
+    async def send(self, log: Tool, batch: list[tuple[int, Any]], ack: str | None) -> Response | None:
+        """Hand a batch on; return a response when there is no use in going on."""
+        answer = await log.call({"logs": [value for _, value in batch]} | ({} if ack is None else {"ack": ack}))
+        if answer.is_error:
+            return _problem(503, answer.json, **self._counts())
+        value = codec.loads(answer.json)
+        self.accepted += value["accepted"]
+        self.filtered += value["filtered"]
+        for each in value["rejected"]:
+            self.reject(batch[each["index"]][0], each["error"])
+        self.warnings += value["warnings"][: REJECTED_MAX - len(self.warnings)]
+        return None
+
+    def response(self) -> Response:
+        """Answer: 200 also when single lines were rejected, 400 when there was no entry among them."""
+        if self.is_full:
+            return _problem(503, "not all was accepted: send the rejected lines again later", **self._counts())
+        code = 400 if self.rejected and not (self.accepted or self.filtered) else 200
+        return JSONResponse(self._counts(), code)
+
+    def _counts(self) -> dict[str, Any]:
+        found = attrs.asdict(self)
+        del found["is_full"]
+        return found
+
+
+def _problem(code: int, error: str, **more: Any) -> Response:
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if code == 503 else {}
+    return JSONResponse({"error": error} | more, code, headers)
