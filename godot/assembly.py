@@ -34,6 +34,7 @@ from godot.mcp.client import Client, in_process
 from godot.mcp.dial import Address, over_websocket
 from godot.mcp.server import Server, listening_url, open_listeners, serve
 from godot.mcp.transport import Connect
+from godot.orphans import reap_orphans
 from godot.redis_buffer import RedisBuffer
 from godot.signals import Life
 from godot.status import PeerLog, choose_format, print_line, ready_line, status_line
@@ -143,6 +144,8 @@ async def _run(
     registry = CollectorRegistry()
     async with _way_to_dewey(settings, registry) as (connect, look), trio.open_nursery() as nursery:
         stores, questions, waits = (Client(connect, name="godot", version=__version__) for _ in range(3))
+        if os.getpid() == 1:
+            nursery.start_soon(reap_orphans, name="orphans")
         if settings.redis_url is not None:
             nursery.start_soon(_warn_of_weakness, buffer, name="weakness of Redis")
         await nursery.start(stores.run, name="dewey, stores")

@@ -25,6 +25,9 @@ Ack: TypeAlias = Literal["queued", "durable"]
 
 Parse = Callable[[str], Any]
 
+FILE: Final = "_FILE"
+"""Behind the name of a setting: the value is in a file."""
+
 _BOOLEANS: Final = {
     "true": True,
     "1": True,
@@ -286,7 +289,8 @@ OTHER_NAMES: Final = ("GODOT_URL", "GODOT_TOKEN")
 def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, object | None]) -> tuple[T, list[str]]:
     """Read settings from the environment.
 
-    An empty variable counts as one that is not set.
+    An empty variable counts as one that is not set. `<name>_FILE` names a file that holds the value, as containers
+    have their secrets.
 
     :param overrides: by field name; what is not None wins over the environment.
     :returns: the settings, and warnings about names that are not known.
@@ -298,9 +302,11 @@ def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, obje
         name = field.metadata["name"]
         if overrides.get(field.name) is not None:
             values[field.name] = overrides[field.name]
-        elif text := environ.get(name, ""):
+        elif environ.get(name) or environ.get(f"{name}{FILE}"):
             try:
-                values[field.name] = field.metadata["parse"](text)
+                values[field.name] = field.metadata["parse"](
+                    environ.get(name) or _read_secret(environ[f"{name}{FILE}"])
+                )
             except ValueError as exc:
                 problems.append(f"{name}: {exc}")
     if (values.get("redis_aof_enabled"), values.get("redis_persistence")) in ((True, "none"), (False, "aof")):
@@ -308,6 +314,13 @@ def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, obje
     if problems:
         raise ConfigError(*problems)
     return kind(**values), _unknown(environ)
+
+
+def _read_secret(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ValueError(f"{path} cannot be read ({exc})") from None
 
 
 def http_port(port: int, chosen: int | None) -> int:
@@ -348,7 +361,7 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name}: no such setting{did_you_mean(name, known)}"
         for name in sorted(environ)
-        if name.startswith(("GODOT_", "DEWEY_")) and name not in known
+        if name.startswith(("GODOT_", "DEWEY_")) and name not in known and name.removesuffix(FILE) not in known
     ]
 
 

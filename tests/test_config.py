@@ -237,3 +237,15 @@ def test_listening_beyond_this_machine_is_allowed_with_tokens(tmp_path: Path) ->
     file.write_text("write,read 0123456789abcdef\n")
     gate = make_gate(godot(GODOT_HOST="0.0.0.0", GODOT_TOKENS_FILE=str(file)))
     assert list(gate.tokens.values()) == [{"write", "read"}]
+
+
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    """MAINT-004: as containers have them."""
+    secret = tmp_path / "database_url"
+    secret.write_text("postgresql://dewey:secret@winni/winni\n")
+    settings, warnings = load(GodotSettings, {"DATABASE_URL_FILE": str(secret), "GODOT_DRAIN_S_FILE": ""}, {})
+    assert (settings.database_url, warnings) == ("postgresql://dewey:secret@winni/winni", [])
+    named, _ = load(GodotSettings, {"DATABASE_URL_FILE": str(secret), "DATABASE_URL": "postgresql://here/winni"}, {})
+    assert named.database_url == "postgresql://here/winni"
+    with pytest.raises(ConfigError, match=r"DATABASE_URL: .*missing cannot be read"):
+        load(GodotSettings, {"DATABASE_URL_FILE": str(tmp_path / "missing")}, {})

