@@ -56,7 +56,9 @@ SCHEMA = {
                         "additionalProperties": False,
                         "properties": {
                             "test": {"type": "array", "items": {"type": "string"}},
-                            **dict.fromkeys(("interval", "timeout", "start_period"), {"pattern": "^[0-9]+s$"}),
+                            "interval": {"pattern": "^[0-9]+s$"},
+                            "timeout": {"pattern": "^[0-9]+s$"},
+                            "start_period": {"pattern": "^[0-9]+s$"},
                         },
                     },
                     "stop_signal": {"enum": ["SIGINT", "SIGTERM"]},
