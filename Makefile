@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help up test test-postgres test-container check unit integration interop acceptance bench bench-store chaos soak lock interop-lock clean
+.PHONY: help up test test-postgres test-container check unit integration interop acceptance docs picture bench bench-store chaos soak lock interop-lock clean
 .DEFAULT_GOAL := help
 
 help: ## show what can be made
@@ -43,6 +43,12 @@ test-container: .venv ## build the image, and run, stop and kill what the compos
 
 acceptance: .venv ## tests of the programs as a user runs them
 	$(BIN)/pytest tests/acceptance
+
+docs: .venv ## write docs/reference out of the code
+	$(BIN)/python -m tests.reference
+
+picture: .venv ## draw the README's picture from a real run
+	$(BIN)/python -m tests.picture
 
 bench: .venv ## measure the pipeline against limits of the same run
 	$(BIN)/python -m tests.bench
