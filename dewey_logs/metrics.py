@@ -39,18 +39,38 @@ TAIL: Final = "dewey_tail_logs"
 
 
 class DeweyMetrics(Collector):
-    """Everything that Dewey counts."""
+    """Everything that Dewey counts.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    :param on_change: gets whether the database answers, and why not, whenever that is another than before.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, on_change: Callable[[bool, str], None] = lambda _is_up, _reason: None
+    ) -> None:
         self.registry = registry
         self.partitions = 0
-        self.database_up = False
+        self.database_up = True
+        self._on_change = on_change
         self._stored = Stored(0, 0)
         self._followers = 0
         self._errors: Counter[str] = Counter()
         ((name, (text, labels, buckets)),) = HISTOGRAMS.items()
         self._tool_s = Histogram(name, text, labels, buckets=buckets, registry=registry)
         registry.register(self)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state for a status line."""
+        return {
+            "stored": self._stored.stored,
+            "duplicates": self._stored.duplicates,
+            "followers": self._followers,
+            "database": "up" if self.database_up else "down",
+        }
+
+    def _database(self, *, is_up: bool, reason: str = "") -> None:
+        if is_up is not self.database_up:
+            self.database_up = is_up
+            self._on_change(is_up, reason)
 
     def stored(self, result: Stored) -> None:
         """Count a batch."""
@@ -72,10 +92,12 @@ class DeweyMetrics(Collector):
             try:
                 answer = await tool.run(arguments)
                 outcome = "ok"
+                self._database(is_up=True)
                 return answer
             except StoreUnavailable as exc:
                 outcome = "unavailable"
                 self._errors[(getattr(exc.__cause__, "sqlstate", None) or "none")[:2]] += 1
+                self._database(is_up=False, reason=str(exc))
                 raise
             except GodotError:
                 raise
@@ -88,9 +110,9 @@ class DeweyMetrics(Collector):
         """Find out what a scrape asks of the database, which may be away."""
         try:
             self.partitions = await count_partitions()
-            self.database_up = True
-        except StoreUnavailable:
-            self.database_up = False
+            self._database(is_up=True)
+        except StoreUnavailable as exc:
+            self._database(is_up=False, reason=str(exc))
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: what is collected is known when it is."""

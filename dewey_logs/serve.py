@@ -33,6 +33,8 @@ INSTRUCTIONS: Final = (
 )
 
 
+STATUS_S: Final = 60.0
+
 WHAT: Final = (
     "The log store of Godot: it keeps the log entries of a system of MCP servers in PostgreSQL, and finds them. "
     "Components log to Godot."
@@ -82,7 +84,12 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
     """
     choose_format(settings.log_format)
     gate = make_gate(settings)
-    metrics = DeweyMetrics(CollectorRegistry())
+
+    def tell(is_up: bool, reason: str) -> None:
+        more = {} if is_up else {"reason": reason}
+        print_line(status_line("database_back" if is_up else "database_down", **more, **metrics.state()))
+
+    metrics = DeweyMetrics(CollectorRegistry(), tell)
     async with open_dewey(settings, metrics) as (toolbox, store):
         server = Server(
             DEWEY_INFO,
@@ -111,14 +118,22 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
             if os.getpid() == 1:
                 nursery.start_soon(reap_orphans, name="orphans")
             nursery.start_soon(run_own_retention, store, settings, name="retention")
+            nursery.start_soon(_run_status_line, metrics, name="status line")
             await nursery.start(partial(serve_websocket, server, listeners), name="listener")
             await nursery.start(serve_http, site, http, name="http")
             print_line(ready_line(listening_url(listeners), url, __version__))
             life.ready.set()
             await life.stop.wait()
             nursery.cancel_scope.cancel()
-        print_line(status_line("stopped"))
+        print_line(status_line("stopped", **metrics.state()))
     return 0
+
+
+async def _run_status_line(metrics: DeweyMetrics) -> None:
+    """Write the state once a minute. Runs until cancelled."""
+    while True:
+        await trio.sleep(STATUS_S)
+        print_line(status_line("status", **metrics.state()))
 
 
 async def _wait_for_database(store: PostgresStore) -> None:

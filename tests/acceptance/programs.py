@@ -153,7 +153,9 @@ class Workplace:
 
     def start(self, *command: object, piped: bool = False, **environ: object) -> Program:
         """Start a command."""
-        program = Program(self.path, *command, piped=piped, **environ)
+        # The port behind a chosen one may be anybody's.
+        ports = {"GODOT_HTTP_PORT": 0, "DEWEY_HTTP_PORT": 0}
+        program = Program(self.path, *command, piped=piped, **(ports | environ))
         self._programs.append(program)
         return program
 

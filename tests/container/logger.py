@@ -15,6 +15,9 @@ import trio
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.dial import Address, over_websocket
 
+CLIENTS = 4
+BATCH = 20
+
 
 async def main(url: str, name: str) -> None:
     stop = trio.Event()
@@ -26,20 +29,34 @@ async def main(url: str, name: str) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
+        async with trio.open_nursery() as loggers:
+            for number in range(CLIENTS):
+                loggers.start_soon(log, url, name, number, stop)
+        nursery.cancel_scope.cancel()
+
+
+async def log(url: str, name: str, client_number: int, stop: trio.Event) -> None:
+    """Log batch after batch on one connection."""
+    async with trio.open_nursery() as nursery:
         client = Client(over_websocket(Address.parse(url), None, max_message_bytes=1 << 20), name=name, version="0")
         await nursery.start(client.run)
         number = 0
         while not stop.is_set():
             logs = [
-                {"id": str(uuid.uuid4()), "component": name, "level": "INFO", "message": f"{name} {number + each}"}
-                for each in range(10)
+                {
+                    "id": str(uuid.uuid4()),
+                    "component": name,
+                    "level": "INFO",
+                    "message": f"{name} {client_number} {number + each}",
+                }
+                for each in range(BATCH)
             ]
-            number += 10
+            number += BATCH
             while not await is_on_disk(client, logs):  # noqa: ASYNC110 - the daemon is elsewhere
                 await trio.sleep(0.1)
             sys.stdout.write("".join(f"{entry['message']}\n" for entry in logs))
             sys.stdout.flush()
-            await trio.sleep(0.01)
+            await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
 
 
