@@ -9,23 +9,21 @@ from typing import Any, Final
 
 import attrs
 from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dewey_logs.store import Stored
 from godot.errors import GodotError, StoreUnavailable
+from godot.exposition import SECONDS, Declared, Values, families
 from godot.mcp.tools import Answer, Later, Tool
 
-SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-COUNTERS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+COUNTERS: Final[Declared] = {
     "dewey_entries_stored": ("Entries that were new, since the start.", []),
     "dewey_entries_duplicate": ("Entries that were there already, since the start.", []),
     "dewey_database_errors": ("Calls that PostgreSQL failed, by class of SQLSTATE.", ["sqlstate_class"]),
 }
-"""Name (without _total) -> help, labels."""
 
-GAUGES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+GAUGES: Final[Declared] = {
     "dewey_database_up": ("Whether PostgreSQL answers (1) or not (0).", []),
     "dewey_partitions": ("Daily partitions that there are.", []),
     "dewey_followers": ("Calls of dewey_tail_logs under way.", []),
@@ -120,7 +118,7 @@ class DeweyMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield what is counted here."""
-        values: Mapping[str, Mapping[tuple[str, ...], float]] = {
+        values: Values = {
             "dewey_entries_stored": {(): self._stored.stored},
             "dewey_entries_duplicate": {(): self._stored.duplicates},
             "dewey_database_errors": {(name,): count for name, count in self._errors.items()},
@@ -128,13 +126,4 @@ class DeweyMetrics(Collector):
             "dewey_partitions": {(): self.partitions},
             "dewey_followers": {(): self._followers},
         }
-        for name, (text, labels) in COUNTERS.items():
-            counter = CounterMetricFamily(name, text, labels=labels)
-            for label_values, value in values[name].items():
-                counter.add_metric(label_values, value)
-            yield counter
-        for name, (text, labels) in GAUGES.items():
-            gauge = GaugeMetricFamily(name, text, labels=labels)
-            for label_values, value in values[name].items():
-                gauge.add_metric(label_values, value)
-            yield gauge
+        yield from families(COUNTERS, GAUGES, values)

@@ -13,18 +13,14 @@ from datetime import datetime
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from godot import __version__, codec
 from godot.buffer import Buffer, Counts, DeadEntry
 from godot.dewey import Dewey
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
+from godot.exposition import SECONDS, Declared, Values, families
 from godot.mcp.tools import Answer
 from godot.status import Status
 
@@ -32,10 +28,9 @@ COMPONENTS_MAX: Final = 200
 """Components with series of their own; names come from outside, and each series costs the scraper. All others are
 `other`."""
 
-SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_SIZES: Final = (1, 5, 10, 25, 50, 100, 250, 500, 1_000)
 
-COUNTERS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+COUNTERS: Final[Declared] = {
     "godot_entries_accepted": ("Entries taken in over MCP and HTTP, since the start.", ["component", "level"]),
     "godot_entries_received": ("Entries that reached the queue, over all runs.", []),
     "godot_entries_stored": ("Entries that Dewey has stored, over all runs.", []),
@@ -46,9 +41,8 @@ COUNTERS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "godot_flush_failures": ("Writes to Redis that failed; each is tried again.", []),
     "godot_store_failures": ("Deliveries to Dewey that failed; each is tried again.", ["reason"]),
 }
-"""Name (without _total) -> help, labels."""
 
-GAUGES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+GAUGES: Final[Declared] = {
     "godot_queue_entries": ("Entries that wait in Redis.", []),
     "godot_queue_oldest_age_seconds": ("Age of the oldest entry that waits; 0 when none does.", []),
     "godot_in_flight_entries": ("Entries on their way to Dewey.", []),
@@ -124,19 +118,9 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield what is counted here."""
         yield InfoMetricFamily("godot_build", "Which Godot this is.", {"version": __version__})
-        values = self._values()
-        for name, (text, labels) in COUNTERS.items():
-            counter = CounterMetricFamily(name, text, labels=labels)
-            for label_values, value in values[name].items():
-                counter.add_metric(label_values, value)
-            yield counter
-        for name, (text, labels) in GAUGES.items():
-            gauge = GaugeMetricFamily(name, text, labels=labels)
-            for label_values, value in values[name].items():
-                gauge.add_metric(label_values, value)
-            yield gauge
+        yield from families(COUNTERS, GAUGES, self._values())
 
-    def _values(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:
+    def _values(self) -> Values:
         status, counts = self.status, self.counts
         return {
             "godot_entries_accepted": self._accepted,

@@ -222,7 +222,7 @@ async def test_it_says_what_is_down_and_stops_with_connections_open(place: Workp
     with trio.fail_after(ENOUGH):
         godot = place.start(
             "godot", "serve", "--port", 0,
-            DEWEY_MCP_URL="ws://127.0.0.1:9", GODOT_DATA_DIR=place.data, GODOT_LOG_FORMAT="json",
+            DEWEY_MCP_URL="ws://127.0.0.1:9", GODOT_DATA_DIR=place.data, GODOT_LOG_FORMAT="json", GODOT_DRAIN_S=1,
         )  # fmt: skip
         await godot.ready()
         await until(lambda: any('"event":"dewey_down"' in line for line in godot.out))
