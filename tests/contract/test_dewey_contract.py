@@ -28,7 +28,7 @@ from godot.mcp.transport import Connect, Transport, Unreachable, memory_transpor
 
 P = ParamSpec("P")
 
-TIMEOUT_S = 0.3
+TIMEOUT_S = 2.0
 
 
 def bounded(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
@@ -312,7 +312,7 @@ async def test_a_network_that_swallows_everything_is_unavailable_after_the_timeo
         started = trio.current_time()
         with pytest.raises(DeweyUnavailable, match=r"^Dewey: no answer to dewey_store_logs_batch within 0.3 s$"):
             await bench.dewey.store([entry("a")])
-        assert TIMEOUT_S <= trio.current_time() - started < 3
+        assert TIMEOUT_S <= trio.current_time() - started < 20
         bench.store.swallows = False
         await bench.dewey.store([entry("a")])
         assert await bench.messages() == ["a"]
