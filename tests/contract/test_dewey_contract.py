@@ -310,7 +310,7 @@ async def test_a_network_that_swallows_everything_is_unavailable_after_the_timeo
     async with twin() as bench:
         bench.store.swallows = True
         started = trio.current_time()
-        with pytest.raises(DeweyUnavailable, match=r"^Dewey: no answer to dewey_store_logs_batch within 0.3 s$"):
+        with pytest.raises(DeweyUnavailable, match=r"^Dewey: no answer to dewey_store_logs_batch within 2 s$"):
             await bench.dewey.store([entry("a")])
         assert TIMEOUT_S <= trio.current_time() - started < 20
         bench.store.swallows = False
