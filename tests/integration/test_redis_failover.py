@@ -304,6 +304,7 @@ async def test_a_redis_that_may_lose_what_it_answered_is_told_of(servers: RedisS
             "GODOT_DRAIN_S": "0",
         }
         godot = place.start("godot", "serve", "--port", 0, **environ)
+        await godot.ready()
         assert "appendfsync everysec" in (await godot.event("redis_not_durable"))["reason"]
         assert await godot.stop() == 0
         servers.ask(weak, "ACL", "SETUSER", "logger", "on", ">secret", "~*", "+@all", "-config")
