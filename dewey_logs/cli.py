@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from godot import __version__
-from godot.cli.entry import CONTEXT, listening_options, run_command
+from godot.cli.entry import CONTEXT, listening_options, run_daemon
 
 
 @click.group(context_settings=CONTEXT)
@@ -31,7 +31,7 @@ def serve(**options: Any) -> None:
     from dewey_logs.serve import run_serve
     from godot.config import DeweyServeSettings, load
 
-    run_command(partial(load, DeweyServeSettings, os.environ, options), run_serve)
+    run_daemon(partial(load, DeweyServeSettings, os.environ, options), run_serve)
 
 
 def main() -> None:

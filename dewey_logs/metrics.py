@@ -15,11 +15,13 @@ from prometheus_client.registry import Collector
 from dewey_logs.store import Stored
 from godot.errors import GodotError, StoreUnavailable
 from godot.exposition import SECONDS, Declared, Values, families
+from godot.lines import lines_dropped
 from godot.mcp.tools import Answer, Later, Tool
 
 COUNTERS: Final[Declared] = {
     "dewey_entries_stored": ("Entries that were new, since the start.", []),
     "dewey_entries_duplicate": ("Entries that were there already, since the start.", []),
+    "dewey_lines_dropped": ("The same as godot_lines_dropped, of the process that Dewey runs in.", []),
     "dewey_database_errors": ("Calls that PostgreSQL failed, by class of SQLSTATE.", ["sqlstate_class"]),
 }
 
@@ -121,6 +123,7 @@ class DeweyMetrics(Collector):
         values: Values = {
             "dewey_entries_stored": {(): self._stored.stored},
             "dewey_entries_duplicate": {(): self._stored.duplicates},
+            "dewey_lines_dropped": {(): lines_dropped()},
             "dewey_database_errors": {(name,): count for name, count in self._errors.items()},
             "dewey_database_up": {(): float(self.database_up)},
             "dewey_partitions": {(): self.partitions},

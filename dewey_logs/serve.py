@@ -20,12 +20,13 @@ from godot.backoff import delays
 from godot.config import DeweyServeSettings, DeweySettings, http_port, make_gate
 from godot.errors import ConfigError, StoreUnavailable
 from godot.http import Site, http_url, serve_http
+from godot.lines import choose_format, print_line, ready_line, status_line
 from godot.mcp.server import Server, listening_url, open_listeners, serve_websocket
 from godot.mcp.session import ServerInfo
 from godot.mcp.tools import Toolbox
 from godot.orphans import reap_orphans
 from godot.signals import Life
-from godot.status import PeerLog, choose_format, print_line, ready_line, status_line
+from godot.status import PeerLog
 
 INSTRUCTIONS: Final = (
     "Dewey keeps the log entries of a system of MCP servers in PostgreSQL. Components do not call it: they log to "

@@ -29,6 +29,7 @@ from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
 from godot.errors import ConfigError, StoreUnavailable
 from godot.http import http_url
+from godot.lines import choose_format, print_line, ready_line, status_line
 from godot.mcp.access import Gate, read_token
 from godot.mcp.client import Client, in_process
 from godot.mcp.dial import Address, over_websocket
@@ -37,7 +38,7 @@ from godot.mcp.transport import Connect
 from godot.orphans import reap_orphans
 from godot.redis_buffer import RedisBuffer
 from godot.signals import Life
-from godot.status import PeerLog, choose_format, print_line, ready_line, status_line
+from godot.status import PeerLog
 
 DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """Far above what `dewey_query_logs` answers at the most."""

@@ -21,6 +21,7 @@ from godot.buffer import Buffer, Counts, DeadEntry
 from godot.dewey import Dewey
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
 from godot.exposition import SECONDS, Declared, Values, families
+from godot.lines import lines_dropped
 from godot.mcp.tools import Answer
 from godot.status import Status
 
@@ -38,6 +39,7 @@ COUNTERS: Final[Declared] = {
     "godot_entries_refused": ("Entries not accepted as Redis took nothing, since the start.", []),
     "godot_entries_filtered": ("Entries below the level of their component, since the start.", []),
     "godot_peers_refused": ("Connections and calls refused for who made them, since the start.", []),
+    "godot_lines_dropped": ("Lines for the operator lost as nobody read them, since the start.", []),
     "godot_flush_failures": ("Writes to Redis that failed; each is tried again.", []),
     "godot_store_failures": ("Deliveries to Dewey that failed; each is tried again.", ["reason"]),
 }
@@ -130,6 +132,7 @@ class Metrics(Collector):
             "godot_entries_refused": {(): status.refused if status else 0},
             "godot_entries_filtered": {(): status.filtered if status else 0},
             "godot_peers_refused": {(): status.refused_peers if status else 0},
+            "godot_lines_dropped": {(): lines_dropped()},
             "godot_flush_failures": {(): self.flush_failures},
             "godot_store_failures": {(reason,): count for reason, count in self.store_failures.items()},
             "godot_queue_entries": {(): counts.queued},

@@ -6,103 +6,50 @@ its own `logger_log` (MAINT-002).
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
 import trio
 
-from godot import codec
 from godot.buffer import Buffer, Counts, has_room_again
 from godot.errors import BufferUnavailable, Unavailable
+from godot.lines import status_line
 
 REPEAT_S: Final = 60.0
-"""How long a line about a peer is not said again."""
+"""How long a line about a host is not said again."""
 
-_SAID_MAX: Final = 1_000
+SAID_MAX: Final = 1_000
+"""Lines about hosts in that time."""
 
 _LOOK: Final = "look"
 """Asks Redis when somebody asks for the state: no station, and never the only one that Redis fails."""
 
-_PLAIN: Final = re.compile(r"[^\s\"=]+")
-
-
-def print_line(text: str) -> None:
-    """Write a line to stdout at once; when nobody reads stdout any more, go on without.
-
-    It is called in the middle of every station: whatever stdout does must not stop an entry.
-    """
-    try:
-        print(text, flush=True)  # noqa: T201 - the one place that does
-    except UnicodeEncodeError:  # the terminal's encoding, or a lone surrogate in what a peer said
-        print_line(text.encode("ascii", "backslashreplace").decode())
-    except BrokenPipeError:
-        sys.stdout = None
-    except OSError:  # stdout is a file on a full disk
-        pass
-
-
-def logfmt(event: str, **fields: Any) -> str:
-    """Format a line; values with blanks are quoted."""
-    parts = [f"time={_now()}", f"event={event}"]
-    for name, value in fields.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        if not _PLAIN.fullmatch(text):
-            text = '"' + " ".join(text.replace("\\", "\\\\").replace('"', '\\"').split()) + '"'
-        parts.append(f"{name}={text}")
-    return " ".join(parts)
-
-
-def json_line(event: str, **fields: Any) -> str:
-    """Format a line as JSON; numbers stay numbers."""
-    values = {name: value if isinstance(value, int | float) else str(value) for name, value in fields.items()}
-    return codec.dumps({"time": _now(), "event": event} | values).decode()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-
-
-_FORMATS: Final[Mapping[str, Callable[..., str]]] = {"logfmt": logfmt, "json": json_line}
-_chosen = logfmt
-
-
-def choose_format(name: str) -> None:
-    """Have all status lines of this process be `logfmt` or `json` (`GODOT_LOG_FORMAT`)."""
-    global _chosen
-    _chosen = _FORMATS[name]
-
-
-def status_line(event: str, **fields: Any) -> str:
-    """Format a line as it was chosen."""
-    return _chosen(event, **fields)
-
-
-def ready_line(mcp: str, http: str, version: str) -> str:
-    """Return the one line that says that a daemon can be used, and where."""
-    return f"ready mcp={mcp} http={http} version={version}"
-
 
 class PeerLog:
-    """Writes what happens with peers, each thing once: who knocks a thousand times gets one line a minute."""
+    """Writes what happens with peers: of each host and event one line in `REPEAT_S`, whatever the host varies.
+
+    A line says how many like it were not written since the one before.
+    """
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
-        self._said: dict[tuple[str, str, str], float] = {}
+        self._said: dict[tuple[str, str], float] = {}
+        self._unsaid: Counter[str] = Counter()
 
     def note(self, event: str, address: str, reason: str) -> None:
-        """Write a line, unless the same was said of the same host within `REPEAT_S`."""
+        """Write a line, unless there was one of the same event and host, or `SAID_MAX` lines, within `REPEAT_S`."""
         now = trio.current_time()
-        key = (event, address.rpartition(":")[0], reason)
-        if now - self._said.get(key, -REPEAT_S) < REPEAT_S:
+        key = (event, address.rpartition(":")[0])
+        if len(self._said) >= SAID_MAX:
+            self._said = {each: when for each, when in self._said.items() if now - when < REPEAT_S}
+        if now - self._said.get(key, -REPEAT_S) < REPEAT_S or len(self._said) >= SAID_MAX:
+            self._unsaid[event] += 1
             return
-        if len(self._said) >= _SAID_MAX:
-            self._said.clear()
         self._said[key] = now
-        self._write(status_line(event, peer=address, reason=reason))
+        more = {"unsaid": unsaid} if (unsaid := self._unsaid.pop(event, 0)) else {}
+        self._write(status_line(event, peer=address, reason=reason, **more))
 
 
 @attrs.frozen

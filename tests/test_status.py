@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shlex
-import subprocess
-import sys
-from datetime import UTC, datetime
 
 import pytest
 import trio
@@ -15,7 +10,7 @@ import trio.testing
 
 from godot.buffer import Counts, MemoryBuffer
 from godot.errors import BufferUnavailable, DeweyUnavailable
-from godot.status import PeerLog, Status, logfmt, run_status_line
+from godot.status import SAID_MAX, PeerLog, Status, run_status_line
 
 
 def fields(line: str) -> dict[str, str]:
@@ -45,78 +40,6 @@ class AwayBuffer(MemoryBuffer):
         if self.away:
             raise BufferUnavailable("Redis: away")
         return await super().counts()
-
-
-# Lines
-
-
-def test_a_line_is_logfmt_with_its_time_in_utc_first() -> None:
-    """MAINT-001."""
-    before = datetime.now(UTC)
-    line = logfmt("dewey_down", queued=7, drained=True, lost=False)
-    assert re.fullmatch(r"time=\S+Z event=dewey_down queued=7 drained=true lost=false", line)
-    moment = datetime.fromisoformat(fields(line)["time"])
-    assert -1 < (moment - before).total_seconds() < 5
-
-
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [
-        ("plain", "plain"),
-        ("ws://127.0.0.1:9060", "ws://127.0.0.1:9060"),
-        ("two words", '"two words"'),
-        ("", '""'),
-        ("a=b", '"a=b"'),
-        ('say "no"', r'"say \"no\""'),
-        ("C:\\a b", r'"C:\\a b"'),
-        ("several\nlines\r\n\tand   blanks", '"several lines and blanks"'),
-        ("ü", "ü"),
-        (None, "None"),
-    ],
-)
-def test_a_value_is_quoted_when_it_would_not_be_one_word(value: object, written: str) -> None:
-    assert logfmt("x", reason=value).split(" ", 2)[2] == f"reason={written}"
-
-
-PRINTS = """
-import sys
-from godot.status import print_line
-for _ in range(3):
-    print_line({text!r})
-print("lived", file=sys.stderr)
-"""
-
-
-def printing(text: str, stdout: int, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", PRINTS.format(text=text)],
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=10,
-        env={**os.environ, **environ},
-    )
-
-
-def test_a_reader_of_stdout_that_is_gone_does_not_kill() -> None:
-    """MAINT-001, REL-004: `godot serve | head -1` goes on."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    ended = printing("hello", writer)
-    os.close(writer)
-    assert (ended.returncode, ended.stderr) == (0, "lived\n")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
-def test_a_full_disk_under_stdout_does_not_kill() -> None:
-    with open("/dev/full", "w") as full:
-        ended = printing("hello", full.fileno())
-    assert ended.stderr.startswith("lived\n")
-
-
-def test_what_stdout_cannot_encode_is_written_as_escapes() -> None:
-    ended = printing("ü\ud800", subprocess.PIPE, PYTHONIOENCODING="ascii")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "\\xfc\\ud800\n" * 3, "lived\n")
 
 
 # Changes of state
@@ -206,25 +129,41 @@ def test_what_happens_with_one_peer_again_and_again_is_one_line_a_minute_and_cou
             bench.status.peer("refused", f"10.0.0.7:{number}", "a token is needed")
             await trio.sleep(1)
         bench.status.peer("refused", "10.0.0.8:1", "a token is needed")
+        bench.status.peer("refused", "10.0.0.8:2", "the token is not known")
         bench.status.peer("bug", "10.0.0.8:1", "KeyError")
 
     trio.run(knock, clock=trio.testing.MockClock(autojump_threshold=0))
-    assert [(fields(line)["event"], fields(line)["peer"]) for line in bench.lines] == [
-        ("refused", "10.0.0.7:0"),
-        ("refused", "10.0.0.7:60"),
-        ("refused", "10.0.0.8:1"),
-        ("bug", "10.0.0.8:1"),
+    assert [(said["event"], said["peer"], said.get("unsaid")) for said in map(fields, bench.lines)] == [
+        ("refused", "10.0.0.7:0", None),
+        ("refused", "10.0.0.7:60", "59"),
+        ("refused", "10.0.0.8:1", "39"),
+        ("bug", "10.0.0.8:1", None),
     ]
-    assert bench.status.refused_peers == 101
+    assert bench.status.refused_peers == 102
 
 
-async def test_a_log_of_peers_does_not_grow_without_end(autojump_clock: trio.testing.MockClock) -> None:
-    lines: list[str] = []
-    log = PeerLog(lines.append)
-    for number in range(5000):
-        log.note("refused", f"10.0.{number // 256}.{number % 256}:1", "no")
-    assert len(log._said) <= 1000
-    assert len(lines) == 5000
+@pytest.mark.parametrize(
+    ("peer", "reason", "lines"),
+    [
+        ("10.0.0.7:{0}", "Host {0} is not known here", 1),
+        ("[fe80::7]:{0}", "the token {0} is not known", 1),
+        ("10.0.0.{0}:1", "a token is needed", SAID_MAX),
+    ],
+    ids=["one host, any text", "one host of IPv6", "any host"],
+)
+async def test_whoever_is_refused_in_ever_new_words_does_not_fill_the_disk(
+    autojump_clock: trio.testing.MockClock, peer: str, reason: str, lines: int
+) -> None:
+    """SEC-006: what was not said is counted in the next line, and the log of peers itself stays small."""
+    written: list[str] = []
+    log = PeerLog(written.append)
+    for number in range(5_000):
+        log.note("refused", peer.format(number), reason.format(number))
+    assert len(written) == lines
+    await trio.sleep(60)
+    log.note("refused", peer.format(0), "again")
+    assert fields(written[-1])["unsaid"] == str(5_000 - lines)
+    assert len(log._said) <= SAID_MAX
 
 
 async def test_the_end_of_an_outage_says_how_long_it_was_and_what_it_cost(

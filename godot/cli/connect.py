@@ -16,6 +16,7 @@ import trio
 
 from godot.connect import MAX_MESSAGE_BYTES, HostGone, Pipe
 from godot.errors import ConfigError
+from godot.lines import write_all
 from godot.mcp.access import read_token
 from godot.mcp.dial import Address, over_websocket
 from godot.signals import Life
@@ -76,7 +77,7 @@ class Streams:
     async def write(self, line: str) -> None:
         """See `Host.write`."""
         try:
-            await self._in_thread(self._stdout, partial(_write, self._stdout, f"{line}\n".encode()))
+            await self._in_thread(self._stdout, partial(write_all, self._stdout, f"{line}\n".encode()))
         except OSError as exc:
             if not isinstance(exc, ConnectionError):  # a full disk, say
                 await self.tell(f"stdout cannot be written ({exc.strerror or exc})")
@@ -85,7 +86,7 @@ class Streams:
     async def tell(self, text: str) -> None:
         """See `Host.tell`."""
         with trio.move_on_after(TELL_S), suppress(OSError):
-            await self._in_thread(self._stderr, partial(_write, self._stderr, f"godot connect: {text}\n".encode()))
+            await self._in_thread(self._stderr, partial(write_all, self._stderr, f"godot connect: {text}\n".encode()))
 
     async def _in_thread(self, descriptor: int, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._lanes[descriptor])
@@ -97,15 +98,6 @@ def _read(descriptor: int) -> bytes:
             return os.read(descriptor, READ_BYTES)
         except BlockingIOError:  # somebody else has marked it
             select.select([descriptor], [], [])
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        try:
-            left = left[os.write(descriptor, left) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [])
 
 
 async def run_connect(target: Target, life: Life) -> int:

@@ -48,11 +48,19 @@ def listening_options(prefix: str, port: int) -> Callable[[Callable[..., Any]], 
     return decorate
 
 
-def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life], Awaitable[int]]) -> None:
-    """Load the settings, run a daemon with them, and exit.
+def run_daemon(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life], Awaitable[int]]) -> None:
+    """Do what `run_command` does, for a program that goes on whether or not somebody reads what it says."""
+    from godot.lines import free_stderr
 
-    The exit code is the daemon's own; 2 with one line for each problem that the operator has to mend; 1 with
-    a traceback and a last line that says so when the daemon crashed.
+    free_stderr()
+    run_command(load, main)
+
+
+def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life], Awaitable[int]]) -> None:
+    """Load the settings, run a program with them, and exit.
+
+    The exit code is the program's own; 2 with one line for each problem that the operator has to mend; 1 with
+    a traceback and a last line that says so when it crashed.
     """
     import trio  # here, so that --help need not wait for it
 

@@ -70,10 +70,13 @@ async def until_longer(things: Sized, length: int) -> None:
 class Program:
     """A command that was started; what it prints goes into two files.
 
-    :param piped: its stdout is a pipe instead.
+    :param stdout: where it goes instead, as for `Popen`.
+    :param stderr: the same.
     """
 
-    def __init__(self, place: Path, *command: object, piped: bool = False, **environ: object) -> None:
+    def __init__(
+        self, place: Path, *command: object, stdout: int | None = None, stderr: int | None = None, **environ: object
+    ) -> None:
         number = next(_numbers)
         self._stdout, self._stderr = place / f"{number}.out", place / f"{number}.err"
         self.mcp = ""
@@ -89,8 +92,8 @@ class Program:
             self.process = subprocess.Popen(
                 [BIN / name, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped else out,
-                stderr=err,
+                stdout=out if stdout is None else stdout,
+                stderr=err if stderr is None else stderr,
                 env=inherited | {name: str(value) for name, value in environ.items()},
             )
 
@@ -151,17 +154,20 @@ class Workplace:
         self.path = path
         self._programs: list[Program] = []
 
-    def start(self, *command: object, piped: bool = False, **environ: object) -> Program:
+    def start(
+        self, *command: object, stdout: int | None = None, stderr: int | None = None, **environ: object
+    ) -> Program:
         """Start a command."""
         # The port behind a chosen one may be anybody's.
         ports = {"GODOT_HTTP_PORT": 0, "DEWEY_HTTP_PORT": 0}
-        program = Program(self.path, *command, piped=piped, **(ports | environ))
+        program = Program(self.path, *command, stdout=stdout, stderr=stderr, **(ports | environ))
         self._programs.append(program)
         return program
 
-    def up(self, *options: object, piped: bool = False, **environ: object) -> Program:
+    def up(self, *options: object, stdout: int | None = None, stderr: int | None = None, **environ: object) -> Program:
         """Start `godot up` with its data here, on a free port."""
-        return self.start("godot", "up", "--data-dir", self.data, "--port", 0, *options, piped=piped, **environ)
+        command = ("godot", "up", "--data-dir", self.data, "--port", 0, *options)
+        return self.start(*command, stdout=stdout, stderr=stderr, **environ)
 
     def forget(self) -> None:
         """Remove the data of `godot up`."""
@@ -171,6 +177,11 @@ class Workplace:
     def data(self) -> Path:
         """The data directory of `godot up`."""
         return self.path / "data"
+
+    async def endpoints_of(self, program: Program) -> dict[str, Any]:
+        """Wait until `godot up` says where it is, in its file; its stdout may be read by nobody."""
+        await until(lambda: (self.data / "endpoints.json").exists() or program.ended)
+        return self.endpoints()
 
     def endpoints(self) -> dict[str, Any]:
         """Read what `godot up` says about itself."""

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -251,7 +252,7 @@ async def test_a_server_that_cannot_start_ends_it_with_a_line_that_says_why(plac
 async def test_a_reader_that_closes_its_stdout_does_not_end_it(place: Workplace) -> None:
     """`godot up | head -1`: status lines have nowhere to go, and that is no reason to stop recording."""
     with trio.fail_after(ENOUGH):
-        program = place.up(GODOT_STATUS_S="0.1", piped=True)
+        program = place.up(GODOT_STATUS_S="0.1", stdout=subprocess.PIPE)
         pipe = program.process.stdout
         assert pipe is not None
         ready = await trio.to_thread.run_sync(pipe.readline)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from godot.cli.entry import listening_options, run_command
+from godot.cli.entry import listening_options, run_command, run_daemon
 
 
 @click.command(short_help="Start everything on this machine")
@@ -29,7 +29,7 @@ def up(**options: Any) -> None:
     from godot.assembly import run_up
     from godot.config import GodotSettings, load
 
-    run_command(partial(load, GodotSettings, os.environ, options), run_up)
+    run_daemon(partial(load, GodotSettings, os.environ, options), run_up)
 
 
 @click.command()
@@ -47,7 +47,7 @@ def serve(**options: Any) -> None:
     from godot.assembly import run_serve
     from godot.config import GodotSettings, load
 
-    run_command(partial(load, GodotSettings, os.environ, options), run_serve)
+    run_daemon(partial(load, GodotSettings, os.environ, options), run_serve)
 
 
 @click.command(short_help="Connect an MCP host that only starts programs")

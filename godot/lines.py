@@ -1,0 +1,198 @@
+"""Lines for the operator on stdout and stderr, which nobody has to read.
+
+Law of this module: whoever writes a line never waits for the one who reads it. A terminal that was stopped with
+Ctrl-S, a pager, or a log collector that hangs leaves a write to a pipe or a terminal pending without end. So lines go
+into a bounded queue, and a thread writes them. What finds no room is dropped and counted; the next line that is
+written says how many are missing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import os
+import re
+import select
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+from godot import codec
+
+MAX_LINES: Final = 1_000
+MAX_BYTES: Final = 1024 * 1024
+"""Bounds of what waits for a reader, for each of the two streams."""
+
+FLUSH_S: Final = 0.5
+"""How long the end of the process waits for a reader, in all."""
+
+_PLAIN: Final = re.compile(r"[^\s\"=]+")
+
+
+class Lines(io.TextIOBase):
+    """A stream of lines whose writer never waits; it can stand in for `sys.stderr`.
+
+    :param stream: what it writes to, past the buffer; None: it was closed before we were started.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._descriptor = None if stream is None else stream.fileno()
+        self._encoding = "utf-8" if stream is None else stream.encoding
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        """Each line, and how many were lost just before it."""
+        self._waiting_bytes = 0
+        self._missing = 0
+        self._rest = ""
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self.dropped = 0
+        """Lines that were lost: there was no room for them, or they could not be written."""
+
+    def put(self, line: str) -> None:
+        """Have a line written as soon as somebody reads; drop it when there is no room."""
+        data = self._encode(line)
+        with self._changed:
+            if self._descriptor is None:
+                return
+            if len(self._waiting) >= MAX_LINES or self._waiting_bytes + len(data) > MAX_BYTES:
+                self._lose(1)
+                return
+            self._waiting.append((self._missing, data))
+            self._waiting_bytes += len(data)
+            self._missing = 0
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def write(self, text: str, /) -> int:
+        """Take text as a file does; whole lines go on."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self.put(line)
+        return len(text)
+
+    def finish(self, ends: float) -> bool:
+        """Wait until everything is written, at the longest until `ends` (of `time.monotonic`); tell whether it is."""
+        if self._rest:
+            self.write("\n")
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting, timeout=max(0.0, ends - time.monotonic()))
+
+    def _encode(self, line: str) -> bytes:
+        return f"{line}\n".encode(self._encoding, "backslashreplace")
+
+    def _lose(self, lines: int) -> None:
+        self.dropped += 1
+        self._missing += lines
+
+    def _run(self) -> None:
+        """Write what waits. Returns when nobody can read any more."""
+        while self._descriptor is not None:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                missing, data = self._waiting[0]
+            notice = self._encode(status_line("lines_dropped", lines=missing)) if missing else b""
+            failure: OSError | None = None
+            try:
+                write_all(self._descriptor, notice + data)
+            except OSError as exc:  # the reader is gone, the disk is full, the terminal was closed
+                failure = exc
+            with self._changed:
+                self._waiting.popleft()
+                self._waiting_bytes -= len(data)
+                if isinstance(failure, BrokenPipeError):
+                    self._descriptor = None
+                    self._waiting.clear()
+                elif failure is not None:
+                    self._lose(missing + 1)
+                self._changed.notify_all()
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, however long that takes.
+
+    :raises OSError: as `os.write`, but for a stream that somebody else has marked as non-blocking.
+    """
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+
+
+_stdout: Final = Lines(sys.__stdout__)
+_stderr: Final = Lines(sys.__stderr__)
+
+
+def print_line(text: str) -> None:
+    """Write a line to stdout, whether or not somebody reads it; to be called in the middle of every station."""
+    _stdout.put(text)
+
+
+def lines_dropped() -> int:
+    """Return how many lines were lost since the start."""
+    return _stdout.dropped + _stderr.dropped
+
+
+def free_stderr() -> None:
+    """Have everything that this process writes to `sys.stderr` go through a queue as well."""
+    if sys.stderr is not None:
+        sys.stderr = _stderr
+
+
+@atexit.register
+def _finish() -> None:
+    ends = time.monotonic() + FLUSH_S
+    _stdout.finish(ends)
+    if _stderr.finish(ends):  # what Python says from here on comes too late for a thread
+        sys.stderr = sys.__stderr__
+
+
+# What a line looks like.
+
+
+def logfmt(event: str, **fields: Any) -> str:
+    """Format a line; values with blanks are quoted."""
+    parts = [f"time={_now()}", f"event={event}"]
+    for name, value in fields.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if not _PLAIN.fullmatch(text):
+            text = '"' + " ".join(text.replace("\\", "\\\\").replace('"', '\\"').split()) + '"'
+        parts.append(f"{name}={text}")
+    return " ".join(parts)
+
+
+def json_line(event: str, **fields: Any) -> str:
+    """Format a line as JSON; numbers stay numbers."""
+    values = {name: value if isinstance(value, int | float) else str(value) for name, value in fields.items()}
+    return codec.dumps({"time": _now(), "event": event} | values).decode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+_FORMATS: Final[Mapping[str, Callable[..., str]]] = {"logfmt": logfmt, "json": json_line}
+_chosen = logfmt
+
+
+def choose_format(name: str) -> None:
+    """Have all status lines of this process be `logfmt` or `json` (`GODOT_LOG_FORMAT`)."""
+    global _chosen
+    _chosen = _FORMATS[name]
+
+
+def status_line(event: str, **fields: Any) -> str:
+    """Format a line as it was chosen."""
+    return _chosen(event, **fields)
+
+
+def ready_line(mcp: str, http: str, version: str) -> str:
+    """Return the one line that says that a daemon can be used, and where."""
+    return f"ready mcp={mcp} http={http} version={version}"
