@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first is passed on, the second ends the daemon, and none kills it by default."""
+"""SIGTERM, SIGINT and SIGHUP: the first is passed on, the second ends the daemon, and none kills it by default."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from godot.signals import Life, run_with_signals
 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -34,7 +34,7 @@ async def test_the_code_of_a_daemon_that_ends_by_itself_is_returned() -> None:
     assert await run_bounded(main) == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_the_first_signal_tells_the_daemon_to_stop_and_lets_it_finish(number: signal.Signals) -> None:
     """REL-005: what main returns after its drain is the exit code."""
     finished = False
@@ -70,6 +70,37 @@ async def test_the_second_signal_ends_the_drain_at_once(number: signal.Signals, 
 
     assert await run_bounded(main) == code
     assert cleaned_up
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_terminal_that_closes_does_not_cut_a_drain_short(first: signal.Signals) -> None:
+    """REL-005: the shell sends SIGHUP and then the kernel does; so may a Ctrl-C before."""
+
+    async def main(life: Life) -> int:
+        life.ready.set()
+        signal.raise_signal(first)
+        await life.stop.wait()
+        for _ in range(2):
+            signal.raise_signal(signal.SIGHUP)
+            await trio.testing.wait_all_tasks_blocked()
+        return 0
+
+    assert await run_bounded(main) == 0
+
+
+async def test_sighup_that_was_ignored_at_the_start_stays_ignored() -> None:
+    """As under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def main(life: Life) -> int:
+        life.ready.set()
+        signal.raise_signal(signal.SIGHUP)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not life.stop.is_set()
+        return 0
+
+    assert await run_bounded(main) == 0
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 async def test_a_signal_before_the_daemon_is_ready_ends_it_at_once() -> None:
