@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dewey_logs.store import Stored
-from godot.errors import GodotError, StoreUnavailable
+from godot.errors import GodotError, StoreBusy, StoreFailed, StoreUnavailable
 from godot.exposition import SECONDS, Declared, Values, families
 from godot.lines import lines_dropped
 from godot.mcp.tools import Answer, Later, Tool
@@ -97,7 +97,8 @@ class DeweyMetrics(Collector):
             except StoreUnavailable as exc:
                 outcome = "unavailable"
                 self._errors[(getattr(exc.__cause__, "sqlstate", None) or "none")[:2]] += 1
-                self._database(is_up=False, reason=str(exc))
+                if not isinstance(exc, StoreBusy | StoreFailed):  # then it has answered
+                    self._database(is_up=False, reason=str(exc))
                 raise
             except GodotError:
                 raise

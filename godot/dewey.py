@@ -111,6 +111,6 @@ def _check_stored(answer: Answer) -> None:
     match answer.value:
         case {"kind": "refused", "faults": [*faults]}:
             raise BatchRefused([(fault["index"], fault["error"]) for fault in faults])
-        case {"kind": "unavailable"}:
+        case {"kind": "unavailable" | "busy"}:
             raise DeweyUnavailable(f"Dewey: {answer.json}")
     raise DeweyFailed(f"Dewey: {answer.json}")

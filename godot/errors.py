@@ -10,6 +10,8 @@
         ├── DeweyUnavailable    Dewey, or the way to it
         │   └── DeweyFailed       the same, perhaps because of what it was asked to store
         └── StoreUnavailable    PostgreSQL
+            ├── StoreBusy         the same, because others hold what the call needs
+            └── StoreFailed       the same, perhaps because of what it was asked to do
 
 What is none of these is a bug and stays a plain exception.
 """
@@ -76,3 +78,14 @@ class DeweyFailed(DeweyUnavailable):
 
 class StoreUnavailable(Unavailable):
     """PostgreSQL does not answer, or cannot write now."""
+
+
+class StoreBusy(StoreUnavailable):
+    """PostgreSQL answered that somebody else holds a lock that the call needs. It is up."""
+
+
+class StoreFailed(StoreUnavailable):
+    """PostgreSQL broke off one call: it took too long, or needed too much. It is up, as far as is known.
+
+    The call itself may be the reason, or how busy the database is: nobody can tell from one such failure.
+    """

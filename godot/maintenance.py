@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import trio
 
+from godot.backoff import delays
 from godot.buffer import Notes
 from godot.dewey import MAINTAIN, Dewey
 from godot.errors import DeweyUnavailable
@@ -15,6 +17,11 @@ from godot.levels import Levels
 INTERVAL_S: Final = 10.0
 """Partitions are made a week ahead; this short an interval keeps the status true and moves entries of a day
 without partition soon after they came."""
+
+BUSY_FIRST_S: Final = 20.0
+BUSY_LONGEST_S: Final = 600.0
+"""Maintenance needs `logs` for itself for a moment, and everybody waits while it waits for whoever reads. When it was
+refused, it comes back ever later: partitions are there for a week, and a long report or a backup has to end first."""
 
 
 async def run_maintenance(
@@ -29,14 +36,25 @@ async def run_maintenance(
 
     Runs until cancelled.
     """
+    busy = _busy()
+    not_before = -math.inf
     while True:
         try:
-            answer = await dewey.ask(MAINTAIN, {})
-            if answer.is_error:
-                raise DeweyUnavailable(f"Dewey: {answer.json}")
+            if trio.current_time() >= not_before:
+                answer = await dewey.ask(MAINTAIN, {})
+                if not answer.is_error:
+                    busy = _busy()
+                elif (answer.value or {}).get("kind") == "busy":
+                    not_before = trio.current_time() + next(busy)
+                else:
+                    raise DeweyUnavailable(f"Dewey: {answer.json}")
             await levels.refresh(dewey, notes)
         except DeweyUnavailable as exc:
             on_failure(exc)
         else:
             on_success()
         await trio.sleep(INTERVAL_S)
+
+
+def _busy() -> Iterator[float]:
+    return delays(BUSY_FIRST_S, longest=BUSY_LONGEST_S, jitter=lambda delay: delay)

@@ -146,7 +146,8 @@ def errors_page() -> Iterator[str]:
     yield (
         "A tool that did not do what it was asked answers with `isError`, a text for a reader, and for a program\n"
         "`structuredContent.kind`: `rejected` (the arguments; sending the same again is no use), `refused` (entries\n"
-        "of a batch, by their index in `faults`), `unavailable` (try again later). Codes of JSON-RPC errors are in\n"
+        "of a batch, by their index in `faults`), `unavailable` (try again later), `busy` (the same: somebody holds a\n"
+        "lock), `failed` (the same, unless the call itself is the reason). Codes of JSON-RPC errors are in\n"
         "[mcp.md](../mcp.md); exit codes of commands in [commands.md](commands.md).\n"
     )
     yield "Inside, every error says whose fault it is:\n"

@@ -10,7 +10,7 @@ import trio.testing
 
 from godot.buffer import MemoryBuffer
 from godot.dewey import GET_LEVELS, MAINTAIN
-from godot.errors import DeweyUnavailable, StoreUnavailable
+from godot.errors import DeweyUnavailable, StoreBusy, StoreUnavailable
 from godot.levels import Levels
 from godot.maintenance import INTERVAL_S, run_maintenance
 from godot.mcp.tools import Answer
@@ -68,3 +68,12 @@ async def test_reports_a_dewey_that_is_away_and_asks_again_at_the_next_interval(
 async def test_an_answer_that_is_an_error_is_a_failure_too(autojump_clock: trio.testing.MockClock) -> None:
     dewey = Asked(Answer.error(StoreUnavailable("PostgreSQL: away")))
     assert await maintain_for(1, dewey) == ["Dewey: PostgreSQL: away"]
+
+
+async def test_a_reader_who_keeps_the_table_busy_is_not_dewey_being_down_and_is_left_alone_ever_longer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    busy = Answer.error(StoreBusy("PostgreSQL: canceling statement due to lock timeout"))
+    dewey = Asked(busy, busy, busy)
+    assert set(await maintain_for(300, dewey)) == {"well"}
+    assert [when for when, _, _ in dewey.asked][:5] == [0, 20, 60, 140, 150]

@@ -22,7 +22,7 @@ import psycopg
 import trio
 from psycopg.pq import TransactionStatus
 
-from godot.errors import StoreUnavailable
+from godot.errors import StoreBusy, StoreFailed, StoreUnavailable
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
@@ -33,9 +33,15 @@ _CUT_AFTER_S: Final = 1.0
 _CONTENT: Final = frozenset({"22", "23", "54"})
 """Classes of SQLSTATE that blame the values: data exception, integrity constraint, program limit."""
 
-_AWAY: Final = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"})
+_AWAY: Final = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58"})
 """Classes that blame the world: connection, read-only transaction, login, no such database, deadlock,
-resources, locks, operator (with timeouts), system, internal."""
+resources, locks, operator, system."""
+
+_BROKEN_OFF: Final = frozenset({"53200", "53400", "57014"})
+"""Out of memory, over a configured limit, cancelled (by a timeout, or by whoever asks): PostgreSQL is up, and
+broke off this one call. So are internal errors (class XX), of which too large a request for memory is one."""
+
+_LOCKED: Final = "55P03"
 
 _NOT_SET_UP: Final = frozenset({"42501", "42P01", "42883"})
 """No permission, no such table, no such function: not migrated yet, or an operator's slip."""
@@ -200,14 +206,40 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as exc:
+        said = f"PostgreSQL: {first_line(exc)}"
+        if exc.sqlstate == _LOCKED:
+            raise StoreBusy(said) from exc
+        if _is_broken_off(exc):
+            raise StoreFailed(said) from exc
         if _blames_the_world(exc):
-            raise StoreUnavailable(f"PostgreSQL: {first_line(exc)}") from exc
+            raise StoreUnavailable(said) from exc
+        raise
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Mark the part of a transaction in which a broken connection may be the fault of the work.
+
+    The connection was good when the transaction began. Since then this call was cut for taking too long, or its
+    server process died, which a single huge value can cause: the kernel ends it when memory runs out.
+
+    :raises StoreFailed: the connection broke.
+    """
+    try:
+        yield
+    except psycopg.OperationalError as exc:
+        if exc.sqlstate is None:
+            raise StoreFailed(f"PostgreSQL: {first_line(exc)}") from exc
         raise
 
 
 def blames_content(exc: psycopg.Error) -> bool:
     """Whether an error is the fault of the values, and not of the world."""
     return exc.sqlstate is not None and exc.sqlstate[:2] in _CONTENT
+
+
+def _is_broken_off(exc: psycopg.Error) -> bool:
+    return exc.sqlstate is not None and (exc.sqlstate in _BROKEN_OFF or exc.sqlstate.startswith("XX"))
 
 
 def _blames_the_world(exc: psycopg.Error) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin, 
 import attrs
 
 from godot import codec
-from godot.errors import BatchRefused, EntryRejected, GodotError, Unavailable
+from godot.errors import BatchRefused, EntryRejected, GodotError, StoreBusy, StoreFailed, Unavailable
 from godot.structure import argument, did_you_mean, structure
 
 __all__ = ["ROLES", "Answer", "Later", "Role", "Tool", "Toolbox", "argument", "object_schema"]
@@ -56,8 +56,9 @@ class Answer:
     def error(cls, exc: GodotError) -> Answer:
         """Answer with what went wrong: words for a reader, and for a program the kind of fault.
 
-        `kind` is `rejected` (arguments), `refused` (entries of a batch, by index) or `unavailable`
-        (try again later).
+        `kind` is `rejected` (arguments), `refused` (entries of a batch, by index), `unavailable`
+        (try again later), `busy` (the same: others hold what the call needs) or `failed` (the same,
+        unless the call itself is the reason).
         """
         value: dict[str, Any] = {"error": str(exc)}
         match exc:
@@ -66,6 +67,10 @@ class Answer:
                     "kind": "refused",
                     "faults": [{"index": index, "error": fault} for index, fault in exc.faults],
                 }
+            case StoreBusy():
+                value["kind"] = "busy"
+            case StoreFailed():
+                value["kind"] = "failed"
             case Unavailable():
                 value["kind"] = "unavailable"
             case _:
