@@ -127,10 +127,11 @@ class IdSource:
 _ids: Final = IdSource()
 
 
-def admit(fields: EntryFields, warnings: list[str]) -> Entry:
+def admit(fields: EntryFields, warnings: list[str], trace_id: str | None = None) -> Entry:
     """Check what the fields mean, complete them, and return the entry.
 
     :param warnings: one sentence is appended for each thing that was changed.
+    :param trace_id: of an entry that brings none.
     :raises EntryRejected: naming the field and what is allowed.
     """
     if not fields.component:
@@ -141,7 +142,6 @@ def admit(fields: EntryFields, warnings: list[str]) -> Entry:
             "put what does not fit into data"
         )
     data = fields.data
-    trace_id = None
     if fields.trace_id is not None:
         trace_id = parse_uuid(fields.trace_id)
         if trace_id is None:
@@ -168,12 +168,12 @@ def admit(fields: EntryFields, warnings: list[str]) -> Entry:
     )
 
 
-def admit_json(value: object, warnings: list[str]) -> Entry:
+def admit_json(value: object, warnings: list[str], trace_id: str | None = None) -> Entry:
     """`structure` and `admit` in one, for an entry that is an element of something else.
 
     :raises EntryRejected: naming the field and what is allowed.
     """
-    return admit(structure(value, EntryFields), warnings)
+    return admit(structure(value, EntryFields), warnings, trace_id)
 
 
 def parse_level(text: str) -> str:

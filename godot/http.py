@@ -251,7 +251,7 @@ class _Taken:
     async def send(self, log: Tool, batch: list[tuple[int, Any]], ack: str | None) -> Response | None:
         """Hand a batch on; return a response when there is no use in going on."""
         answer = await log.call({"logs": [value for _, value in batch]} | ({} if ack is None else {"ack": ack}))
-        if answer.is_error:
+        if answer.kind is not None:
             return _problem(503, answer.json, **self._counts())
         value = codec.loads(answer.json)
         self.accepted += value["accepted"]

@@ -22,7 +22,7 @@ from godot.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, D
 from godot.entries import MAX_BATCH, EntryFields, admit, admit_json
 from godot.errors import BufferUnavailable, ChannelFull, DeweyUnavailable, EntryRejected
 from godot.levels import Levels
-from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, caller, object_schema
+from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, caller, object_schema, trace
 from godot.status import Status
 
 INSTRUCTIONS: Final = (
@@ -101,7 +101,8 @@ def godot_toolbox(
                 title="Log many entries",
                 description=(
                     f"Record up to {MAX_BATCH:,} log entries in one call. Each entry is judged for itself: those "
-                    "that are not valid are named in `rejected` by their index, all others are accepted."
+                    "that are not valid are named in `rejected` by their index, all others are accepted. When every "
+                    "entry was rejected the answer is an error, with the same object."
                 ),
                 arguments=BatchArguments,
                 run=_log_batch(inlet, status, levels, ack, on_accepted),
@@ -238,7 +239,7 @@ def _log(
 ) -> Callable[[LogArguments], Awaitable[Answer | Later]]:
     async def log(arguments: LogArguments) -> Answer | Later:
         warnings: list[str] = []
-        entry = admit(arguments, warnings)
+        entry = admit(arguments, warnings, trace.get())
         if not levels.admit(entry.component, entry.level):
             status.filtered += 1
             return Answer.of(
@@ -278,7 +279,7 @@ def _log_batch(
         for index, value in enumerate(arguments.logs):
             changes: list[str] = []
             try:
-                entry = admit_json(value, changes)
+                entry = admit_json(value, changes, trace.get())
                 if not levels.admit(entry.component, entry.level):
                     filtered += 1
                     continue
@@ -295,7 +296,10 @@ def _log_batch(
             warnings += [f"entry {index}: {change}" for change in changes]
         status.filtered += filtered
         accepted = len(arguments.logs) - len(rejected) - filtered
-        answer = Answer.of({"accepted": accepted, "filtered": filtered, "rejected": rejected, "warnings": warnings})
+        answer = attrs.evolve(
+            Answer.of({"accepted": accepted, "filtered": filtered, "rejected": rejected, "warnings": warnings}),
+            is_error=bool(rejected) and not accepted + filtered,
+        )
         if receipt is None or not accepted:
             return answer
         again = "send the batch again, with ids of your own, so that what arrived is not stored twice"

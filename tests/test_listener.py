@@ -26,11 +26,12 @@ from godot.levels import Levels
 from godot.listener import godot_toolbox
 from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Answer, Toolbox
+from godot.mcp.tools import Answer, Toolbox, trace
 from godot.mcp.transport import MemoryTransport, memory_transports
 from godot.status import Status
 
 ENTRY = {"component": "gates", "level": "INFO", "message": "hello"}
+TRACE_ID = "0af76519-16cd-43dd-8448-eb211c80319c"
 OF_ITS_OWN = "01a1fb67-5bd0-716c-b208-6b6eb13e7800"
 
 
@@ -155,8 +156,60 @@ async def test_a_durable_batch_of_which_nothing_is_accepted_waits_for_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with bench() as it:
-        answer = await it.call("logger_log_batch", logs=[{}], ack="durable")
-        assert (answer["accepted"], trio.current_time()) == (0, 0)
+        answer = await it.answer("logger_log_batch", logs=[{}], ack="durable")
+        assert (codec.loads(answer.json)["accepted"], trio.current_time()) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("logs", "is_error"),
+    [
+        ([{}], True),
+        ([{}, {"component": "a", "level": "LOUD", "message": "m"}, 7], True),
+        ([{}] * MAX_BATCH, True),
+        ([{}, ENTRY], False),
+        ([ENTRY], False),
+        ([], False),
+    ],
+)
+@pytest.mark.parametrize("ack", ["queued", "durable"])
+async def test_a_batch_of_which_every_entry_was_refused_is_an_error_with_the_reasons_by_index(
+    logs: list[Any], ack: str, is_error: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with bench() as it:
+        answer = await it.answer("logger_log_batch", logs=logs, ack=ack)
+        told = codec.loads(answer.json)
+        assert (answer.is_error, answer.kind) == (is_error, None)
+        assert [each["index"] for each in told["rejected"]] == [at for at, each in enumerate(logs) if each != ENTRY]
+        assert answer.value in (told, None)  # None: too large to travel twice
+
+
+async def test_a_batch_of_which_every_entry_was_below_its_level_is_no_error(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with bench() as it:
+        await it.call("logger_set_level", component=ENTRY["component"], level="ERROR")
+        told = await it.call("logger_log_batch", logs=[ENTRY | {"level": "DEBUG"}])
+        assert (told["accepted"], told["filtered"]) == (0, 1)
+
+
+OTHER = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+@pytest.mark.parametrize("tool", ["logger_log", "logger_log_batch"])
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [({}, TRACE_ID), ({"trace_id": None}, TRACE_ID), ({"trace_id": OTHER}, OTHER), ({"trace_id": "none"}, None)],
+)
+async def test_an_entry_gets_the_trace_of_its_call_where_it_brings_none(
+    tool: str, given: dict[str, Any], stored: str | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    """COR-002."""
+    async with bench() as it:
+        trace.set(TRACE_ID)
+        logs = [ENTRY | given, ENTRY | given]
+        for arguments in [{"logs": logs}] if tool == "logger_log_batch" else logs:
+            await it.call(tool, **arguments, ack="durable")
+        assert [codec.loads(raw)["trace_id"] for raw in await it.buffer.take(10)] == [stored, stored]
 
 
 @pytest.mark.parametrize("tool", ["logger_log", "logger_log_batch"])

@@ -80,9 +80,8 @@ class Daemon:
             ) from exc
         except trio.TooSlowError as exc:
             raise Unanswered(f"no answer within {timeout_s:g} s") from exc
-        if answer.is_error:
-            kind = (answer.value or {}).get("kind")
-            raise Unanswered(answer.json, EXIT_USAGE if kind == "rejected" else EXIT_UNREACHABLE)
+        if answer.kind is not None:
+            raise Unanswered(answer.json, EXIT_USAGE if answer.kind == "rejected" else EXIT_UNREACHABLE)
         value: dict[str, Any] = codec.loads(answer.json)
         return value
 

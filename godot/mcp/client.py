@@ -7,8 +7,9 @@ the first on.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any, Final
 
@@ -20,8 +21,8 @@ from godot.mcp.session import META, MODERN_VERSION
 from godot.mcp.tools import Answer
 from godot.mcp.transport import Connect, Transport, TransportClosed, Unreachable, memory_transports
 
-CANCEL_S: Final = 1.0
-"""How long telling the other side that a call was given up may take."""
+PING_S: Final = 5.0
+"""How long a connection may take to answer a ping before it is dropped."""
 
 
 class CallFailed(Exception):
@@ -47,9 +48,58 @@ class _Waiting:
 
 @attrs.define(eq=False)
 class _Connection:
-    transport: Transport
+    """One connection, on which one task writes and another one reads.
+
+    So a call that is cancelled while its frame is being written does not tear the frame: what others have in flight
+    on the connection is not theirs to lose.
+
+    :param outbox: takes a frame when the writer is ready for it; a `send` that is cancelled has sent nothing.
+    :param notices: frames that the writer sends first, when it is ready.
+    """
+
     scope: trio.CancelScope
+    nursery: trio.Nursery
+    outbox: trio.MemorySendChannel[str]
+    notices: deque[str] = attrs.Factory(deque)
     waiting: dict[int, _Waiting] = attrs.Factory(dict)
+    being_checked: bool = False
+
+    async def write(self, transport: Transport, frames: trio.MemoryReceiveChannel[str]) -> None:
+        async with frames:
+            async for frame in frames:
+                await transport.send(frame)
+                while self.notices:
+                    await transport.send(self.notices.popleft())
+
+    def notify(self, frame: str) -> None:
+        """Send a frame as soon as the writer is ready, without waiting for it."""
+        try:
+            self.outbox.send_nowait(frame)
+        except trio.WouldBlock:
+            self.notices.append(frame)
+        except trio.BrokenResourceError:
+            pass  # the connection is over, and with it what the notice is about
+
+    async def request(self, request_id: int, frame: str, cancel: str | None = None) -> Any:
+        """Send a request and wait for its response; None: the connection broke before.
+
+        :param cancel: is sent when this is cancelled after the request was sent.
+        """
+        waiting = self.waiting[request_id] = _Waiting()
+        sent = False
+        try:
+            await self.outbox.send(frame)
+            sent = True
+            await waiting.done.wait()
+        except trio.BrokenResourceError as exc:
+            raise CallFailed("the connection broke while the call was sent") from exc
+        except trio.Cancelled:
+            if sent and cancel is not None and not waiting.done.is_set():
+                self.notify(cancel)
+            raise
+        finally:
+            del self.waiting[request_id]
+        return waiting.response
 
 
 class Client:
@@ -88,31 +138,34 @@ class Client:
         """
         connection = await self._connected()
         request_id = next(self._ids)
-        waiting = connection.waiting[request_id] = _Waiting()
         head = codec.dumps({"name": tool, "_meta": self._meta})[:-1]
         frame = b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":%b,"arguments":%b}}'
-        sent = False
-        try:
-            await connection.transport.send((frame % (request_id, head, arguments)).decode())
-            sent = True
-            await waiting.done.wait()
-        except TransportClosed as exc:
-            self._drop(connection)
-            raise CallFailed("the connection broke while the call was sent") from exc
-        except trio.Cancelled:
-            if sent:
-                await self._give_up(connection, request_id)
-            else:
-                self._drop(connection)  # half a frame may have been written: nothing can follow it
-            raise
-        finally:
-            del connection.waiting[request_id]
-        return _answer(waiting.response)
+        params = {"requestId": request_id, "reason": "the caller waits no longer", "_meta": self._meta}
+        notice = codec.dumps({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}).decode()
+        return _answer(await connection.request(request_id, (frame % (request_id, head, arguments)).decode(), notice))
 
     def disconnect(self) -> None:
         """Drop the connection, and with it every call in flight: it answers no more."""
         if self._connection is not None:
             self._drop(self._connection)
+
+    def check(self) -> None:
+        """Have the connection dropped unless it answers a ping within `PING_S`: one call was not answered in time.
+
+        Others may be in flight on it, and what is slow may be just that one call.
+        """
+        if (connection := self._connection) is not None and not connection.being_checked:
+            connection.being_checked = True
+            connection.nursery.start_soon(self._check, connection, name="ping")
+
+    async def _check(self, connection: _Connection) -> None:
+        request_id = next(self._ids)
+        ping = {"jsonrpc": "2.0", "id": request_id, "method": "ping"}
+        with trio.move_on_after(PING_S), suppress(CallFailed):
+            await connection.request(request_id, codec.dumps(ping).decode())
+            connection.being_checked = False
+            return
+        self._drop(connection)
 
     async def _connected(self) -> _Connection:
         async with self._connecting:
@@ -131,9 +184,11 @@ class Client:
         failure = CallFailed("the connection broke while it was opened")
         try:
             with trio.CancelScope() as scope:
-                async with self._connect() as transport:
+                async with self._connect() as transport, trio.open_nursery() as nursery:
+                    outbox, frames = trio.open_memory_channel[str](0)
                     # Set here: by the time that the caller runs again it may be over.
-                    connection = self._connection = _Connection(transport, scope)
+                    connection = self._connection = _Connection(scope, nursery, outbox)
+                    nursery.start_soon(connection.write, transport, frames, name="writer")
                     task_status.started(connection)
                     try:
                         while True:
@@ -157,17 +212,6 @@ class Client:
             self._connection = None
         for waiting in connection.waiting.values():
             waiting.done.set()
-
-    async def _give_up(self, connection: _Connection, request_id: int) -> None:
-        params = {"requestId": request_id, "reason": "the caller waits no longer", "_meta": self._meta}
-        notice = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
-        with trio.move_on_after(CANCEL_S, shield=True) as patience:
-            try:
-                await connection.transport.send(codec.dumps(notice).decode())
-            except TransportClosed:
-                return
-        if patience.cancelled_caught:
-            self._drop(connection)  # as above
 
 
 def _hand_out(connection: _Connection, response: object) -> None:

@@ -7,6 +7,7 @@ stops accepting, says goodbye to everyone (close code 1001, REL-005), and only t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -19,7 +20,7 @@ from wsproto.utilities import ProtocolError
 from godot.errors import ConfigError
 from godot.mcp.access import Gate, Refused
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
-from godot.mcp.tools import ROLES, Answer, Later, Role, Toolbox, caller
+from godot.mcp.tools import ROLES, Answer, Later, Role, Toolbox, caller, trace
 from godot.mcp.transport import (
     GOODBYE_S,
     READ_BYTES,
@@ -35,7 +36,8 @@ HANDSHAKE_S: Final = 5.0
 
 MAX_RUNNING: Final = 4
 """Calls of one connection that are worked on at once; the others in flight wait. What they answer waits for a
-peer that does not read, so this bounds the memory that such a peer can take. Dewey reads for four at once."""
+peer that does not read, so this bounds the memory that such a peer can take. Dewey reads for four at once.
+A call that only waits for something to happen (`Tool.waits`) is not worked on until it has happened."""
 
 
 @attrs.frozen
@@ -80,8 +82,8 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
 
     Calls are answered as they finish, so that a slow query does not delay what comes behind it;
     those of a tool that is `in_order` have done their work before the next frame is read. When the
-    connection ends, calls still running are cancelled. A bug in a tool ends the connection (code 1011),
-    and is reported; it goes no further.
+    connection ends, calls still running are cancelled. A bug in a tool is reported and answers its call;
+    a bug in what reads the frames ends the connection (code 1011), and goes no further.
 
     :param roles: what the other end may do.
     """
@@ -93,29 +95,52 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
     workers = trio.Semaphore(MAX_RUNNING)
 
     async def send(frame: str) -> None:
-        with trio.move_on_after(server.peer_timeout_s) as patience:
+        with trio.move_on_after(server.peer_timeout_s), suppress(TransportClosed):
             await transport.send(frame)
-        if patience.cancelled_caught:
-            raise TransportClosed(f"an answer was left unread for {server.peer_timeout_s:g} s")
+            return
+        calls.cancel_scope.cancel()  # the other end is gone, or leaves its answers unread
+        await trio.lowlevel.checkpoint()
 
     async def finish(call: Call, answer: Answer) -> None:
         frame = session.answer(call, answer)
         if frame is not None:
             await send(frame)
 
-    async def run(call: Call) -> None:
-        async with workers:
-            await finish(call, await call.tool.call(call.arguments))
+    async def fail(call: Call, bug: Exception) -> None:
+        server.report("bug", peer, f"{call.tool.name}: {bug!r}")
+        frame = session.fail(call)
+        if frame is not None:
+            await send(frame)
 
-    async def wait_and_finish(call: Call, begun: Later) -> None:
+    async def run(call: Call) -> None:
+        if call.tool.waits:
+            begun = await call.tool.begin(call.arguments)
+            async with workers:
+                await wait_and_finish(call, begun)
+        else:
+            async with workers:
+                await finish(call, await call.tool.call(call.arguments))
+
+    async def wait_and_finish(call: Call, begun: Answer | Later) -> None:
         await finish(call, await call.tool.finish(begun))
+
+    async def run_in_order(call: Call) -> None:
+        try:
+            begun = await call.tool.begin(call.arguments)
+            if not isinstance(begun, Later):
+                await finish(call, begun)
+                return
+        except Exception as bug:  # noqa: BLE001 - the top of the handler of a call
+            await fail(call, bug)
+            return
+        await start_beside(call, partial(wait_and_finish, call, begun))
 
     async def beside(call: Call, scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
         try:
             with scope:
                 await work()
-        except TransportClosed:
-            calls.cancel_scope.cancel()
+        except Exception as bug:  # noqa: BLE001 - the top of the handler of a call
+            await fail(call, bug)
         finally:
             del in_flight[call]
             places.release()
@@ -134,8 +159,8 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
                 else:
                     await send(session.notification(watched.capability, value))
                     told = value
-        except TransportClosed:
-            calls.cancel_scope.cancel()
+        except Exception as bug:  # noqa: BLE001 - the other end learns of no further change, and is served as before
+            server.report("bug", peer, f"{watched.capability}: {bug!r}")
 
     async def read_frames() -> None:
         is_told = False
@@ -145,14 +170,12 @@ async def serve(server: Server, transport: Transport, *, peer: str = "inside", r
                     match event:
                         case Send(frame):
                             await send(frame)
-                        case Run(call) if call.tool.in_order:
-                            begun = await call.tool.begin(call.arguments)
-                            if isinstance(begun, Later):
-                                await start_beside(call, partial(wait_and_finish, call, begun))
-                            else:
-                                await finish(call, begun)
                         case Run(call):
-                            await start_beside(call, partial(run, call))
+                            trace.set(call.trace_id)
+                            if call.tool.in_order:
+                                await run_in_order(call)
+                            else:
+                                await start_beside(call, partial(run, call))
                         case Stop(call):
                             if call in in_flight:
                                 in_flight[call].cancel()
@@ -198,7 +221,7 @@ async def serve_websocket(
 ) -> None:
     """Accept and answer connections until cancelled; then say goodbye to each.
 
-    A bug in a tool ends its connection (code 1011) and is reported; it does not end the server.
+    A bug ends no more than its call, or its connection (code 1011), and is reported.
     """
     stopping = trio.Event()
 

@@ -12,6 +12,7 @@ agreed on, or, when there was none, of 2024-11-05, because deployed clients send
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -19,6 +20,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from godot import codec
+from godot.entries import parse_uuid
 from godot.errors import EntryRejected
 from godot.mcp.tools import ROLES, Answer, Role, Tool, Toolbox
 
@@ -38,6 +40,7 @@ PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
 UNSUPPORTED_VERSION: Final = -32022
 
 META: Final = "io.modelcontextprotocol/"
@@ -47,6 +50,9 @@ LIST_TTL_MS: Final = 3_600_000
 """How long a client may keep the list of tools: it changes with a release only."""
 
 _LOG_LEVELS: Final = {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
+
+_TRACEPARENT: Final = re.compile("(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+"""https://www.w3.org/TR/trace-context/; only versions later than 00 may have more at the end."""
 
 RequestId: TypeAlias = int | str
 
@@ -68,6 +74,7 @@ class Call:
     """A tool call in flight.
 
     :param version: the protocol version that its answer follows.
+    :param trace_id: the one that it brought in `_meta.traceparent`.
     """
 
     id: RequestId
@@ -75,6 +82,7 @@ class Call:
     arguments: Mapping[str, Any]
     version: str
     batch: _Batch | None = None
+    trace_id: str | None = None
     cancelled: bool = False
 
 
@@ -172,14 +180,23 @@ class Session:
 
         None when there is nothing to send: the call was cancelled, or others of its batch are still open.
         """
+        result: dict[str, Any] = {"content": [{"type": "text", "text": answer.json}], "isError": answer.is_error}
+        if answer.value is not None and call.version >= STRUCTURED_SINCE:
+            result["structuredContent"] = answer.value
+        return self._end(
+            call, _response(call.id, self._enveloped(result) if call.version == MODERN_VERSION else result)
+        )
+
+    def fail(self, call: Call) -> str | None:
+        """Return the frame that answers a call whose tool has a bug, without a word about it. None as in `answer`."""
+        text = f"Internal error: a bug in {call.tool.name}; the log of the {self._server.name} server has it"
+        return self._end(call, _failure(call.id, INTERNAL_ERROR, text))
+
+    def _end(self, call: Call, response: dict[str, Any]) -> str | None:
         if call.cancelled:
             return None
         if self._in_flight.get(call.id) is call:  # not when a later call has the same id: some clients count nothing
             del self._in_flight[call.id]
-        result: dict[str, Any] = {"content": [{"type": "text", "text": answer.json}], "isError": answer.is_error}
-        if answer.value is not None and call.version >= STRUCTURED_SINCE:
-            result["structuredContent"] = answer.value
-        response = _response(call.id, self._enveloped(result) if call.version == MODERN_VERSION else result)
         if call.batch is None:
             return _frame(response)
         call.batch.open -= 1
@@ -334,7 +351,9 @@ class Session:
             if self._on_refusal is not None:
                 self._on_refusal(reason)
             raise _Refused(INVALID_PARAMS, reason)
-        return Call(request_id, tool, arguments, version, batch)
+        meta = params.get("_meta")
+        trace_id = trace_id_of(meta.get("traceparent")) if isinstance(meta, dict) else None
+        return Call(request_id, tool, arguments, version, batch, trace_id)
 
     def _enveloped(self, result: dict[str, Any]) -> dict[str, Any]:
         """Complete a result as 2026-07-28 has it."""
@@ -357,6 +376,14 @@ def _check_envelope(meta: dict[str, Any]) -> None:
     level = meta.get(f"{META}logLevel", "info")
     if type(level) is not str or level not in _LOG_LEVELS:
         raise _Refused(INVALID_PARAMS, f"Invalid params: _meta {META}logLevel is not a level of MCP")
+
+
+def trace_id_of(traceparent: object) -> str | None:
+    """Return the trace id of a W3C `traceparent` as a UUID; None when it is none, and so to be ignored."""
+    found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
+    if found is None or (found[1] == "00" and found[3]):
+        return None
+    return parse_uuid(found[2])
 
 
 def _response(request_id: RequestId, result: dict[str, Any]) -> dict[str, Any]:

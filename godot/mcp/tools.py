@@ -33,6 +33,9 @@ common clients drop the connection (MCP.md 2.3)."""
 caller: Final[ContextVar[str]] = ContextVar("caller", default="inside")
 """Whose call it is that a tool runs for: the address of the peer."""
 
+trace: Final[ContextVar[str | None]] = ContextVar("trace", default=None)
+"""The trace id that the call brought beside its arguments, in `_meta.traceparent`."""
+
 
 @attrs.frozen
 class Answer:
@@ -51,6 +54,11 @@ class Answer:
         """Answer with an object."""
         text = codec.dumps(value).decode()
         return cls(text, value if len(text) <= STRUCTURED_MAX_BYTES else None)
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of fault for which a tool did nothing; None when it did something, if only to refuse every entry."""
+        return (self.value or {}).get("kind") if self.is_error else None
 
     @classmethod
     def error(cls, exc: GodotError) -> Answer:
@@ -80,7 +88,7 @@ class Answer:
 
 @attrs.frozen
 class Later:
-    """What a tool that is `in_order` returns when it has done what must be in order, and the answer takes longer.
+    """What a tool that is `in_order` or `waits` returns when it has done that part, and the answer takes longer.
 
     :param answer: waits for it; others are served meanwhile.
     """
@@ -98,6 +106,8 @@ class Tool:
     :param aliases: further names it is called by, not listed (deployed clients use them).
     :param in_order: `run` returns before the next frame of its connection is read. For what takes entries
         in: calls of one connection keep their order.
+    :param waits: `run` waits until something happens, and no call waits for that one: any number of them do so at
+        once. What is work comes after it, in `Later`.
     """
 
     name: str
@@ -110,6 +120,7 @@ class Tool:
     destructive: bool = False
     idempotent: bool = False
     in_order: bool = False
+    waits: bool = False
     aliases: Sequence[str] = ()
 
     def allowed(self, roles: frozenset[Role]) -> bool:

@@ -200,6 +200,19 @@ def test_the_daemon_of_godot_up_is_found_by_itself(shell: Shell) -> None:
 # Sending.
 
 
+@pytest.mark.parametrize("lines", [1, 3])
+def test_a_file_of_which_every_line_is_refused_is_told_line_by_line(shell: Shell, tmp_path: Path, lines: int) -> None:
+    file = tmp_path / "loud.jsonl"
+    file.write_text('{"component":"a","level":"LOUD","message":"m"}\n' * lines)
+    sent = shell.run("ingest", file)
+    *complaints, counts = sent.err.splitlines()
+    assert [each.partition(": level: must be one of")[0] for each in complaints] == [
+        f"godot ingest: line {number}" for number in range(1, lines + 1)
+    ]
+    assert counts.startswith("godot ingest: 0 entries on disk, ")
+    assert sent.code == 4
+
+
 def test_a_file_is_ingested_once_however_often_it_is_sent(shell: Shell, tmp_path: Path) -> None:
     """MCP-003: bad lines are named, and do not stop the others."""
     file = tmp_path / "entries.ndjson"

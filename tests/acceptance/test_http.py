@@ -122,6 +122,17 @@ def test_entries_come_in_line_by_line_each_judged_for_itself(daemons: Daemons) -
     assert (len(listed["rejected"]), listed["further_rejected"]) == (100, 50)
 
 
+@pytest.mark.parametrize("size", [1, 150])
+def test_a_request_of_which_every_line_is_refused_is_answered_400_with_the_reasons_by_line(
+    daemons: Daemons, size: int
+) -> None:
+    reply = post(daemons.godot.http, *[{**GOOD, "level": "loud"}] * size)
+    told = reply.json()
+    assert (reply.status, told["accepted"]) == (400, 0)
+    assert [each["line"] for each in told["rejected"]] == list(range(1, min(size, 100) + 1))
+    assert "must be one of ERROR" in told["rejected"][0]["error"]
+
+
 @pytest.mark.parametrize("parse", [parse_text, parse_openmetrics])
 async def test_a_scrape_under_load_follows_the_rules_and_counters_equal_the_database(
     daemons: Daemons, parse: Any
