@@ -78,7 +78,7 @@ class Program:
         self, place: Path, *command: object, stdout: int | None = None, stderr: int | None = None, **environ: object
     ) -> None:
         number = next(_numbers)
-        self._stdout, self._stderr = place / f"{number}.out", place / f"{number}.err"
+        self.stdout, self._stderr = place / f"{number}.out", place / f"{number}.err"
         self.mcp = ""
         """Where it takes calls, once it is ready."""
         self.http = ""
@@ -88,7 +88,7 @@ class Program:
         name, *arguments = map(str, command)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         self.started = time.monotonic()
-        with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
+        with self.stdout.open("wb") as out, self._stderr.open("wb") as err:
             self.process = subprocess.Popen(
                 [BIN / name, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -99,8 +99,8 @@ class Program:
 
     @property
     def out(self) -> list[str]:
-        """The whole lines that it has written to stdout."""
-        return self._stdout.read_text().split("\n")[:-1]
+        """The whole lines that it has written to stdout; when that is a pipe, what somebody put into `stdout`."""
+        return self.stdout.read_text().split("\n")[:-1]
 
     @property
     def err(self) -> list[str]:
@@ -370,16 +370,33 @@ class Socket:
         assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
         assert b"sec-websocket-protocol" not in head.lower(), "none was offered"
 
-    async def send(self, payload: bytes, opcode: int = 1) -> None:
-        """Send one frame, with a mask that changes nothing."""
-        length = bytes([0x80 | len(payload)]) if len(payload) < 126 else struct.pack("!BH", 0x80 | 126, len(payload))
-        await self.stream.send_all(bytes([0x80 | opcode]) + length + b"\0\0\0\0" + payload)
+    async def send(self, payload: bytes, opcode: int = 1, *, final: bool = True) -> None:
+        """Send one frame, with a mask that changes nothing.
+
+        :param final: no continuation of it comes.
+        """
+        await self.stream.send_all(self.head(len(payload), opcode, final=final))
+        await self.stream.send_all(payload)
+
+    @staticmethod
+    def head(size: int, opcode: int = 1, *, final: bool = True) -> bytes:
+        """Return what stands before the payload of a frame."""
+        first = 0x80 * final | opcode
+        if size < 126:
+            length = struct.pack("!BB", first, 0x80 | size)
+        elif size < 0x10000:
+            length = struct.pack("!BBH", first, 0x80 | 126, size)
+        else:
+            length = struct.pack("!BBQ", first, 0x80 | 127, size)
+        return length + b"\0\0\0\0"
 
     async def receive(self) -> tuple[int, bytes]:
-        """Wait for a frame of less than 64 KiB; return its opcode and what is in it."""
+        """Wait for a frame; return its opcode and what is in it."""
         first, size = await self._take(2)
         if size == 126:
             (size,) = struct.unpack("!H", await self._take(2))
+        elif size == 127:
+            (size,) = struct.unpack("!Q", await self._take(8))
         return first & 15, await self._take(size)
 
     async def rest(self) -> bytes:
@@ -391,8 +408,12 @@ class Socket:
         return read
 
     async def _take(self, size: int) -> bytes:
-        while len(self._unread) < size:
-            self._unread += await self._more()
+        if len(self._unread) < size:
+            more, missing = [self._unread], size - len(self._unread)
+            while missing > 0:
+                more.append(await self._more())
+                missing -= len(more[-1])
+            self._unread = b"".join(more)
         taken, self._unread = self._unread[:size], self._unread[size:]
         return taken
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.soak import MIB, Sample, Series
+from tests.chaos.series import MIB, Sample, Series
 
 MINUTES = 20
 
