@@ -78,7 +78,7 @@ class Program:
         self, place: Path, *command: object, stdout: int | None = None, stderr: int | None = None, **environ: object
     ) -> None:
         number = next(_numbers)
-        self.stdout, self._stderr = place / f"{number}.out", place / f"{number}.err"
+        self.printed, self._stderr = place / f"{number}.out", place / f"{number}.err"
         self.mcp = ""
         """Where it takes calls, once it is ready."""
         self.http = ""
@@ -88,7 +88,7 @@ class Program:
         name, *arguments = map(str, command)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         self.started = time.monotonic()
-        with self.stdout.open("wb") as out, self._stderr.open("wb") as err:
+        with self.printed.open("wb") as out, self._stderr.open("wb") as err:
             self.process = subprocess.Popen(
                 [BIN / name, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -99,8 +99,8 @@ class Program:
 
     @property
     def out(self) -> list[str]:
-        """The whole lines that it has written to stdout; when that is a pipe, what somebody put into `stdout`."""
-        return self.stdout.read_text().split("\n")[:-1]
+        """The whole lines that it has written to stdout; when that is a pipe, what its reader puts into `printed`."""
+        return self.printed.read_text().split("\n")[:-1]
 
     @property
     def err(self) -> list[str]:

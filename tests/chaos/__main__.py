@@ -12,10 +12,12 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import attrs
 import click
 import trio
 
 from tests.acceptance.programs import Workplace, workplace
+from tests.chaos.hostile.crew import Crowd
 from tests.chaos.run import Plan, Report, run_chaos
 
 
@@ -24,10 +26,18 @@ from tests.chaos.run import Plan, Report, run_chaos
 @click.option("--seed", type=int, help="The seed of a run to be done again; a new one by default.")
 @click.option("--rate", type=float, default=800, show_default=True, help="Entries a second.")
 @click.option("--daemons", type=click.IntRange(1, 9), default=1, show_default=True, help="Godots on one Redis.")
-def main(seconds: float, seed: int | None, rate: float, daemons: int) -> None:
+@click.option("--hostile/--no-hostile", default=True, show_default=True, help="Clients that mean no good, too.")
+@click.option("--only", multiple=True, help="How the names of hostile kinds begin that come; all by default.")
+@click.option("--faults/--no-faults", default=True, show_default=True, help="Kill, stop and cut.")
+def main(
+    seconds: float, seed: int | None, rate: float, daemons: int, hostile: bool, only: tuple[str, ...], faults: bool
+) -> None:
     """Kill, stop and cut off every part of Godot under load, and compare what is stored with what was promised."""
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
-    plan = Plan.of_seconds(seconds, seed=seed, rate=rate, daemons=daemons)
+    crowd = Crowd(only=only) if hostile else None
+    plan = Plan.of_seconds(seconds, seed=seed, rate=rate, daemons=daemons, crowd=crowd)
+    if not faults:
+        plan = attrs.evolve(plan, faults=0)
     tell = partial(click.echo)
     tell(f"seed {seed}: {plan}")
     with workplace() as place:

@@ -124,6 +124,11 @@ class Load:
         await self._running.wait()
         return not self.stopped
 
+    async def going_on(self) -> bool:
+        """Tell whether there is load to come, at once also in a pause."""
+        await trio.lowlevel.checkpoint()
+        return not self.stopped
+
     @contextmanager
     def call(self) -> Iterator[None]:
         """Enter before a call is made, leave when it is acknowledged."""
@@ -164,14 +169,14 @@ class Conversation:
         self._answered = trio.Event()
         self._over = False
 
-    async def ask(self, call: Call) -> Any:
+    async def ask(self, call: Call, *, within_s: float = ANSWER_S) -> Any:
         """Send a call; return its response, or None when there is none, or none in time."""
         request_id = next(_call_ids)
         frame = b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"%b","arguments":%b}}'
         response = self._waiting[request_id] = []
         sent = False
         try:
-            with trio.move_on_after(ANSWER_S):
+            with trio.move_on_after(within_s):
                 await self._transport.send((frame % (request_id, call.tool.encode(), call.arguments)).decode())
                 sent = True
                 while not response and not self._over:

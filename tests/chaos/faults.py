@@ -70,6 +70,8 @@ class Dealer:
 
         That one is the longest outage that there may be, so that there is something to recover from.
         """
+        if not faults:
+            return []
         moments = sorted(self._rng.uniform(0, duration_s) for _ in range(faults - 1))
         dealt = [self._deal(at, duration_s) for at in moments]
         last_s = min(self._longest_s, duration_s)
@@ -137,6 +139,14 @@ class Storms:
     tell: Callable[[str], None]
     done: Counter[str] = attrs.Factory(Counter)
     """By kind and target, what found something to be done to."""
+    _active: Counter[str] = attrs.Factory(Counter)
+    _ended: dict[str, float] = attrs.Factory(dict)
+
+    def disturbed(self, targets: Sequence[str]) -> float:
+        """Return when the last fault of one of these targets ended; now, while there is one."""
+        if any(self._active[target] for target in targets):
+            return trio.current_time()
+        return max((self._ended[target] for target in targets if target in self._ended), default=-math.inf)
 
     async def run(self, plan: Sequence[Fault]) -> None:
         """Return when all of it has happened and is over."""
@@ -148,7 +158,7 @@ class Storms:
 
     async def _inflict(self, fault: Fault) -> None:
         self.tell(str(fault))
-        with self.recovery.fault():
+        with self.recovery.fault(), self._noted(fault.target):
             if fault.kind in ("kill", "stop", "term"):
                 await self._signal(fault)
                 return
@@ -181,6 +191,15 @@ class Storms:
             _send(signal.SIGKILL, pids)
         else:
             _send(signal.SIGKILL, pids[-1:])  # one that serves a client: PostgreSQL starts all others anew
+
+    @contextmanager
+    def _noted(self, target: str) -> Iterator[None]:
+        self._active[target] += 1
+        try:
+            yield
+        finally:
+            self._active[target] -= 1
+            self._ended[target] = trio.current_time()
 
     def _count(self, fault: Fault) -> None:
         self.done[f"{fault.kind} {fault.target}"] += 1

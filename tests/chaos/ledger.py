@@ -19,12 +19,14 @@ NAMED: Final = 10
 class Verdict:
     """What became of the entries; each list holds ids, and all but `stored` should be nothing.
 
-    :param lost: acknowledged, and not stored.
+    :param lost: acknowledged, and not stored, nor put aside as may be.
     :param doubled: stored in more than one row.
     :param mixed_up: stored with the content of another.
     :param invented: stored, and never sent.
     :param unanswered: sent, and never acknowledged.
     :param out_of_order: stored before what the same connection had sent before it.
+    :param put_aside: in the list of dead entries, although nothing is wrong with them.
+    :param buried: those there that were only offered: something may be wrong with them.
     """
 
     stored: int
@@ -34,12 +36,14 @@ class Verdict:
     invented: Sequence[str]
     unanswered: Sequence[str]
     out_of_order: Sequence[str]
+    put_aside: Sequence[str]
+    buried: Sequence[str]
     in_order: int
     """Entries whose order was compared."""
 
     def problems(self) -> Iterator[str]:
         """Yield a line for each thing that is not as it should be."""
-        for name in ("lost", "doubled", "mixed_up", "invented", "unanswered", "out_of_order"):
+        for name in ("lost", "doubled", "mixed_up", "invented", "unanswered", "out_of_order", "put_aside"):
             if ids := getattr(self, name):
                 yield f"{name}: {len(ids)} ({', '.join(ids[:NAMED])})"
 
@@ -57,6 +61,7 @@ class Ledger:
     _orders: dict[str, list[list[str]]] = attrs.Factory(lambda: defaultdict(list))
     _ties: set[str] = attrs.Factory(set)
     _again: set[str] = attrs.Factory(set)
+    _offered: set[str] = attrs.Factory(set)
 
     @property
     def entries(self) -> int:
@@ -68,6 +73,10 @@ class Ledger:
         self.tries += 1
         for entry_id in ids:
             self.acknowledged.setdefault(entry_id, False)
+
+    def offer(self, entry_id: str) -> None:
+        """Note that an entry is sent by somebody who does not insist on it."""
+        self._offered.add(entry_id)
 
     def acknowledge(self, ids: Sequence[str]) -> None:
         """Note that entries have been acknowledged as durable."""
@@ -90,8 +99,12 @@ class Ledger:
         self._orders[component].append(order)
         return order
 
-    def compare(self, database: str) -> Verdict:
-        """Read everything that is stored, and compare. Blocks for some seconds."""
+    def compare(self, database: str, dead: Sequence[str] = ()) -> Verdict:
+        """Read everything that is stored, and compare. Blocks for some seconds.
+
+        :param dead: the ids of entries that could not be stored.
+        """
+        buried = self._offered.intersection(dead)
         seen: set[str] = set()
         doubled, mixed_up, invented = [], [], []
         with psycopg.connect(database, connect_timeout=10) as connection:
@@ -100,18 +113,21 @@ class Ledger:
                     doubled.append(entry_id)
                 if not intact:
                     mixed_up.append(entry_id)
-                if entry_id not in self.acknowledged:
+                if entry_id not in self.acknowledged and entry_id not in self._offered:
                     invented.append(entry_id)
                 seen.add(entry_id)
             out_of_order = [entry_id for each in self._orders for entry_id in self._disordered(connection, each)]
+        found = seen | buried
         return Verdict(
             stored=len(seen),
-            lost=[entry_id for entry_id, sure in self.acknowledged.items() if sure and entry_id not in seen],
+            lost=[entry_id for entry_id, sure in self.acknowledged.items() if sure and entry_id not in found],
             doubled=doubled,
             mixed_up=mixed_up,
             invented=invented,
             unanswered=[entry_id for entry_id, sure in self.acknowledged.items() if not sure],
             out_of_order=out_of_order,
+            put_aside=sorted(set(dead) - buried),
+            buried=sorted(buried),
             in_order=sum(len(order) for orders in self._orders.values() for order in orders) - len(self._again),
         )
 

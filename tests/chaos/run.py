@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, Final
 
 import attrs
+import orjson
 import redis as redis_client
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError
@@ -18,7 +19,11 @@ from wsproto.utilities import ProtocolError
 from tests.acceptance.programs import CallFault, Queue, Workplace, connect, until
 from tests.chaos.clients import MANNERS, Load
 from tests.chaos.faults import Dealer, Recovery, Storms
+from tests.chaos.hostile import KINDS, Crew
+from tests.chaos.hostile.crew import Crowd
 from tests.chaos.ledger import Ledger, Verdict
+from tests.chaos.probe import Probe, Record
+from tests.chaos.series import Series
 from tests.chaos.system import System, running_system
 
 DRY_S: Final = 120.0
@@ -29,6 +34,10 @@ ACK_S: Final = 60.0
 
 SAMPLE_S: Final = 0.25
 PROGRESS_S: Final = 10.0
+
+MEMORY_S: Final = 1.0
+MEMORY_MAX_MIB: Final = 1024
+"""Of each program, whatever is done to it."""
 
 
 @attrs.frozen
@@ -41,6 +50,8 @@ class Plan:
     :param faults: in each storm.
     :param rate: entries a second, of all clients together, while nothing holds them up.
     :param longest_hole_s: of the black holes.
+    :param crowd: the hostile clients; None for a run without them.
+    :param silence_s: the longest time that the bystander may hear nothing, outside of faults.
     """
 
     seed: int
@@ -51,14 +62,26 @@ class Plan:
     rate: float
     longest_hole_s: float
     daemons: int = 1
+    crowd: Crowd | None = None
+    silence_s: float = 5.0
 
     @classmethod
-    def of_seconds(cls, seconds: float, *, seed: int, rate: float, daemons: int = 1) -> Plan:
+    def of_seconds(
+        cls, seconds: float, *, seed: int, rate: float, daemons: int = 1, crowd: Crowd | None = None
+    ) -> Plan:
         """Divide a time into storms of half a minute and more, with a fault every 2 s."""
         storms = max(1, round(seconds / 60))
         storm_s = max(10.0, seconds / storms - CALM_S)
         return cls(
-            seed, storms, storm_s, CALM_S, max(4, round(storm_s / 2)), rate, longest_hole_s=20.0, daemons=daemons
+            seed=seed,
+            storms=storms,
+            storm_s=storm_s,
+            calm_s=CALM_S,
+            faults=max(4, round(storm_s / 2)),
+            rate=rate,
+            longest_hole_s=20.0,
+            daemons=daemons,
+            crowd=crowd,
         )
 
 
@@ -79,6 +102,9 @@ class Report:
     samples: int
     seconds: float
     counts: dict[str, int]
+    probe: Probe
+    crew: Crew | None
+    series: Sequence[Series]
     starts: dict[str, tuple[int, float]]
     """By program: how often it was started, and the longest time that it took until it was ready."""
     problems: list[str]
@@ -99,7 +125,7 @@ class Report:
         yield f"lost            {len(self.verdict.lost)}"
         yield f"doubled         {len(self.verdict.doubled)}"
         yield f"order           {len(self.verdict.out_of_order)} out of order, of {self.verdict.in_order} compared"
-        yield f"dead, dropped   {self.counts['dead']}, {self.counts['dropped']}"
+        yield f"dead, dropped   {self.counts['dead']} ({len(self.verdict.buried)} hostile), {self.counts['dropped']}"
         yield f"equation        held in {self.samples} samples; at the end {self.counts}"
         yield (
             f"recovery        first acknowledgement {self.recovery.first_ack_s:.1f} s, "
@@ -108,6 +134,11 @@ class Report:
         )
         for name, (times, slowest) in self.starts.items():
             yield f"starts          {name}: {times}, ready after {slowest:.2f} s at the longest"
+        yield from self.probe.lines()
+        if self.crew is not None:
+            yield from self.crew.lines()
+        for series in self.series:
+            yield f"memory          {series.peak()}"
         for reason, times in self.load.refusals.most_common():
             yield f"refused         {times} calls: {reason}…"
         for problem in self.problems:
@@ -152,8 +183,8 @@ class Watch:
                 self.problems.append(f"received fell from {self._received}: {status}")
             self._received = status["received"]
             self.latest = status
-        if status["dropped"] or status["dead"]:
-            self.problems.append(f"entries were dropped or refused: {status}")
+        if status["dropped"]:
+            self.problems.append(f"entries were dropped: {status}")
 
 
 async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -> Report:
@@ -167,24 +198,39 @@ async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -
     recovery = Recovery(frozenset(manner.name for manner in MANNERS))
     ledger = Ledger()
     longest_backlog = 0.0
+    settings = {} if plan.crowd is None else plan.crowd.settings
 
     def say(text: str) -> None:
         tell(f"{trio.current_time() - began:7.1f} s  {text}")
 
-    async with running_system(place, random.Random(rng.random()), daemons=plan.daemons) as system:
+    async with running_system(place, random.Random(rng.random()), daemons=plan.daemons, **settings) as system:
         load = Load(plan.rate, ledger, system.client_urls, recovery.acknowledged)
         watch = Watch(system)
         storms = Storms(system, recovery, say)
         problems = watch.problems
+        crew = None if plan.crowd is None else Crew(system.daemons[0], plan.crowd, ledger, KINDS)
+
+        def tell_silence() -> None:
+            busy = "" if crew is None else ", ".join(f"{name} {n}" for name, n in crew.busy.items() if n)
+            say(f"the bystander is not answered; hostile clients meanwhile: {busy}")
+
+        probe = Probe(system.daemons[0], storms, ledger, Record(plan.silence_s), tell_silence)
+        series = [Series(name) for name in ("godot", "dewey", "redis")]
         async with trio.open_nursery() as watchers:
             watchers.start_soon(watch.run)
-            watchers.start_soon(_tell_progress, say, ledger, storms, watch)
+            watchers.start_soon(_sample, system, series)
+            watchers.start_soon(_tell_progress, say, ledger, storms, watch, probe)
+            if crew is not None:
+                watchers.start_soon(crew.run, random.Random(rng.random()), load.permit)
             async with trio.open_nursery() as clients:
                 clients.start_soon(load.run, random.Random(rng.random()))
+                clients.start_soon(probe.run, load.going_on)
                 for number in range(plan.storms):
                     say(f"storm {number + 1} of {plan.storms}")
                     load.resume()
+                    storm_began = trio.current_time()
                     await storms.run(dealer.storm(plan.faults, plan.storm_s))
+                    await trio.sleep_until(storm_began + plan.storm_s)  # there may be no fault in it
                     ended = trio.current_time()
                     waiting = (await until(partial(_counts, system), DRY_S))["received"]
                     await until(partial(_has_stored, system, waiting), DRY_S)
@@ -196,14 +242,17 @@ async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -
                     await until(partial(is_dry, system), DRY_S)
                 load.stop()
             watchers.cancel_scope.cancel()
+        await until(partial(is_dry, system), DRY_S)  # the bystander was the last to leave
         counts = await until(partial(_counts, system), DRY_S)
         if counts["received"] != sum(value for name, value in counts.items() if name != "received"):
             problems.append(f"the sum is wrong at the end: {counts}")
-        if counts["stored"] < ledger.entries:
+        verdict = await trio.to_thread.run_sync(ledger.compare, system.postgres.url, _dead(system))
+        if counts["stored"] + len(verdict.buried) < ledger.entries:
             problems.append(f"fewer stored than acknowledged: {counts}")
-        verdict = await trio.to_thread.run_sync(ledger.compare, system.postgres.url)
         problems += verdict.problems()
         problems += load.surprises
+    problems += probe.record.problems()
+    problems += [problem for each in series for problem in each.over(MEMORY_MAX_MIB)]
     problems += system.problems()
     seconds = trio.current_time() - began
     return Report(
@@ -217,6 +266,9 @@ async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -
         samples=watch.samples,
         seconds=seconds,
         counts=counts,
+        probe=probe,
+        crew=crew,
+        series=series,
         starts={service.name: (service.starts, service.slowest_start) for service in system.services},
         problems=problems,
     )
@@ -234,7 +286,15 @@ def _counts(system: System) -> dict[str, int]:
 
 
 def _has_stored(system: System, entries: int) -> bool:
-    return _counts(system).get("stored", 0) >= entries
+    counts = _counts(system)
+    return counts.get("stored", 0) + counts.get("dead", 0) >= entries
+
+
+def _dead(system: System) -> list[str]:
+    """Return the ids of the entries that could not be stored."""
+    with closing(Queue.at(system.redis.url)) as queue:
+        graves = queue.client.lrange(f"{queue.name}:dead", 0, -1)
+    return [orjson.loads(orjson.loads(grave)["entry"])["id"] for grave in graves]
 
 
 def is_dry(system: System) -> bool:
@@ -243,11 +303,22 @@ def is_dry(system: System) -> bool:
     return bool(counts) and not counts["queued"] and not counts["in_flight"]
 
 
-async def _tell_progress(say: Callable[[str], None], ledger: Ledger, storms: Storms, watch: Watch) -> None:
+async def _sample(system: System, series: Sequence[Series]) -> None:
+    while True:
+        for each in series:
+            # Not what Redis forks to write its log anew: it shares the memory.
+            each.take(trio.current_time(), system.pids(each.name)[:1])
+        await trio.sleep(MEMORY_S)
+
+
+async def _tell_progress(
+    say: Callable[[str], None], ledger: Ledger, storms: Storms, watch: Watch, probe: Probe
+) -> None:
     while True:
         await trio.sleep(PROGRESS_S)
         latest = watch.latest
         say(
             f"acknowledged {ledger.entries}, faults {storms.done.total()}, stored {latest.get('stored')}, "
-            f"queued {latest.get('queued')}, in flight {latest.get('in_flight')}, dewey {latest.get('dewey')}"
+            f"queued {latest.get('queued')}, in flight {latest.get('in_flight')}, dewey {latest.get('dewey')}, "
+            f"bystander {len(probe.record.acknowledged)} acknowledged, {probe.record.unanswered} unanswered"
         )

@@ -86,6 +86,19 @@ class Series:
             if last > SPARE * first:
                 yield f"{self.name} has more {what} at the end: {last:g}, not {first:g}"
 
+    def peak(self) -> str:
+        """Return a line about its memory."""
+        if not self.samples:
+            return f"{self.name}: never seen"
+        most = max(sample.memory for sample in self.samples) / MIB
+        middle = median(sample.memory for sample in self.samples) / MIB
+        return f"{self.name}: peak {most:.0f} MiB, median {middle:.0f}, trend {self.slope() * 3600 / MIB:+.0f} an hour"
+
+    def over(self, most_mib: float) -> Iterator[str]:
+        """Yield a line if it ever held more than that."""
+        if max((sample.memory for sample in self.samples), default=0) > most_mib * MIB:
+            yield f"memory of {self.peak()}; at most {most_mib:.0f} are allowed"
+
     def row(self) -> str:
         """Return a line of the table."""
         steady = self.steady()

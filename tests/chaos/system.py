@@ -9,9 +9,11 @@ them again as an orchestrator would; so is what a `Service` starts.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -26,6 +28,7 @@ from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
 from tests.acceptance.programs import Program, Workplace, until
 from tests.chaos.link import Link
+from tests.chaos.terminal import Terminal
 
 LOOK_S: Final = 0.02
 READY_S: Final = 60.0
@@ -57,6 +60,8 @@ class Service:
         """The longest time in seconds from a start to the ready line, of starts in which nothing was done to it."""
         self._start, self._on_ready, self._rng = start, on_ready, rng
         self._program: Program | None = None
+        self._terminal: Terminal | None = None
+        self._ready_at = -math.inf
         self._signals: set[int] = set()
         self._stopping = False
 
@@ -64,6 +69,20 @@ class Service:
     def url(self) -> str:
         """Where it takes calls; empty while it does not."""
         return self._program.mcp if self._program is not None else ""
+
+    @property
+    def http(self) -> str:
+        """Where it answers HTTP; empty while it does not."""
+        return self._program.http if self._program is not None else ""
+
+    def disturbed(self) -> float:
+        """Return since when it takes calls and has got no signal that ends it; now, when that is not so."""
+        return self._ready_at if self.url and not self._signals else trio.current_time()
+
+    async def stop_reading(self, duration_s: float) -> None:
+        """Read nothing of what it prints for some time, if it runs."""
+        if self.url and self._terminal is not None:
+            await self._terminal.stop_reading(duration_s)
 
     def pids(self) -> list[int]:
         """Return its process, if there is one."""
@@ -80,8 +99,11 @@ class Service:
         while not self._stopping:
             self._signals.clear()
             self._program = program = self._start()
+            self._terminal = Terminal(program)
             self.starts += 1
-            await self._watch(program)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._terminal.run)
+                await self._watch(program)
             self._on_ready(None)
             self._judge(program)
             if not self._stopping:
@@ -96,7 +118,9 @@ class Service:
         """Announce that it is ready, and return when it has ended."""
         while not program.ended:
             if not program.mcp and (lines := [line for line in program.out if line.startswith("ready ")]):
-                program.mcp = lines[0].split()[1].removeprefix("mcp=")
+                said = dict(word.split("=", 1) for word in lines[0].split()[1:])
+                program.mcp, program.http = said["mcp"], said["http"]
+                self._ready_at = trio.current_time()
                 if not self._signals:
                     self.slowest_start = max(self.slowest_start, time.monotonic() - program.started)
                 self._on_ready(program.mcp)
@@ -155,9 +179,12 @@ class System:
 
 
 @asynccontextmanager
-async def running_system(place: Workplace, rng: random.Random, *, daemons: int = 1) -> AsyncIterator[System]:
+async def running_system(
+    place: Workplace, rng: random.Random, *, daemons: int = 1, **settings: int
+) -> AsyncIterator[System]:
     """Start all of it, and stop all of it: our programs in order, then the servers.
 
+    :param settings: of Godot, beside those that it needs.
     :raises AssertionError: a program did not become ready, or did not stop when it was told to.
     """
     notes: list[str] = []
@@ -180,6 +207,7 @@ async def running_system(place: Workplace, rng: random.Random, *, daemons: int =
                 *("dewey", "serve", "--port", 0),
                 DATABASE_URL=f"postgresql://dewey@/winni?host={way_to_postgres}",
                 LOG_RETENTION_DAYS=KEPT_DAYS,
+                stdout=subprocess.PIPE,
             )
 
         def start_godot(number: int) -> Program:
@@ -189,6 +217,8 @@ async def running_system(place: Workplace, rng: random.Random, *, daemons: int =
                 REDIS_URL=f"redis://127.0.0.1:{links['redis'].port}",
                 DEWEY_MCP_URL=f"ws://127.0.0.1:{links['dewey'].port}",
                 MAX_QUEUE_SIZE=BIG_QUEUE,
+                stdout=subprocess.PIPE,
+                **settings,
             )
 
         def make(name: str, link: Link, start: Callable[[], Program]) -> Service:

@@ -13,7 +13,7 @@ from tests.chaos.run import Plan, run_chaos
 LONGEST_S = 150.0
 """It takes 70 s; a machine may be busy, and a calm may have to wait for the sender's longest pause, 30 s."""
 
-PLAN = Plan(seed=4, storms=1, storm_s=52.0, calm_s=6.0, faults=26, rate=300, longest_hole_s=5.0)
+PLAN = Plan(seed=4, storms=1, storm_s=52.0, calm_s=6.0, faults=26, rate=300, longest_hole_s=5.0, silence_s=20.0)
 
 
 @pytest.fixture
