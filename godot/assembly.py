@@ -140,15 +140,15 @@ async def _run(
         queue=settings.queue_name,
         daemon=daemon,
         max_size=settings.max_queue_size,
+        max_bytes=settings.max_queue_bytes,
         replicas=settings.redis_replicas,
+        vouched=settings.redis_durable,
     )
     registry = CollectorRegistry()
     async with _way_to_dewey(settings, registry) as (connect, look), trio.open_nursery() as nursery:
         stores, questions, waits = (Client(connect, name="godot", version=__version__) for _ in range(3))
         if os.getpid() == 1:
             nursery.start_soon(reap_orphans, name="orphans")
-        if settings.redis_url is not None:
-            nursery.start_soon(_warn_of_weakness, buffer, name="weakness of Redis")
         await nursery.start(stores.run, name="dewey, stores")
         await nursery.start(questions.run, name="dewey, questions")
         await nursery.start(waits.run, name="dewey, waits")
@@ -183,12 +183,6 @@ async def _way_to_dewey(
             connect = in_process(partial(serve, Server(DEWEY_INFO, toolbox, PeerLog(print_line).note)))
             yield connect, partial(metrics.look, store.count_partitions)
             nursery.cancel_scope.cancel()
-
-
-async def _warn_of_weakness(buffer: RedisBuffer) -> None:
-    """Tell the operator of a Redis that is not ours when it may lose what was acknowledged (REL-001)."""
-    if (weakness := await buffer.weakness()) is not None:
-        print_line(status_line("redis_not_durable", reason=weakness))
 
 
 def _tell(text: str) -> None:

@@ -55,10 +55,11 @@ class Batcher:
         """
         async with self.pushed:
             while await self._collect():
-                self.on_counts(await self._push([entry.raw for entry in self._batch]))
+                counts = await self._push([entry.raw for entry in self._batch])
+                self.on_counts(counts)
                 for entry in self._batch:
                     if entry.receipt is not None:
-                        entry.receipt.note_gone()
+                        entry.receipt.note_written(counts.weakness)
                 self._batch.clear()
                 with suppress(trio.WouldBlock):  # the sender has not yet looked since it was last woken
                     self.pushed.send_nowait(None)

@@ -1,8 +1,8 @@
 """The buffer between taking entries in and delivering them, and its in-memory twin.
 
 Entries are bytes here (`godot.codec` made them); a buffer looks only into those that it drops. It is a
-queue with a bound: what is pushed beyond it makes the OLDEST entries go, and every one of them is counted
-(GOD-005). What the sender takes stays `in flight` in the buffer until the sender settles it, so that
+queue with a bound in entries and one in bytes: what is pushed beyond one makes the OLDEST entries go, and every one of
+them is counted (GOD-005). What the sender takes stays `in flight` in the buffer until the sender settles it, so that
 a sender that dies loses nothing.
 
 Beside the queue it keeps what can never be stored (`DeadLetters`), and the account of each run of drops,
@@ -16,8 +16,9 @@ At every instant, also across restarts:
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import accumulate, islice
 from typing import Any, Final, Protocol
 
 import attrs
@@ -27,8 +28,12 @@ from godot import codec
 TAKE_MAX_BYTES: Final = 8 * 1024 * 1024
 """A take ends with the entry that passes this, so that a thousand large entries do not become one frame."""
 
+QUEUE_MAX_BYTES: Final = 1024**3
+"""Bytes of entries that may be queued, unless `GODOT_MAX_QUEUE_BYTES` says otherwise."""
+
 DEAD_MAX: Final = 10_000
-"""Dead entries that are kept; older ones go."""
+DEAD_MAX_BYTES: Final = 256 * 1024 * 1024
+"""Dead entries that are kept, and their bytes with their reasons; older ones are forgotten, and counted."""
 
 COMPONENTS_MAX: Final = 100
 """Components that are counted one by one in a run of drops: names come from outside, and memory is finite."""
@@ -37,9 +42,9 @@ _ORIGIN_MAX_BYTES: Final = 65_536
 """Of an entry that others wrote, to be looked into when it is dropped."""
 
 
-def has_room_again(queued: int, max_size: int) -> bool:
+def has_room_again(queued: int, queued_bytes: int, max_size: int, max_bytes: int) -> bool:
     """Whether a run of drops is over: a tenth of the queue is free. Less, and it would begin again at once."""
-    return queued * 10 <= max_size * 9
+    return queued * 10 <= max_size * 9 and queued_bytes * 10 <= max_bytes * 9
 
 
 @attrs.frozen
@@ -51,8 +56,19 @@ class DeadEntry:
 
     @property
     def id(self) -> str:
-        """A name for it, for it may have none of its own. Equal ones that died of the same have the same."""
+        """A name for it, since it may have none of its own. Identical entries with the same reason share it."""
         return blake2b(b"%b\0%b" % (self.reason.encode(), self.raw), digest_size=8).hexdigest()
+
+    @property
+    def grave(self) -> bytes:
+        """What is kept of it, as JSON."""
+        return codec.dumps({"reason": self.reason, "entry": self.raw.decode("utf-8", "replace")})
+
+    @classmethod
+    def exhume(cls, grave: bytes) -> DeadEntry:
+        """Make it from that."""
+        value = codec.loads(grave)
+        return cls(value["entry"].encode(), value["reason"])
 
 
 @attrs.frozen
@@ -74,6 +90,7 @@ class Drops:
     :param last: that of the last one.
     :param components: how many entries of which component.
     :param others: how many entries that say of no component, or of one beyond the `COMPONENTS_MAX` first.
+    :param for_bytes: how many went because of their bytes, when there was room for their number.
     """
 
     dropped: int
@@ -81,11 +98,21 @@ class Drops:
     last: str | None
     components: Mapping[str, int]
     others: int
+    for_bytes: int = 0
 
 
 @attrs.frozen
 class Counts:
-    """What a buffer holds now, and what became of everything it was ever given."""
+    """What a buffer holds now, and what became of everything it was ever given.
+
+    :param queued_bytes: of the entries that are queued. What others pushed is weighed with our own next push or take.
+    :param dropped_for_bytes: those of `dropped` that were over the bound in bytes, and not over that in entries.
+    :param vanished: those of `dropped` that somebody else took out of the queue, or that Redis evicted.
+    :param dead_forgotten: those of `dead` that are not kept any more because there were too many.
+    :param began: when counting began, in microseconds since 1970; 0 when that is not known. A later time than before:
+        the counts were lost, and began anew.
+    :param weakness: of what `push` returns: why that push may be lost although it was answered. None: it is durable.
+    """
 
     queued: int = 0
     in_flight: int = 0
@@ -93,6 +120,12 @@ class Counts:
     stored: int = 0
     dropped: int = 0
     dead: int = 0
+    queued_bytes: int = 0
+    dropped_for_bytes: int = 0
+    vanished: int = 0
+    dead_forgotten: int = 0
+    began: int = 0
+    weakness: str | None = None
 
 
 class Buffer(Protocol):
@@ -104,7 +137,7 @@ class Buffer(Protocol):
     """
 
     async def push(self, entries: Sequence[bytes]) -> Counts:
-        """Append a batch, oldest first, and cut the queue to its bound.
+        """Append a batch, oldest first, and cut the queue to its bounds.
 
         Pushing the same batch again after `BufferUnavailable` pushes it once.
         """
@@ -122,6 +155,7 @@ class Buffer(Protocol):
         :param keep: what is still to be stored: nothing when the batch is done, the mended batch when
             entries had to be completed before they can be sent.
         :param dead: entries exactly as they are in flight.
+        :raises NotInFlight: another has handed it back since it was taken. Nothing is settled: take again.
 
         Settling the same again after `BufferUnavailable` settles it once.
         """
@@ -137,6 +171,9 @@ class Buffer(Protocol):
 
     async def oldest(self) -> bytes | None:
         """Return the oldest entry that is queued; None when none is."""
+
+    async def weakness(self) -> str | None:
+        """Look why what is pushed now may be lost although it was answered; None: it is durable."""
 
 
 class Holes(Protocol):
@@ -195,21 +232,37 @@ class MemoryBuffer:
     """The twin of `RedisBuffer`: the same behaviour, without durability.
 
     :param max_size: entries that may be queued.
+    :param max_bytes: bytes of entries that may be queued.
     :param dead_max: dead entries that are kept; older ones go, but stay counted.
+    :param dead_max_bytes: their bytes.
     """
 
-    def __init__(self, max_size: int, dead_max: int = DEAD_MAX) -> None:
+    def __init__(
+        self,
+        max_size: int,
+        max_bytes: int = QUEUE_MAX_BYTES,
+        dead_max: int = DEAD_MAX,
+        dead_max_bytes: int = DEAD_MAX_BYTES,
+    ) -> None:
         self.queue: deque[bytes] = deque()
         """Tail first: the oldest entry is on the left."""
-        self.dead: deque[DeadEntry] = deque(maxlen=dead_max)
+        self.dead: deque[DeadEntry] = deque()
+        self.weak: str | None = None
+        """What `weakness` says, for tests."""
         self._in_flight: list[bytes] = []
-        self._max_size = max_size
+        self._max_size, self._max_bytes = max_size, max_bytes
+        self._dead_max, self._dead_max_bytes = dead_max, dead_max_bytes
+        self._bytes = 0
         self._last_push: list[bytes] = []
         self._expected = 0
         self._counts = Counts()
         self._drops: Drops | None = None
         self._hole: bytes | None = None
         self._levels: bytes | None = None
+
+    async def weakness(self) -> str | None:
+        """See `Buffer.weakness`."""
+        return self.weak
 
     async def oldest(self) -> bytes | None:
         """See `Buffer.oldest`."""
@@ -225,23 +278,23 @@ class MemoryBuffer:
 
     async def push(self, entries: Sequence[bytes]) -> Counts:
         """See `Buffer.push`."""
-        if list(entries) == self._last_push:
-            return await self.counts()
-        self._last_push = list(entries)
-        self._notice_strangers()
-        self._count(received=len(entries))
-        self.queue.extend(entries)
-        return self._cut()
+        if list(entries) != self._last_push:
+            self._last_push = list(entries)
+            self._notice_strangers()
+            self._count(received=len(entries))
+            self.queue.extend(entries)
+            self._bytes += _size(entries)
+            self._cut()
+        return attrs.evolve(await self.counts(), weakness=self.weak)
 
     async def take(self, limit: int) -> list[bytes]:
         """See `Buffer.take`."""
         if self.queue and not self._in_flight:
             self._notice_strangers()
-            size = 0
-            while self.queue and len(self._in_flight) < limit and size < TAKE_MAX_BYTES:
+            while self.queue and len(self._in_flight) < limit and _size(self._in_flight) < TAKE_MAX_BYTES:
                 self._in_flight.append(self.queue.popleft())
-                size += len(self._in_flight[-1])
-            self._expected = len(self.queue)
+            self._bytes -= _size(self._in_flight)
+            self._done()
         return list(self._in_flight)
 
     async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
@@ -249,20 +302,19 @@ class MemoryBuffer:
         for entry in dead:
             if entry.raw in self._in_flight:
                 self._in_flight.remove(entry.raw)
-                self.dead.append(entry)
-                self._count(dead=1)
+                self._bury(entry)
         self._count(stored=len(self._in_flight) - len(keep))
         self._in_flight = list(keep)
         return await self.counts()
 
     async def hand_back(self) -> Counts:
         """See `Buffer.hand_back`."""
-        if not self._in_flight and len(self.queue) <= self._max_size:
-            return await self.counts()
         self._notice_strangers()
         self.queue.extendleft(reversed(self._in_flight))
+        self._bytes += _size(self._in_flight)
         self._in_flight = []
-        return self._cut()
+        self._cut()
+        return await self.counts()
 
     async def counts(self) -> Counts:
         """See `Buffer.counts`."""
@@ -273,11 +325,14 @@ class MemoryBuffer:
             in_flight=len(self._in_flight),
             received=self._counts.received + max(0, more),
             dropped=self._counts.dropped + max(0, -more),
+            vanished=self._counts.vanished + max(0, -more),
+            queued_bytes=max(0, self._bytes),
         )
 
     async def hole(self, describe: Callable[[Drops], bytes]) -> bytes | None:
         """See `Holes.hole`."""
-        if self._hole is None and self._drops is not None and has_room_again(len(self.queue), self._max_size):
+        has_room = has_room_again(len(self.queue), self._bytes, self._max_size, self._max_bytes)
+        if self._hole is None and self._drops is not None and has_room:
             self._hole, self._drops = describe(self._drops), None
         return self._hole
 
@@ -285,18 +340,18 @@ class MemoryBuffer:
         """See `Holes.hole_told`."""
         if entry == self._hole:
             self._hole = None
+            self._count(received=1)
             if refused is None:
-                self._count(received=1, stored=1)
+                self._count(stored=1)
             else:
-                self._count(received=1, dead=1)
-                self.dead.append(DeadEntry(entry, refused))
+                self._bury(DeadEntry(entry, refused))
         return await self.counts()
 
     async def dead_letters(self, skip: int, limit: int) -> DeadPage:
         """See `DeadLetters.dead_letters`."""
         page: list[DeadEntry] = []
         for entry in list(self.dead)[skip : skip + limit]:
-            if sum(len(each.raw) for each in page) >= TAKE_MAX_BYTES:
+            if _size(each.raw for each in page) >= TAKE_MAX_BYTES:
                 break
             page.append(entry)
         return DeadPage(page, len(self.dead))
@@ -306,12 +361,15 @@ class MemoryBuffer:
         if not (chosen := self._dead_of(ids)):
             return 0
         self._notice_strangers()
-        chosen = chosen[: max(0, self._max_size - len(self.queue))]
+        sizes = accumulate(len(entry.raw) for entry in chosen)
+        room = sum(size <= self._max_bytes - self._bytes for size in sizes)
+        chosen = chosen[: max(0, min(room, self._max_size - len(self.queue)))]
         for entry in chosen:
             self.dead.remove(entry)
         self.queue.extendleft(reversed([entry.raw for entry in chosen]))
+        self._bytes += _size(entry.raw for entry in chosen)
         self._count(dead=-len(chosen))
-        self._expected = len(self.queue)
+        self._done()
         return len(chosen)
 
     async def purge(self, ids: Collection[str] | None = None) -> int:
@@ -324,26 +382,50 @@ class MemoryBuffer:
     def _dead_of(self, ids: Collection[str] | None) -> list[DeadEntry]:
         return [entry for entry in self.dead if ids is None or entry.id in ids]
 
+    def _bury(self, entry: DeadEntry) -> None:
+        self.dead.append(entry)
+        self._count(dead=1)
+        while len(self.dead) > self._dead_max or _size(each.grave for each in self.dead) > self._dead_max_bytes:
+            self.dead.popleft()
+            self._count(dead_forgotten=1)
+
     def _notice_strangers(self) -> None:
         """Count what somebody else put into the queue (GOD-001) or took out of it since we last looked."""
         more = len(self.queue) - self._expected
-        self._count(received=max(0, more), dropped=max(0, -more))
+        self._count(received=max(0, more), dropped=max(0, -more), vanished=max(0, -more))
+        if more > 0:
+            self._bytes += _size(islice(reversed(self.queue), more))
+        elif more < 0:
+            self._bytes = _size(self.queue)
         self._expected = len(self.queue)
 
-    def _cut(self) -> Counts:
-        excess = max(0, len(self.queue) - self._max_size)
-        if excess:
-            self._drops = _with_drops(self._drops, [self.queue.popleft() for _ in range(excess)])
-            self._count(dropped=excess)
+    def _cut(self) -> None:
+        dropped: list[bytes] = []
+        for_bytes = 0
+        while len(self.queue) > self._max_size or (self.queue and self._bytes > self._max_bytes):
+            for_bytes += len(self.queue) <= self._max_size
+            dropped.append(self.queue.popleft())
+            self._bytes -= len(dropped[-1])
+        if dropped:
+            self._drops = _with_drops(self._drops, dropped, for_bytes)
+            self._count(dropped=len(dropped), dropped_for_bytes=for_bytes)
+        self._done()
+
+    def _done(self) -> None:
         self._expected = len(self.queue)
-        return attrs.evolve(self._counts, queued=len(self.queue), in_flight=len(self._in_flight))
+        if not self.queue:
+            self._bytes = 0
 
     def _count(self, **more: int) -> None:
         grown = {name: getattr(self._counts, name) + by for name, by in more.items()}
         self._counts = attrs.evolve(self._counts, **grown)
 
 
-def _with_drops(run: Drops | None, dropped: Sequence[bytes]) -> Drops:
+def _size(entries: Iterable[bytes]) -> int:
+    return sum(map(len, entries))
+
+
+def _with_drops(run: Drops | None, dropped: Sequence[bytes], for_bytes: int) -> Drops:
     """Add entries, oldest first, to a run of drops."""
     origins = [_origin(raw) for raw in dropped]
     times = [created_at for _, created_at in origins if created_at is not None]
@@ -362,6 +444,7 @@ def _with_drops(run: Drops | None, dropped: Sequence[bytes]) -> Drops:
         last=times[-1] if times else last,
         components=dict(components),
         others=others,
+        for_bytes=for_bytes + (run.for_bytes if run else 0),
     )
 
 

@@ -22,9 +22,11 @@ PATIENCE_S: Final = 1.0
 
 
 class Receipt:
-    """What a caller waits with until all that it gave to the channel is on disk."""
+    """What a caller waits with until all that it gave to the channel is written."""
 
     def __init__(self) -> None:
+        self.weakness: str | None = None
+        """Why an entry that was written may be lost all the same (`Counts.weakness`); None: all are durable."""
         self._open = 0
         self._changed = trio.Event()
 
@@ -32,8 +34,13 @@ class Receipt:
         """One more entry is on its way."""
         self._open += 1
 
+    def note_written(self, weakness: str | None) -> None:
+        """One entry is in the buffer: on disk, unless there is a weakness."""
+        self.weakness = self.weakness or weakness
+        self.note_gone()
+
     def note_gone(self) -> None:
-        """One entry is not on its way any more: it is on disk, or was not accepted after all."""
+        """One entry is not on its way any more: it is in the buffer, or was not accepted after all."""
         self._open -= 1
         if not self._open:
             self._changed.set()

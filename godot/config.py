@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import attrs
 
+from godot.buffer import QUEUE_MAX_BYTES
 from godot.entries import MAX_BATCH, MAX_ENTRY_BYTES
 from godot.errors import ConfigError
 from godot.mcp.access import LOOPBACK, Gate, is_loopback, read_tokens
@@ -231,6 +232,12 @@ class GodotSettings(DeweySettings):
         "replicas that must have an entry before it counts as written; with Sentinel or Cluster 1, else 0",
         default=None,
     )
+    redis_durable: bool = setting(
+        "GODOT_REDIS_DURABLE",
+        boolean,
+        "true: every write is on disk before this Redis answers, although it forbids CONFIG or INFO, which would tell",
+        default=False,
+    )
     redis_persistence: str | None = setting(
         "REDIS_PERSISTENCE",
         lambda text: _one_of(text, "aof", "none"),
@@ -261,6 +268,12 @@ class GodotSettings(DeweySettings):
     )
     max_queue_size: int = setting(
         "MAX_QUEUE_SIZE", whole(1), "entries that wait in Redis; beyond, the oldest go (GOD-005)", default=100_000
+    )
+    max_queue_bytes: int = setting(
+        "GODOT_MAX_QUEUE_BYTES",
+        whole(1024),
+        "bytes of entries that wait in Redis; beyond, the oldest go (GOD-005)",
+        default=QUEUE_MAX_BYTES,
     )
     queue_name: str = setting(
         "LOG_QUEUE_NAME", str, "the list in Redis; other keys derive from it", default="logs:queue"

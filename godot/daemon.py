@@ -35,13 +35,16 @@ from godot.mcp.session import ServerInfo
 from godot.metrics import MeasuredBuffer, MeasuredDewey, Metrics
 from godot.sender import Sender
 from godot.signals import Life
-from godot.status import Status, run_status_line
+from godot.status import Status, run_durability_look, run_status_line
 from godot.supervise import supervise
 
 WHAT: Final = (
     "The flight recorder for a system of MCP servers. Components send their log entries here over MCP; it loses none, "
     "and finds them again by trace id."
 )
+
+DURABILITY_LOOK_S: Final = 5.0
+"""How often Redis is looked at, beside each new connection to it: CONFIG SET changes a server that runs."""
 
 
 @attrs.frozen
@@ -74,7 +77,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     :param on_ready: called when calls are answered.
     :returns: the exit code: 0, or 1 when entries that were answered `queued` could not be written to Redis.
     """
-    status = Status(parts.write, parts.buffer, max_size=settings.max_queue_size)
+    status = Status(parts.write, parts.buffer, max_size=settings.max_queue_size, max_bytes=settings.max_queue_bytes)
     levels = Levels()
     inlet, outlet = open_entry_channel()
     wake_sender, pushed = trio.open_memory_channel[None](1)
@@ -86,7 +89,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
         wake_sender,
         batch_size=settings.batch_size,
         batch_timeout_s=settings.batch_timeout_ms / 1000,
-        on_counts=partial(status.counted, by="batcher"),
+        on_counts=partial(status.pushed, by="batcher"),
         on_failure=partial(status.failed, by="batcher"),
     )
     sender = Sender(
@@ -157,6 +160,10 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
                         name="maintenance",
                     )
                     producers.start_soon(
+                        partial(run_durability_look, status, parts.buffer, interval_s=DURABILITY_LOOK_S),
+                        name="look at durability",
+                    )
+                    producers.start_soon(
                         partial(run_status_line, status, interval_s=settings.status_s), name="status line"
                     )
                     on_ready()
@@ -173,10 +180,11 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
 async def health(status: Status) -> tuple[int, dict[str, Any]]:
     """Tell for /readyz whether entries are taken in.
 
-    While Dewey is away they are kept (`degraded`), and whoever stopped sending for that would lose them: 200. Without
-    Redis they are refused: 503.
+    While Dewey is away they are kept (`degraded`), and whoever stopped sending for that would lose them: 200. The same
+    when Redis may lose them. Without Redis they are refused: 503.
     """
     state = await status.look()
     if not status.redis_up:
         return 503, {"status": "down", **state}
-    return 200, {"status": "ready" if status.dewey_up else "degraded", **state}
+    is_well = status.dewey_up and status.weakness is None
+    return 200, {"status": "ready" if is_well else "degraded", **state}

@@ -5,6 +5,7 @@
     ├── EntryRejected         the client's: carries what to answer
     │   └── ChannelFull         nobody's: the client has to send it again later
     ├── BatchRefused          the batch's: names the entries at fault by index
+    ├── NotInFlight           nobody's: the sender slept, another has its batch; it takes anew
     └── Unavailable           the world's: retried with backoff, never a reason to drop an entry
         ├── BufferUnavailable   Redis
         ├── DeweyUnavailable    Dewey, or the way to it
@@ -55,6 +56,10 @@ class BatchRefused(GodotError):
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
         super().__init__(f"{shown}{more}")
         self.faults = tuple(faults)
+
+
+class NotInFlight(GodotError):
+    """What a sender took was given to another meanwhile, so that it must neither send nor settle it."""
 
 
 class Unavailable(GodotError):

@@ -35,7 +35,8 @@ INSTRUCTIONS: Final = (
 
 _ACK: Final = argument(
     "When to answer. queued: at once; the entry is on disk within 100 ms, if nothing dies before. durable: when it is "
-    "on disk, and survives whatever happens then. Default: what this Godot is set to.",
+    "on disk, and survives whatever happens then; status is queued, and a warning says why, where Redis is not set up "
+    "for that. Default: what this Godot is set to.",
     default=None,
 )
 
@@ -102,7 +103,8 @@ def godot_toolbox(
                 description=(
                     f"Record up to {MAX_BATCH:,} log entries in one call. Each entry is judged for itself: those "
                     "that are not valid are named in `rejected` by their index, all others are accepted. When every "
-                    "entry was rejected the answer is an error, with the same object."
+                    "entry was rejected the answer is an error, with the same object. With ack=durable, status says "
+                    "whether what was accepted is durable."
                 ),
                 arguments=BatchArguments,
                 run=_log_batch(inlet, status, levels, ack, on_accepted),
@@ -158,11 +160,12 @@ def godot_toolbox(
                 name="logger_status",
                 title="State of the recorder",
                 description=(
-                    "Tell how the recorder itself is: entries received, stored, queued, in_flight, dropped (the "
-                    "queue was full, the oldest went), dead (could not be stored, see "
-                    "logger_dead), refused (not accepted), and whether redis and dewey are up. The totals hold over "
-                    "restarts; received = stored + queued + "
-                    "in_flight + dropped + dead."
+                    "Tell how the recorder itself is: entries received, stored, queued (queued_bytes), in_flight, "
+                    "dropped (the queue was full, the oldest went; dropped_for_bytes of them for their bytes; vanished "
+                    "of them were taken out of Redis by others), dead (could not be stored, see logger_dead; "
+                    "dead_forgotten of them are not kept any more), refused (not accepted), whether redis and dewey "
+                    "are up, and whether what Redis acknowledges is durable, if not why (not_durable). The totals hold "
+                    "over restarts; received = stored + queued + in_flight + dropped + dead."
                 ),
                 arguments=NoArguments,
                 run=_status(status),
@@ -256,9 +259,9 @@ def _log(
         on_accepted(entry.component, entry.level)
         if receipt is None:
             return Answer.of({"status": "queued", "id": entry.id, "warnings": warnings})
-        answer = Answer.of({"status": "durable", "id": entry.id, "warnings": warnings})
+        acknowledge = partial(_acknowledgement, {"id": entry.id}, warnings)
         again = f"send it again with id {entry.id}"
-        return Later(partial(_when_written, receipt, PATIENCE_S, answer, again))
+        return Later(partial(_when_written, receipt, PATIENCE_S, acknowledge, again))
 
     return log
 
@@ -296,28 +299,36 @@ def _log_batch(
             warnings += [f"entry {index}: {change}" for change in changes]
         status.filtered += filtered
         accepted = len(arguments.logs) - len(rejected) - filtered
-        answer = attrs.evolve(
-            Answer.of({"accepted": accepted, "filtered": filtered, "rejected": rejected, "warnings": warnings}),
-            is_error=bool(rejected) and not accepted + filtered,
-        )
+        numbers = {"accepted": accepted, "filtered": filtered, "rejected": rejected}
         if receipt is None or not accepted:
-            return answer
+            answer = Answer.of({**numbers, "warnings": warnings})
+            return attrs.evolve(answer, is_error=bool(rejected) and not accepted + filtered)
+        acknowledge = partial(_acknowledgement, numbers, warnings)
         again = "send the batch again, with ids of your own, so that what arrived is not stored twice"
         patience_s = PATIENCE_S if full is None else 0  # nothing was written while it waited for room
-        return Later(partial(_when_written, receipt, patience_s, answer, again))
+        return Later(partial(_when_written, receipt, patience_s, acknowledge, again))
 
     return log_batch
 
 
-async def _when_written(receipt: Receipt, patience_s: float, answer: Answer, again: str) -> Answer:
-    """Wait until the entries of a call are on disk.
+def _acknowledgement(fields: Mapping[str, object], warnings: list[str], receipt: Receipt) -> Answer:
+    """Answer a caller who asked for `durable`, when all is written: `queued` where that may be lost all the same."""
+    if receipt.weakness is not None:
+        return Answer.of({"status": "queued", **fields, "warnings": [*warnings, f"not durable: {receipt.weakness}"]})
+    return Answer.of({"status": "durable", **fields, "warnings": warnings})
+
+
+async def _when_written(
+    receipt: Receipt, patience_s: float, acknowledge: Callable[[Receipt], Answer], again: str
+) -> Answer:
+    """Wait until the entries of a call are in the buffer.
 
     :param again: what the caller is to do when they are not.
     :raises BufferUnavailable: they were not in time. They may get there yet.
     """
     with trio.move_on_after(patience_s):
         await receipt.wait()
-        return answer
+        return acknowledge(receipt)
     raise BufferUnavailable(f"not on disk within {PATIENCE_S:g} s, and not sure to get there; {again}")
 
 

@@ -36,6 +36,7 @@ COUNTERS: Final[Declared] = {
     "godot_entries_received": ("Entries that reached the queue, over all runs.", []),
     "godot_entries_stored": ("Entries that Dewey has stored, over all runs.", []),
     "godot_entries_dropped": ("Entries that were dropped, over all runs.", ["reason"]),
+    "godot_dead_forgotten": ("Entries put aside that are not kept any more, over all runs.", []),
     "godot_entries_refused": ("Entries not accepted as Redis took nothing, since the start.", []),
     "godot_entries_filtered": ("Entries below the level of their component, since the start.", []),
     "godot_peers_refused": ("Connections and calls refused for who made them, since the start.", []),
@@ -46,6 +47,8 @@ COUNTERS: Final[Declared] = {
 
 GAUGES: Final[Declared] = {
     "godot_queue_entries": ("Entries that wait in Redis.", []),
+    "godot_queue_bytes": ("Bytes of the entries that wait in Redis.", []),
+    "godot_redis_durable": ("Whether what Redis acknowledges is on disk and stays there (1) or not (0).", []),
     "godot_queue_oldest_age_seconds": ("Age of the oldest entry that waits; 0 when none does.", []),
     "godot_in_flight_entries": ("Entries on their way to Dewey.", []),
     "godot_channel_entries": ("Entries accepted and not yet in Redis.", []),
@@ -128,7 +131,12 @@ class Metrics(Collector):
             "godot_entries_accepted": self._accepted,
             "godot_entries_received": {(): counts.received},
             "godot_entries_stored": {(): counts.stored},
-            "godot_entries_dropped": {("queue_full",): counts.dropped},
+            "godot_entries_dropped": {
+                ("queue_full",): counts.dropped - counts.dropped_for_bytes - counts.vanished,
+                ("queue_full_bytes",): counts.dropped_for_bytes,
+                ("vanished",): counts.vanished,
+            },
+            "godot_dead_forgotten": {(): counts.dead_forgotten},
             "godot_entries_refused": {(): status.refused if status else 0},
             "godot_entries_filtered": {(): status.filtered if status else 0},
             "godot_peers_refused": {(): status.refused_peers if status else 0},
@@ -136,6 +144,8 @@ class Metrics(Collector):
             "godot_flush_failures": {(): self.flush_failures},
             "godot_store_failures": {(reason,): count for reason, count in self.store_failures.items()},
             "godot_queue_entries": {(): counts.queued},
+            "godot_queue_bytes": {(): counts.queued_bytes},
+            "godot_redis_durable": {(): float(status is not None and status.durable)},
             "godot_queue_oldest_age_seconds": {(): self.oldest_age_s},
             "godot_in_flight_entries": {(): counts.in_flight},
             "godot_channel_entries": {(): self.channel},
@@ -189,6 +199,10 @@ class MeasuredBuffer:
     async def oldest(self) -> bytes | None:
         """See `Buffer.oldest`."""
         return await self._buffer.oldest()
+
+    async def weakness(self) -> str | None:
+        """See `Buffer.weakness`."""
+        return await self._buffer.weakness()
 
 
 class MeasuredDewey:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import attrs
@@ -14,7 +15,7 @@ from godot.backoff import Jitter, delays, jittered
 from godot.buffer import Buffer, Counts, DeadEntry, Drops, Holes
 from godot.dewey import Dewey
 from godot.entries import MAX_BATCH, admit_json
-from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected
+from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected, NotInFlight
 from godot.guard import Guard
 
 QUICK_RETRIES: Final = 3
@@ -85,7 +86,8 @@ class Sender:
                 recover_at = trio.current_time() + RECOVER_S
             batch = await self.buffer.take(limit)
             if batch:
-                limit = await self._deliver(batch)
+                with suppress(NotInFlight):  # it slept, and another has the batch now: nothing of it is its own
+                    limit = await self._deliver(batch)
             elif not await self._woken():
                 await self._tell_of_drops()
                 return
@@ -199,11 +201,13 @@ class Sender:
 def describe_drops(drops: Drops) -> bytes:
     """Make the entry that tells readers of a hole, at the place where the hole is: behind the last that is missing."""
     data = {"dropped": drops.dropped, "from": drops.first, "to": drops.last, "components": drops.components}
+    bounds = {"MAX_QUEUE_SIZE": drops.dropped - drops.for_bytes, "GODOT_MAX_QUEUE_BYTES": drops.for_bytes}
+    full = " and ".join(name for name, number in bounds.items() if number)
     value: dict[str, Any] = {
         "component": HOLE_COMPONENT,
         "level": "WARN",
-        "message": f"{drops.dropped:,} entries are missing: the queue was full (MAX_QUEUE_SIZE), and the oldest went",
-        "data": {**data, "others": drops.others},
+        "message": f"{drops.dropped:,} entries are missing: the queue was full ({full}), and the oldest went",
+        "data": {**data, "others": drops.others, "for_bytes": drops.for_bytes},
     }
     try:
         entry = admit_json({**value, "created_at": drops.last}, [])

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
 import trio
 
-from godot.buffer import Buffer, Counts, has_room_again
+from godot.buffer import QUEUE_MAX_BYTES, Buffer, Counts, has_room_again
 from godot.errors import BufferUnavailable, Unavailable
 from godot.lines import status_line
 
@@ -68,13 +69,16 @@ class Status:
     """The state of the pipeline, as its stations report it.
 
     :param write: gets each line.
-    :param max_size: the bound of the queue.
+    :param max_size: the bound of the queue in entries.
+    :param max_bytes: the bound of the queue in bytes.
     """
 
-    def __init__(self, write: Callable[[str], None], buffer: Buffer, *, max_size: int) -> None:
+    def __init__(
+        self, write: Callable[[str], None], buffer: Buffer, *, max_size: int, max_bytes: int = QUEUE_MAX_BYTES
+    ) -> None:
         self._write = write
         self._buffer = buffer
-        self._max_size = max_size
+        self._max_size, self._max_bytes = max_size, max_bytes
         self.counts = Counts()
         """As last heard of; `received` and what follows are totals over all runs."""
         self.refused = 0
@@ -90,8 +94,15 @@ class Status:
         """Whom Redis fails. A full one answers questions and takes nothing."""
         self._dewey_down: Since | None = None
         self._dropping: Since | None = None
+        self.weakness: str | None = None
+        """Why what Redis acknowledges may be lost, as last seen; None: it is durable, or was not looked at yet."""
+        self._weak: Since | None = None
+        self._looked_at = False
+        self._forgotten_said = -REPEAT_S
         self._peers = PeerLog(write)
         self._heard = False
+        self._began = self._began_before = 0
+        """When counting began, and when those counts that were lost since had begun (`Counts.began`)."""
         self._dropped = 0
         """Entries that were dropped in this run, as far as heard of."""
 
@@ -99,6 +110,11 @@ class Status:
     def redis_up(self) -> bool:
         """Whether Redis does what it is asked."""
         return self._redis_down is None
+
+    @property
+    def durable(self) -> bool:
+        """Whether what Redis acknowledges was found to be on disk, and to stay."""
+        return self._looked_at and self.weakness is None
 
     @property
     def dewey_up(self) -> bool:
@@ -122,15 +138,16 @@ class Status:
             counts = self.counts
         else:
             self._redis_answered(_LOOK)
-        return self._state(counts)
+        return self._state(counts) | ({} if self.weakness is None else {"not_durable": self.weakness})
 
     def _state(self, counts: Counts) -> dict[str, Any]:
         return {
-            **attrs.asdict(counts),
+            **attrs.asdict(counts, filter=lambda field, _: field.name not in ("began", "weakness")),
             "refused": self.refused,
             "filtered": self.filtered,
             "refused_peers": self.refused_peers,
             "redis": "up" if self.redis_up else "down",
+            "durable": self.durable,
             "dewey": "up" if self.dewey_up else "down",
         }
 
@@ -144,19 +161,61 @@ class Status:
 
         :param by: the station, where there are several.
         """
-        # The totals hold over restarts: what the first look shows was dropped before, and reported then.
         full = self._since()
-        dropped = counts.dropped - self.counts.dropped if self._heard else 0
+        # The totals hold over restarts: what the first look shows was dropped before, and reported then.
+        before = self.counts if self._heard else counts
+        if self._began and counts.began != self._began:
+            if counts.began in (0, self._began_before):  # nothing is counted anew yet, or a later answer was faster
+                self._redis_answered(by)
+                return
+            self.line("counts_lost", reason="the totals in Redis were evicted, or deleted by somebody; they begin anew")
+            self._began_before = self._began
+            before = Counts()
+        self._began = counts.began
+        dropped = counts.dropped - before.dropped
         self._dropped += dropped
         self._heard = True
         self.counts = counts
         self._redis_answered(by)
         if dropped > 0 and self._dropping is None:
             self._dropping = full
-            self.line("dropping", reason=f"the queue is full ({self._max_size} entries); the oldest entries go")
-        elif self._dropping is not None and has_room_again(counts.queued, self._max_size):
+            self.line("dropping", reason=self._why_dropped(before, counts))
+        elif self._dropping is not None and has_room_again(
+            counts.queued, counts.queued_bytes, self._max_size, self._max_bytes
+        ):
             since, self._dropping = self._dropping, None
             self._over("dropping_ended", since)
+        if counts.dead_forgotten > before.dead_forgotten and trio.current_time() >= self._forgotten_said + REPEAT_S:
+            self._forgotten_said = trio.current_time()
+            self.line("dead_forgotten", reason="too many entries could not be stored; the oldest are not kept any more")
+
+    def _why_dropped(self, before: Counts, now: Counts) -> str:
+        if now.vanished > before.vanished:
+            return "entries are gone from the queue in Redis: evicted, or taken by somebody else"
+        if now.dropped_for_bytes > before.dropped_for_bytes:
+            return f"the queue is full ({self._max_bytes} bytes, GODOT_MAX_QUEUE_BYTES); the oldest entries go"
+        return f"the queue is full ({self._max_size} entries, MAX_QUEUE_SIZE); the oldest entries go"
+
+    def pushed(self, counts: Counts, by: str) -> None:
+        """Take note of what a push answered: of its durability, too."""
+        self.counted(counts, by)
+        self.looked_at(counts.weakness)
+
+    def looked_at(self, weakness: str | None) -> None:
+        """Take note of whether what Redis acknowledges is durable.
+
+        :param weakness: why it may be lost; None: it is durable.
+        """
+        self._looked_at = True
+        if weakness == self.weakness:
+            return
+        self.weakness = weakness
+        if weakness is not None:
+            self._weak = self._weak or self._since()
+            self.line("redis_not_durable", reason=weakness)
+        elif self._weak is not None:
+            since, self._weak = self._weak, None
+            self._over("redis_durable", since)
 
     def _redis_answered(self, by: str) -> None:
         self._failing -= {by, _LOOK}  # a station tries again by itself, whoever looks may not
@@ -202,3 +261,14 @@ async def run_status_line(status: Status, *, interval_s: float) -> None:
     while True:
         await trio.sleep(interval_s)
         status.write("status", **await status.look())
+
+
+async def run_durability_look(status: Status, buffer: Buffer, *, interval_s: float) -> None:
+    """Look at every interval whether what Redis acknowledges is durable: a setting may change. Runs until cancelled.
+
+    A Redis that is away is noticed by those who need it.
+    """
+    while True:
+        with suppress(BufferUnavailable):
+            status.looked_at(await buffer.weakness())
+        await trio.sleep(interval_s)

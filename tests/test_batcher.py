@@ -12,6 +12,7 @@ from godot.batcher import BATCH_MAX_BYTES, Batcher
 from godot.buffer import Counts, MemoryBuffer
 from godot.channel import Inlet, open_entry_channel
 from godot.errors import BufferUnavailable
+from tests.held import Held
 
 
 class SlowBuffer(MemoryBuffer):
@@ -230,7 +231,7 @@ async def test_what_the_buffer_holds_is_reported_after_each_push(autojump_clock:
         nursery.start_soon(bench.batcher.run)
         async with bench.inlet:
             await bench.accept(130)
-    assert bench.counts == [Counts(queued=100, received=100), Counts(queued=130, received=130)]
+    assert bench.counts == [Held(queued=100, received=100), Held(queued=130, received=130)]
 
 
 async def test_a_buffer_that_is_away_is_asked_again_ever_later_up_to_two_seconds_and_nothing_is_lost(

@@ -152,6 +152,45 @@ async def test_a_durable_batch_is_answered_when_all_of_it_is_written(autojump_cl
         assert trio.current_time() == it.buffer.sizes[-1][0]
 
 
+@pytest.mark.parametrize("when", ["always", "from now on"])
+async def test_durable_is_not_answered_where_redis_may_lose_it_and_the_answer_says_why(
+    when: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """REL-001: for one entry and for a batch; what was asked for as queued is answered as ever."""
+    async with bench() as it:
+        if when == "from now on":
+            assert (await it.call("logger_log", **ENTRY, ack="durable"))["status"] == "durable"
+        it.buffer.weak = "Redis keeps nothing; set appendonly yes"
+        warning = "not durable: Redis keeps nothing; set appendonly yes"
+        answer = await it.call("logger_log", **ENTRY, ack="durable", id=OF_ITS_OWN)
+        assert answer == {"status": "queued", "id": OF_ITS_OWN, "warnings": [warning]}
+        answer = await it.call("logger_log_batch", logs=[ENTRY] * 150, ack="durable")
+        assert (answer["status"], answer["accepted"], answer["warnings"]) == ("queued", 150, [warning])
+        assert (await it.call("logger_log", **ENTRY))["warnings"] == []
+        assert (await it.call("logger_log_batch", logs=[ENTRY]))["warnings"] == []
+        it.buffer.weak = None
+        assert (await it.call("logger_log", **ENTRY, ack="durable"))["status"] == "durable"
+        assert (await it.call("logger_log_batch", logs=[ENTRY], ack="durable"))["status"] == "durable"
+
+
+async def test_a_batch_of_which_one_write_went_to_a_redis_that_may_lose_it_is_not_durable(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """REL-001: a failover in the middle."""
+    async with bench() as it:
+        it.buffer.takes_s, it.buffer.weak = 0.1, "a server without AOF"
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def fail_over() -> None:
+                await trio.sleep(0.15)
+                it.buffer.weak = None
+
+            answer = await it.call("logger_log_batch", logs=[ENTRY] * 150, ack="durable")
+        assert len(it.buffer.sizes) > 1
+        assert (answer["status"], answer["warnings"]) == ("queued", ["not durable: a server without AOF"])
+
+
 async def test_a_durable_batch_of_which_nothing_is_accepted_waits_for_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -18,9 +18,10 @@ from godot import codec
 from godot.buffer import Counts, DeadEntry, Drops, MemoryBuffer
 from godot.dewey import DirectDewey
 from godot.entries import Entry, admit_json
-from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
+from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable, NotInFlight
 from godot.mcp.tools import Toolbox
 from godot.sender import LOOK_S, Sender, describe_drops
+from tests.held import Held
 
 
 class WatchedBuffer(MemoryBuffer):
@@ -144,7 +145,7 @@ async def test_delivers_in_order_and_returns_when_the_batcher_has_ended_and_the_
     """GOD-003, REL-005: a drain that has nothing to wait for takes no time."""
     bench = Bench()
     await bench.buffer.push(entries(250))
-    assert await bench.run_dry() == Counts(received=250, stored=250)
+    assert await bench.run_dry() == Held(received=250, stored=250)
     assert bench.dewey.stored == numbers(250)
     assert trio.current_time() == 0
 
@@ -206,7 +207,7 @@ async def test_what_was_in_flight_when_the_sender_before_died_is_delivered_first
     bench = Bench()
     await bench.buffer.push(entries(8))
     await bench.buffer.take(5)
-    assert await bench.run_dry() == Counts(received=8, stored=8)
+    assert await bench.run_dry() == Held(received=8, stored=8)
     assert bench.dewey.stored == numbers(8)
 
 
@@ -219,7 +220,7 @@ async def test_cancelled_in_the_middle_of_a_batch_it_leaves_the_batch_in_the_buf
     await bench.buffer.push(entries(150))
     with trio.move_on_after(0.25):
         await bench.run_dry()
-    assert await bench.buffer.counts() == Counts(received=150, queued=50, in_flight=100)
+    assert await bench.buffer.counts() == Held(received=150, queued=50, in_flight=100)
 
 
 async def test_reports_what_the_buffer_holds_and_each_delivery(autojump_clock: trio.testing.MockClock) -> None:
@@ -227,9 +228,9 @@ async def test_reports_what_the_buffer_holds_and_each_delivery(autojump_clock: t
     await bench.buffer.push(entries(150))
     await bench.run_dry()
     assert bench.counts == [
-        Counts(received=150, queued=150),  # the look at the start
-        Counts(received=150, queued=50, stored=100),
-        Counts(received=150, stored=150),
+        Held(received=150, queued=150),  # the look at the start
+        Held(received=150, queued=50, stored=100),
+        Held(received=150, stored=150),
     ]
     assert bench.deliveries == [0, 0]
 
@@ -244,7 +245,7 @@ async def test_retries_a_batch_three_times_quickly_then_hands_it_back_and_probes
     bench = Bench()
     bench.dewey.down_until = 125.0
     await bench.buffer.push(entries(150))
-    assert await bench.run_dry() == Counts(received=150, stored=150)
+    assert await bench.run_dry() == Held(received=150, stored=150)
     batches, probes = bench.dewey.attempts[:4], bench.dewey.attempts[4:]
     assert [when for when, _ in batches] == pytest.approx([0, 0.1, 0.3, 0.7])
     assert [len(batch) for _, batch in batches] == [100] * 4
@@ -291,9 +292,9 @@ async def test_while_it_probes_nothing_is_in_flight_and_the_bound_of_the_buffer_
         await trio.sleep(5)
         for first in range(100, 1500, 100):
             await bench.buffer.push(entries(100, first))
-        assert await bench.buffer.counts() == Counts(received=1500, queued=1000, dropped=500)
+        assert await bench.buffer.counts() == Held(received=1500, queued=1000, dropped=500)
         await trio.sleep(60)
-        assert await bench.buffer.counts() == Counts(received=1500, stored=1000, dropped=500)
+        assert await bench.buffer.counts() == Held(received=1500, stored=1000, dropped=500)
         assert bench.dewey.stored == [str(number) for number in range(500, 1500)]  # the newest, in order
         nursery.cancel_scope.cancel()
 
@@ -303,7 +304,7 @@ async def test_a_day_of_downtime_loses_nothing(autojump_clock: trio.testing.Mock
     bench = Bench()
     bench.dewey.down_until = 86_400.0
     await bench.buffer.push(entries(500))
-    assert await bench.run_dry() == Counts(received=500, stored=500)
+    assert await bench.run_dry() == Held(received=500, stored=500)
     assert 86_400 <= trio.current_time() <= 86_430
 
 
@@ -318,7 +319,7 @@ async def test_a_batch_whose_answer_was_lost_is_stored_once(autojump_clock: trio
 
     bench = Bench(dewey=LosesItsFirstAnswer())
     await bench.buffer.push([*entries(3), foreign("without an id")])
-    assert await bench.run_dry() == Counts(received=4, stored=4)
+    assert await bench.run_dry() == Held(received=4, stored=4)
     (_, first), (_, second) = bench.dewey.attempts
     assert first == second
     page = await bench.dewey.ask("dewey_query_logs", {})
@@ -337,7 +338,7 @@ async def test_an_entry_without_id_gets_one_and_its_time_before_it_is_first_sent
     bench.buffer.queue.append(foreign("without either"))
     with trio.move_on_after(0.2):
         await bench.sender.run()
-    assert await bench.run_dry() == Counts(received=1, stored=1)
+    assert await bench.run_dry() == Held(received=1, stored=1)
     sent = [codec.loads(raw) for _, batch in bench.dewey.attempts for raw in batch]
     assert len(sent) >= 3
     assert len({(each["id"], each["created_at"]) for each in sent}) == 1
@@ -392,7 +393,7 @@ async def test_garbage_in_the_queue_is_put_aside_with_the_reason_and_the_others_
     """An entry is never the reason that the pipeline stands still."""
     bench = Bench()
     bench.buffer.queue.extend([entry("before"), garbage, foreign("after")])
-    assert await bench.run_dry() == Counts(received=3, stored=2, dead=1)
+    assert await bench.run_dry() == Held(received=3, stored=2, dead=1)
     assert bench.dewey.stored == ["before", "after"]
     (dead,) = bench.buffer.dead
     assert dead.raw == garbage
@@ -405,7 +406,7 @@ async def test_a_batch_of_nothing_but_garbage_is_put_aside_and_dewey_is_not_aske
 ) -> None:
     bench = Bench()
     bench.buffer.queue.extend([b"1", b"2"])
-    assert await bench.run_dry() == Counts(received=2, dead=2)
+    assert await bench.run_dry() == Held(received=2, dead=2)
     assert bench.dewey.attempts == []
 
 
@@ -417,7 +418,7 @@ async def test_a_nul_or_a_lone_surrogate_written_as_json_allows_it_is_stored_vis
 ) -> None:
     bench = Bench()
     bench.buffer.queue.append(b'{"component":"a","level":"INFO","message":"<%b>"}' % escape.encode())
-    assert await bench.run_dry() == Counts(received=1, stored=1)
+    assert await bench.run_dry() == Held(received=1, stored=1)
     assert bench.dewey.stored == [f"<{shown}>"]
 
 
@@ -426,7 +427,7 @@ async def test_an_id_that_names_a_time_beyond_the_calendar_does_not_stop_the_pip
 ) -> None:
     bench = Bench()
     bench.buffer.queue.append(foreign("far", id="ffffffff-ffff-7fff-bfff-ffffffffffff"))
-    assert await bench.run_dry() == Counts(received=1, stored=1)
+    assert await bench.run_dry() == Held(received=1, stored=1)
 
 
 async def test_the_entries_that_dewey_names_are_put_aside_and_the_others_are_stored(
@@ -437,7 +438,7 @@ async def test_the_entries_that_dewey_names_are_put_aside_and_the_others_are_sto
     bench.dewey.store_in_memory.refuses = {"1", "4"}
     batch = entries(6)
     await bench.buffer.push(batch)
-    assert await bench.run_dry() == Counts(received=6, stored=4, dead=2)
+    assert await bench.run_dry() == Held(received=6, stored=4, dead=2)
     assert bench.dewey.stored == ["0", "2", "3", "5"]
     assert list(bench.buffer.dead) == [DeadEntry(batch[1], "not today"), DeadEntry(batch[4], "not today")]
     assert bench.dewey.sizes == [6, 4]
@@ -459,7 +460,7 @@ async def test_entries_refused_while_dewey_comes_and_goes_are_put_aside_once(
     bench = Bench(dewey=GoesAfterRefusing())
     bench.dewey.store_in_memory.refuses = {"1"}
     await bench.buffer.push(entries(3))
-    assert await bench.run_dry() == Counts(received=3, stored=2, dead=1)
+    assert await bench.run_dry() == Held(received=3, stored=2, dead=1)
     assert bench.dewey.stored == ["0", "2"]
 
 
@@ -484,7 +485,7 @@ async def test_a_run_of_drops_is_told_of_by_one_entry_where_the_hole_is(
     bench = Bench(WatchedBuffer(max_size=100))
     await overflow(bench)
     oldest = codec.loads(bench.buffer.queue[0])
-    assert await bench.run_dry() == Counts(received=131, stored=101, dropped=30)
+    assert await bench.run_dry() == Held(received=131, stored=101, dropped=30)
     page = codec.loads((await bench.dewey.ask("dewey_query_logs", {"component": "godot"})).json)
     (hole,) = page["entries"]
     assert (hole["level"], hole["trace_id"]) == ("WARN", None)
@@ -510,7 +511,7 @@ async def test_it_comes_only_when_the_run_is_over(autojump_clock: trio.testing.M
     assert [message for message in bench.dewey.stored if "missing" in message] == [
         "300 entries are missing: the queue was full (MAX_QUEUE_SIZE), and the oldest went"
     ]
-    assert await bench.buffer.counts() == Counts(received=401, stored=101, dropped=300)
+    assert await bench.buffer.counts() == Held(received=401, stored=101, dropped=300)
 
 
 async def test_a_hole_whose_answer_was_lost_is_told_once_under_the_same_id(
@@ -533,7 +534,7 @@ async def test_a_hole_whose_answer_was_lost_is_told_once_under_the_same_id(
         await bench.run_dry()
     told = {raw for _, batch in bench.dewey.attempts for raw in batch if b"are missing" in raw}
     assert len(told) == 1
-    assert await bench.buffer.counts() == Counts(received=131, stored=101, dropped=30)
+    assert await bench.buffer.counts() == Held(received=131, stored=101, dropped=30)
     page = codec.loads((await bench.dewey.ask("dewey_query_logs", {"component": "godot"})).json)
     assert page["count"] == 1
 
@@ -546,7 +547,7 @@ async def test_a_hole_that_dewey_refuses_is_put_aside_and_stops_nothing(
         "30 entries are missing: the queue was full (MAX_QUEUE_SIZE), and the oldest went"
     }
     await overflow(bench)
-    assert await bench.run_dry() == Counts(received=131, stored=100, dropped=30, dead=1)
+    assert await bench.run_dry() == Held(received=131, stored=100, dropped=30, dead=1)
     assert bench.buffer.dead[0].reason == "not today"
 
 
@@ -581,7 +582,7 @@ async def test_a_buffer_that_is_away_is_reported_and_asked_again_every_half_seco
         await trio.sleep(0.5)
         assert bench.dewey.tried_at == [3600.5]
         bench.wake.close()
-    assert await bench.buffer.counts() == Counts(received=2, stored=2)
+    assert await bench.buffer.counts() == Held(received=2, stored=2)
 
 
 async def test_a_dead_senders_batch_is_looked_for_every_ten_seconds(autojump_clock: trio.testing.MockClock) -> None:
@@ -597,3 +598,41 @@ async def test_a_dead_senders_batch_is_looked_for_every_ten_seconds(autojump_clo
     with trio.move_on_after(25):
         await bench.sender.run()
     assert looked == [0, pytest.approx(10, abs=LOOK_S), pytest.approx(20, abs=2 * LOOK_S)]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_sender_that_finds_its_batch_given_to_another_takes_again_and_redis_is_not_called_down(
+    kept: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """GOD-001, REL-004: it slept longer than its lease, before or after the entries of others got their ids."""
+
+    class Slept(WatchedBuffer):
+        slept = False
+
+        async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
+            if bool(keep) == kept and not self.slept:
+                self.slept = True
+                self.queue.extendleft(reversed(self._in_flight))
+                self._in_flight = []
+                raise NotInFlight("what was taken was given to another daemon meanwhile: the lease had run out")
+            return await super().settle(keep, dead)
+
+    buffer = Slept()
+    bench = Bench(buffer)
+    await bench.buffer.push([foreign("of another"), *entries(2)])
+    await bench.run_dry()
+    assert buffer.slept
+    assert not bench.failures
+    assert bench.dewey.sizes == ([3] if kept else [3, 3]), "nothing is sent under ids that the buffer did not keep"
+    assert len({entry.id for entry in bench.dewey.store_in_memory.kept}) == 3
+
+
+@pytest.mark.parametrize(
+    ("for_bytes", "named"),
+    [(0, "(MAX_QUEUE_SIZE)"), (7, "(GODOT_MAX_QUEUE_BYTES)"), (3, "(MAX_QUEUE_SIZE and GODOT_MAX_QUEUE_BYTES)")],
+)
+def test_a_hole_names_the_setting_that_was_too_small(for_bytes: int, named: str) -> None:
+    """GOD-005."""
+    hole = codec.loads(describe_drops(Drops(7, None, None, {}, 7, for_bytes)))
+    assert hole["message"] == f"7 entries are missing: the queue was full {named}, and the oldest went"
+    assert hole["data"]["for_bytes"] == for_bytes

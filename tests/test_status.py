@@ -10,7 +10,7 @@ import trio.testing
 
 from godot.buffer import Counts, MemoryBuffer
 from godot.errors import BufferUnavailable, DeweyUnavailable
-from godot.status import SAID_MAX, PeerLog, Status, run_status_line
+from godot.status import REPEAT_S, SAID_MAX, PeerLog, Status, run_durability_look, run_status_line
 
 
 def fields(line: str) -> dict[str, str]:
@@ -99,7 +99,7 @@ async def test_dropping_is_one_line_when_it_begins_and_one_when_there_is_room_ag
     bench.status.counted(Counts(queued=0, received=19, dropped=9, stored=10))
     assert bench.events == ["dropping", "dropping_ended"]
     began, ended = map(fields, bench.lines)
-    assert began["reason"] == "the queue is full (10 entries); the oldest entries go"
+    assert began["reason"] == "the queue is full (10 entries, MAX_QUEUE_SIZE); the oldest entries go"
     assert (began["dropped"], ended["dropped"]) == ("1", "9")
 
 
@@ -223,6 +223,90 @@ async def test_the_end_of_dropping_says_how_many_went_and_comes_when_a_tenth_of_
     assert (ended["lasted"], ended["dropped_meanwhile"], ended["dropped"]) == ("6.0s", "10", "50")
 
 
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (
+            {"dropped_for_bytes": 4},
+            "the queue is full (1073741824 bytes, GODOT_MAX_QUEUE_BYTES); the oldest entries go",
+        ),
+        ({"vanished": 4}, "entries are gone from the queue in Redis: evicted, or taken by somebody else"),
+        ({}, "the queue is full (10 entries, MAX_QUEUE_SIZE); the oldest entries go"),
+    ],
+)
+async def test_dropping_says_which_bound_was_met_or_that_the_queue_was_robbed(
+    more: dict[str, int], reason: str
+) -> None:
+    """GOD-005: a queue that a cache evicted is not called full."""
+    bench = Bench()
+    bench.status.counted(Counts(queued=10, received=10))
+    bench.status.counted(Counts(queued=10, received=14, dropped=4, **more))  # type: ignore[arg-type]
+    assert fields(bench.lines[0])["reason"] == reason
+
+
+async def test_totals_that_were_lost_in_redis_are_one_line_with_what_they_were_and_no_drop_is_made_up() -> None:
+    """REL-004: counts were evicted, or deleted by FLUSHALL, while Godot runs."""
+    bench = Bench()
+    bench.status.counted(Counts(queued=5, received=105, stored=95, dropped=5, began=1000))
+    bench.status.counted(Counts(queued=1, received=1))  # looked at before anything was written again
+    bench.status.counted(Counts(queued=2, received=2, began=2000))
+    bench.status.counted(Counts(queued=5, received=106, stored=95, dropped=5, began=1000))  # another lane, late
+    bench.status.counted(Counts(queued=2, received=2, began=2000))
+    assert bench.events == ["counts_lost"]
+    line = fields(bench.lines[0])
+    assert (line["received"], line["stored"], line["queued"]) == ("105", "95", "5")
+
+
+async def test_dead_entries_that_are_forgotten_are_told_of_once_a_minute(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bench = Bench()
+    for forgotten in (3, 4, 5, 6):
+        bench.status.counted(Counts(dead=10, dead_forgotten=forgotten))
+    assert bench.events == ["dead_forgotten"]
+    await trio.sleep(REPEAT_S)
+    bench.status.counted(Counts(dead=10, dead_forgotten=7))
+    assert bench.events == ["dead_forgotten"] * 2
+
+
+# Durability
+
+
+async def test_each_change_of_durability_is_one_line(autojump_clock: trio.testing.MockClock) -> None:
+    """REL-001, MAINT-001."""
+    bench = Bench()
+    unseen = bench.status.durable
+    bench.status.looked_at(None)
+    assert (unseen, bench.status.durable) == (False, True)
+    assert bench.events == []
+    for weakness in ("no AOF", "no AOF", "evicts", None, None):
+        bench.status.pushed(Counts(weakness=weakness), by="batcher")
+        await trio.sleep(2)
+    assert bench.events == ["redis_not_durable", "redis_not_durable", "redis_durable"]
+    assert [fields(line).get("reason") for line in bench.lines] == ["no AOF", "evicts", None]
+    assert fields(bench.lines[-1])["lasted"] == "6.0s"
+
+
+async def test_a_setting_that_changes_while_nobody_logs_is_seen_at_the_next_look(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """REL-001: and logger_status says why."""
+    bench = Bench()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: run_durability_look(bench.status, bench.buffer, interval_s=5))
+        await trio.sleep(1)
+        assert bench.status.durable
+        bench.buffer.weak = "no AOF"
+        await trio.sleep(5)
+        state = await bench.status.look()
+        assert (state["durable"], state["not_durable"]) == (False, "no AOF")
+        bench.buffer.weak = None
+        await trio.sleep(5)
+        assert "not_durable" not in await bench.status.look()
+        nursery.cancel_scope.cancel()
+    assert bench.events == ["redis_not_durable", "redis_durable"]
+
+
 # Looking
 
 
@@ -240,10 +324,15 @@ async def test_looking_gives_every_number_and_who_is_up() -> None:
         "in_flight": 3,
         "dropped": 2,
         "dead": 0,
+        "queued_bytes": 9,
+        "dropped_for_bytes": 0,
+        "vanished": 0,
+        "dead_forgotten": 0,
         "refused": 2,
         "filtered": 0,
         "refused_peers": 0,
         "redis": "up",
+        "durable": False,
         "dewey": "down",
     }
 
@@ -277,9 +366,14 @@ async def test_the_status_line_comes_at_every_interval(autojump_clock: trio.test
         "stored": "0",
         "dropped": "0",
         "dead": "0",
+        "queued_bytes": "2",
+        "dropped_for_bytes": "0",
+        "vanished": "0",
+        "dead_forgotten": "0",
         "refused": "0",
         "filtered": "0",
         "refused_peers": "0",
         "redis": "up",
+        "durable": "false",
         "dewey": "up",
     }

@@ -4,15 +4,18 @@ Each script (`lua/`) is atomic, and with `appendfsync always` its effect is on d
 sent. Each is safe to run again when that answer was lost: redis-py's own retry is off, because it would
 write twice without telling; the batcher and the sender retry in the open.
 
-    buffer.py    what is asked of a buffer, and the script that does it
-    lane.py      one connection in one worker thread, running scripts
-    servers.py   which server that is: the one of the URL, a Sentinel's master, a cluster's primary
+    buffer.py      what is asked of a buffer, and the script that does it
+    lane.py        one connection in one worker thread, running scripts
+    durability.py  whether what Redis answers is on disk, and stays
+    servers.py     which server that is: the one of the URL, a Sentinel's master, a cluster's primary
 
 Keys, all derived from the queue's name, so that `{logs}:queue` keeps them in one slot of a cluster:
 
     logs:queue                      list; head newest, tail oldest (GOD-001)
     logs:queue:inflight:<daemon>    list; what a sender has taken, same direction
     logs:queue:lease:<daemon>       expires when that sender has not been heard of for LEASE_MS
+    logs:queue:flight:<daemon>      the name of that take; expires, as the next, when the daemon is long gone
+    logs:queue:pushed:<daemon>      digest of its last push, so that the same one again is none
     logs:queue:daemons              set; who may have something in flight
     logs:queue:dead                 list of JSON {"reason", "entry"}; head newest; bounded
     logs:queue:drops                hash; the run of drops that has not been told of, see `Drops`
@@ -25,6 +28,6 @@ Only commands of Redis 6.2.
 
 from __future__ import annotations
 
-from godot.redis_buffer.buffer import LEASE_MS, RedisBuffer
+from godot.redis_buffer.buffer import ACCOUNT_MS, LEASE_MS, RedisBuffer
 
-__all__ = ["LEASE_MS", "RedisBuffer"]
+__all__ = ["ACCOUNT_MS", "LEASE_MS", "RedisBuffer"]

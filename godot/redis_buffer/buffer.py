@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from hashlib import blake2b
 from typing import Any, Final, cast
+from uuid import uuid4
 
-from godot import codec
-from godot.buffer import DEAD_MAX, TAKE_MAX_BYTES, Counts, DeadEntry, DeadPage, Drops
-from godot.errors import BufferUnavailable
+import attrs
+import redis
+
+from godot.buffer import DEAD_MAX, DEAD_MAX_BYTES, QUEUE_MAX_BYTES, TAKE_MAX_BYTES, Counts, DeadEntry, DeadPage, Drops
+from godot.errors import NotInFlight
+from godot.redis_buffer.durability import find_weakness
 from godot.redis_buffer.lane import Lane
 from godot.redis_buffer.servers import find_servers
 
 LEASE_MS: Final = 30_000
 """Shorter than a sender may try one batch: what is then sent by two is stored once, by its ids."""
+
+ACCOUNT_MS: Final = 7 * 24 * 3_600_000
+"""How long it is remembered what a daemon pushed and took last. Daemons come and go; each name would stay for ever."""
 
 _GRAVES_AT_ONCE: Final = 100
 
@@ -26,8 +33,10 @@ class RedisBuffer:
     :param daemon: this daemon's name among those that share the queue; the same after a restart, so that
         it finds what it had in flight.
     :param max_size: entries that may be queued (`MAX_QUEUE_SIZE`).
+    :param max_bytes: bytes of entries that may be queued (`GODOT_MAX_QUEUE_BYTES`).
     :param replicas: that have to have a batch before it is pushed: replication is asynchronous, and a failover
         loses what no replica had. None: 1 where there are failovers (Sentinel, Cluster), else 0.
+    :param vouched: the operator says that Redis is durable where it does not tell (`GODOT_REDIS_DURABLE`).
     :raises ConfigError: the URL is none, or the name of the queue does not do for a cluster.
     """
 
@@ -38,38 +47,54 @@ class RedisBuffer:
         queue: str,
         daemon: str,
         max_size: int,
+        max_bytes: int = QUEUE_MAX_BYTES,
         dead_max: int = DEAD_MAX,
+        dead_max_bytes: int = DEAD_MAX_BYTES,
         replicas: int | None = None,
+        vouched: bool = False,
     ) -> None:
         servers = find_servers(url, queue)
         replicas = int(servers.replicated) if replicas is None else replicas
         self._forgetful = servers.replicated and not replicas
-        self._pushes, self._takes, self._looks = (Lane(servers, replicas=replicas) for _ in range(3))
-        self._queue, self._daemon, self._max_size, self._dead_max = queue, daemon, max_size, dead_max
-        self._flight = 0  # the number of what was taken last
+        self._pushes = Lane(servers, replicas=replicas, greet=self._look)
+        self._takes, self._looks = (Lane(servers, replicas=replicas) for _ in range(2))
+        self._queue, self._daemon = queue, daemon
+        self._bounds, self._dead_bounds = (max_size, max_bytes), (dead_max, dead_max_bytes)
+        self._vouched = vouched
+        self._weakness: str | None = None  # of the server behind the connection of the pushes; set in their thread
+        self._flight = ""  # the name of what was taken last
 
     async def push(self, entries: Sequence[bytes]) -> Counts:
         """See `Buffer.push`."""
         digest = blake2b(b"\n".join(entries), digest_size=16).hexdigest()
-        argv = [self._max_size, f"pushed:{self._daemon}", digest, *entries]
-        return _counts(await self._pushes.run_confirmed("push", self._keys(), argv))
+        argv = [*self._bounds, ACCOUNT_MS, digest, *entries]
+        keys = [*self._keys(), self._key("pushed", self._daemon)]
+
+        def work(client: redis.Redis) -> Counts:
+            pushed = _counts(self._pushes.confirm(client, "push", keys, argv))
+            # Read here: outside, a later connection may have been looked at already.
+            return attrs.evolve(pushed, weakness=self._weakness)
+
+        return await self._pushes.call(work)
 
     async def take(self, limit: int) -> list[bytes]:
         """See `Buffer.take`."""
-        argv = [limit, TAKE_MAX_BYTES, LEASE_MS, self._daemon]
-        taken = await self._takes.run("take", self._keys_of(self._daemon), argv)
+        argv = [limit, TAKE_MAX_BYTES, LEASE_MS, self._daemon, uuid4().hex, ACCOUNT_MS]
+        flight, *taken = await self._takes.run("take", self._keys_of(self._daemon), argv) or [b""]
         if taken:
-            self._flight, *taken = taken
-        return list(taken)
+            self._flight = _text(flight)
+        return taken
 
     async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
         """See `Buffer.settle`."""
-        graves = [part for entry in dead for part in (entry.raw, _grave(entry))]
+        graves = [part for entry in dead for part in (entry.raw, entry.grave)]
         keys = [*self._keys_of(self._daemon), self._key("dead")]
-        argv = [LEASE_MS, self._daemon, self._dead_max, self._flight, len(dead), *graves, *keep]
+        argv = [LEASE_MS, self._daemon, *self._dead_bounds, self._flight, len(dead), *graves, *keep]
         # What is kept may just have got its ids: losing them in a failover would store it twice.
         run = self._takes.run_confirmed if keep else self._takes.run
-        return _counts(await run("settle", keys, argv))
+        if not (report := await run("settle", keys, argv)):
+            raise NotInFlight("what was taken was given to another daemon meanwhile: the lease had run out")
+        return _counts(report)
 
     async def hand_back(self) -> Counts:
         """See `Buffer.hand_back`."""
@@ -77,7 +102,9 @@ class RedisBuffer:
         names = {member.decode("utf-8", "replace") for member in members}
         for name in sorted(names - {self._daemon}):
             await self._hand_back_of(name, own=False)
-        return await self._hand_back_of(self._daemon, own=True)
+        counts = await self._hand_back_of(self._daemon, own=True)
+        self._flight = ""
+        return counts
 
     async def counts(self) -> Counts:
         """See `Buffer.counts`."""
@@ -85,12 +112,12 @@ class RedisBuffer:
 
     async def hole(self, describe: Callable[[Drops], bytes]) -> bytes | None:
         """See `Holes.hole`."""
-        found: list[bytes] = await self._takes.run("hole", self._keys("hole"), [self._max_size])
+        found: list[bytes] = await self._takes.run("hole", self._keys("hole"), self._bounds)
         while found:
             # Described here and not in the script, which has neither a clock nor ids to give.
             entry = describe(_drops(found)) if len(found) > 1 else found[0]
             # Losing it in a failover, once it is sent, would tell of the same run again under another id.
-            argv = [self._max_size, b"\0".join(found), entry]
+            argv = [*self._bounds, b"\0".join(found), entry]
             found = await self._takes.run_confirmed("hole", self._keys("hole"), argv)
             if len(found) == 1:
                 return found[0]
@@ -98,20 +125,21 @@ class RedisBuffer:
 
     async def hole_told(self, entry: bytes, refused: str | None = None) -> Counts:
         """See `Holes.hole_told`."""
-        grave = [] if refused is None else [_grave(DeadEntry(entry, refused))]
-        return _counts(await self._takes.run("hole_told", self._keys("hole", "dead"), [entry, self._dead_max, *grave]))
+        grave = [] if refused is None else [DeadEntry(entry, refused).grave]
+        argv = [entry, *self._dead_bounds, *grave]
+        return _counts(await self._takes.run("hole_told", self._keys("hole", "dead"), argv))
 
     async def dead_letters(self, skip: int, limit: int) -> DeadPage:
         """See `DeadLetters.dead_letters`."""
         kept, graves = await self._graves(skip, limit)
-        return DeadPage([_exhume(grave) for grave in graves], kept)
+        return DeadPage([DeadEntry.exhume(grave) for grave in graves], kept)
 
     async def retry(self, ids: Collection[str] | None = None) -> int:
         """See `DeadLetters.retry`."""
 
         async def move(graves: Sequence[bytes]) -> int:
-            argv = [part for grave in graves for part in (grave, _exhume(grave).raw)]
-            moved: int = await self._looks.run_confirmed("retry", self._keys("dead"), [self._max_size, *argv])
+            argv = [part for grave in graves for part in (grave, DeadEntry.exhume(grave).raw)]
+            moved: int = await self._looks.run_confirmed("retry", self._keys("dead"), [*self._bounds, *argv])
             return moved
 
         return await self._each_page(ids, move)
@@ -140,24 +168,29 @@ class RedisBuffer:
         return cast("bytes | None", noted)
 
     async def weakness(self) -> str | None:
-        """Say why a write may be answered and lost all the same, if Redis tells that it may.
+        """See `Buffer.weakness`."""
 
-        :returns: None also when Redis does not tell: it is away, or CONFIG is forbidden.
-        """
-        if self._forgetful:
-            return "with GODOT_REDIS_REPLICAS=0 a failover may lose what was acknowledged, if no replica had it yet"
-        try:
-            found: dict[Any, Any] = await self._looks.call(lambda client: client.config_get("append*"))
-        except BufferUnavailable:
-            return None
-        told = {_text(name): _text(value) for name, value in found.items()}
-        shown = [f"{name} {told[name]}" for name in ("appendonly", "appendfsync") if name in told]
-        if told.get("appendonly", "yes") == "yes" and told.get("appendfsync", "always") == "always":
-            return None
-        return (
-            f"Redis does not have every write on disk before it answers ({', '.join(shown)}): its death may lose "
-            "what was acknowledged; set appendonly yes and appendfsync always"
-        )
+        def look(client: redis.Redis) -> str | None:
+            connection = client.connection_pool.get_connection()
+            try:
+                self._look(connection)
+            finally:
+                client.connection_pool.release(connection)
+            return self._weakness
+
+        return await self._pushes.call(look)
+
+    def _look(self, connection: Any) -> None:
+        """Look at the server behind a connection, on that connection: another one may lead elsewhere."""
+
+        def ask(*command: str) -> Any:
+            connection.send_command(*command)
+            return connection.read_response()
+
+        found = find_weakness(ask, vouched=self._vouched)
+        if found is None and self._forgetful:
+            found = "with GODOT_REDIS_REPLICAS=0 a failover may lose what was acknowledged, if no replica had it yet"
+        self._weakness = found
 
     async def _each_page(self, ids: Collection[str] | None, act: Callable[[Sequence[bytes]], Awaitable[int]]) -> int:
         """Let `act` have the dead entries of these ids (None: all), page by page, until it takes less than it gets.
@@ -171,7 +204,7 @@ class RedisBuffer:
             _, graves = await self._graves(passed, min(_GRAVES_AT_ONCE, unseen))
             if not graves:
                 break
-            chosen = [grave for grave in graves if ids is None or _exhume(grave).id in ids]
+            chosen = [grave for grave in graves if ids is None or DeadEntry.exhume(grave).id in ids]
             done = await act(chosen) if chosen else 0
             acted += done
             if done < len(chosen):
@@ -185,11 +218,12 @@ class RedisBuffer:
         return kept, graves
 
     async def _hand_back_of(self, daemon: str, *, own: bool) -> Counts:
-        argv = [self._max_size, daemon, "1" if own else "0"]
+        argv = [*self._bounds, daemon, "1" if own else "0"]
         return _counts(await self._takes.run("hand_back", self._keys_of(daemon), argv))
 
     def _keys_of(self, daemon: str) -> list[str]:
-        return [*self._keys(), self._key("inflight", daemon), self._key("lease", daemon), self._key("daemons")]
+        own = [self._key(each, daemon) for each in ("inflight", "lease")]
+        return [*self._keys(), *own, self._key("daemons"), self._key("flight", daemon)]
 
     def _keys(self, *names: str) -> list[str]:
         return [self._queue, *(self._key(name) for name in ("counts", "drops", *names))]
@@ -198,9 +232,9 @@ class RedisBuffer:
         return ":".join((self._queue, *parts))
 
 
-def _counts(report: list[int]) -> Counts:
-    queued, in_flight, received, stored, dropped, dead = report
-    return Counts(queued, in_flight, received, stored, dropped, dead)
+def _counts(report: Sequence[Any]) -> Counts:
+    """Read what `report` of lua/prelude.lua returns."""
+    return Counts(*report)
 
 
 def _drops(found: Sequence[bytes]) -> Drops:
@@ -209,18 +243,10 @@ def _drops(found: Sequence[bytes]) -> Drops:
         dropped=int(fields["dropped"]),
         first=fields.get("first"),
         last=fields.get("last"),
+        for_bytes=int(fields.get("for_bytes", 0)),
         components={name[3:]: int(value) for name, value in fields.items() if name.startswith("of:")},
         others=int(fields.get("others", 0)),
     )
-
-
-def _grave(entry: DeadEntry) -> bytes:
-    return codec.dumps({"reason": entry.reason, "entry": _text(entry.raw)})
-
-
-def _exhume(grave: bytes) -> DeadEntry:
-    value = codec.loads(grave)
-    return DeadEntry(value["entry"].encode(), value["reason"])
 
 
 def _text(raw: bytes | str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, TypeVar
@@ -13,7 +12,7 @@ import redis
 import trio
 
 from godot.errors import BufferUnavailable
-from godot.redis_buffer.servers import Servers
+from godot.redis_buffer.servers import Greet, Servers
 
 T = TypeVar("T")
 
@@ -29,23 +28,32 @@ class Script:
     digest: str
 
 
-@cache
-def script(name: str) -> Script:
-    """Read a script of `lua/`."""
-    folder = files("godot.redis_buffer") / "lua"
-    source = "".join((folder / f"{each}.lua").read_text("utf-8") for each in ("prelude", name))
-    return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+def _read_scripts() -> dict[str, Script]:
+    sources = {each.name: each.read_text("utf-8") for each in (files("godot.redis_buffer") / "lua").iterdir()}
+    prelude = sources.pop("prelude.lua")
+    return {
+        name.removesuffix(".lua"): Script(
+            prelude + source, sha1((prelude + source).encode(), usedforsecurity=False).hexdigest()
+        )
+        for name, source in sources.items()
+    }
+
+
+SCRIPTS: Final = _read_scripts()
+"""All of `lua/`, by name. Read at import: at first use there may be no descriptor left to open a file."""
 
 
 class Lane:
     """One client in one worker thread: what runs in one lane waits for nothing that runs in another.
 
     :param replicas: that have to have what is written by `run_confirmed` before it returns.
+    :param greet: is called with each new connection before its first use.
     """
 
-    def __init__(self, servers: Servers, *, replicas: int) -> None:
+    def __init__(self, servers: Servers, *, replicas: int, greet: Greet | None = None) -> None:
         self._servers = servers
         self._replicas = replicas
+        self._greet = greet
         self._client: redis.Redis | None = None
         self._doubts = 0
         self._limiter = trio.CapacityLimiter(1)
@@ -53,18 +61,22 @@ class Lane:
     async def run(self, name: str, keys: Sequence[str], argv: Sequence[Any] = ()) -> Any:
         """Run a script and return what it does.
 
-        :raises BufferUnavailable: it did not run, or it did and nobody knows.
+        :raises BufferUnavailable: it did not run, or it ran and its answer was lost.
         """
-        return await self.call(lambda client: _run(client, script(name), keys, argv))
+        return await self.call(lambda client: _run(client, SCRIPTS[name], keys, argv))
 
     async def run_confirmed(self, name: str, keys: Sequence[str], argv: Sequence[Any] = ()) -> Any:
         """The same, and wait until enough replicas have what it wrote.
 
         :raises BufferUnavailable: they have not confirmed it in time. It may be written all the same: run it again.
         """
+        return await self.call(lambda client: self.confirm(client, name, keys, argv))
+
+    def confirm(self, client: redis.Redis, name: str, keys: Sequence[str], argv: Sequence[Any]) -> Any:
+        """Do so inside of a `call`."""
         if not self._replicas:
-            return await self.run(name, keys, argv)
-        return await self.call(lambda client: _run_confirmed(client, script(name), keys, argv, self._replicas))
+            return _run(client, SCRIPTS[name], keys, argv)
+        return _run_confirmed(client, SCRIPTS[name], keys, argv, self._replicas)
 
     async def call(self, work: Callable[[redis.Redis], T]) -> T:
         """Do something with the client.
@@ -92,7 +104,7 @@ class Lane:
                 self._client.close()
                 self._client = None
             self._doubts = self._servers.doubts
-            self._client = self._servers.connect()
+            self._client = self._servers.connect(self._greet)
         return self._client
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -27,6 +28,9 @@ FIND_TIMEOUT_S: Final = 0.5
 SENTINEL_PORT: Final = 26379
 REDIS_PORT: Final = 6379
 
+Greet = Callable[[Any], None]
+"""Gets a connection of redis-py that is logged in and was not used yet. What it raises ends that connection."""
+
 
 class Servers(ABC):
     """The servers behind a URL."""
@@ -38,9 +42,10 @@ class Servers(ABC):
     """How often a client of theirs has failed. What one lane finds out the others need not."""
 
     @abstractmethod
-    def connect(self) -> redis.Redis:
+    def connect(self, greet: Greet | None = None) -> redis.Redis:
         """Return a client of the server that has the queue now. Blocks.
 
+        :param greet: is called with each connection of that client. A client makes new ones by itself.
         :raises redis.RedisError: it cannot be told which one that is.
         """
 
@@ -54,9 +59,9 @@ class OneServer(Servers):
         self._url = url
         self.connect()  # which looks at the URL, and does not connect yet
 
-    def connect(self) -> redis.Redis:
+    def connect(self, greet: Greet | None = None) -> redis.Redis:
         """See `Servers.connect`."""
-        client: redis.Redis = redis.Redis.from_url(self._url, **_options(SOCKET_TIMEOUT_S))
+        client: redis.Redis = redis.Redis.from_url(self._url, **_options(SOCKET_TIMEOUT_S, greet))
         return client
 
 
@@ -71,10 +76,12 @@ class SentinelServers(Servers):
         self._service = unquote(service)
         self._options = {**login, **_options(SOCKET_TIMEOUT_S), "db": int(db or 0)}
 
-    def connect(self) -> redis.Redis:
+    def connect(self, greet: Greet | None = None) -> redis.Redis:
         """See `Servers.connect`. The client asks the Sentinels anew whenever it connects."""
         asked = Sentinel(self._sentinels, sentinel_kwargs=_options(FIND_TIMEOUT_S))  # type: ignore[no-untyped-call]
-        client: redis.Redis = asked.master_for(self._service, **self._options)  # type: ignore[no-untyped-call]
+        client: redis.Redis = asked.master_for(  # type: ignore[no-untyped-call]
+            self._service, **self._options, **_greeting(greet)
+        )
         return client
 
 
@@ -99,7 +106,7 @@ class ClusterServers(Servers):
             )
         self._slot = key_slot(key.encode())
 
-    def connect(self) -> redis.Redis:
+    def connect(self, greet: Greet | None = None) -> redis.Redis:
         """See `Servers.connect`. Whoever is known is asked: those of the URL, and those that were found before."""
         faults = []
         # In any order: one that is cut off from the others, and believes what was true once, must not be the first
@@ -116,13 +123,13 @@ class ClusterServers(Servers):
                     # A node that does not know by which address it is reached leaves it out.
                     found = [((host or b"").decode() or asked[0], int(port)) for host, port, *_ in nodes]
                     self._nodes = list(dict.fromkeys([*found, *self._nodes]))
-                    return self._client(found[0], SOCKET_TIMEOUT_S)
+                    return self._client(found[0], SOCKET_TIMEOUT_S, greet)
             faults.append(f"{asked[0]}:{asked[1]}: no node has the slot {self._slot} of the queue")
         raise redis.RedisError(f"no node of the cluster says where the queue is: {'; '.join(faults)}")
 
-    def _client(self, node: tuple[str, int], timeout_s: float) -> redis.Redis:
+    def _client(self, node: tuple[str, int], timeout_s: float, greet: Greet | None = None) -> redis.Redis:
         host, port = node
-        return redis.Redis(host=host, port=port, **self._login, **_options(timeout_s))
+        return redis.Redis(host=host, port=port, **self._login, **_options(timeout_s, greet))
 
 
 def find_servers(url: str, queue: str) -> Servers:
@@ -140,8 +147,20 @@ def find_servers(url: str, queue: str) -> Servers:
         raise ConfigError(f"REDIS_URL: {exc}") from exc
 
 
-def _options(timeout_s: float) -> dict[str, Any]:
+def _greeting(greet: Greet | None) -> dict[str, Any]:
+    if greet is None:
+        return {}
+
+    def connected(connection: Any) -> None:
+        connection.on_connect()
+        greet(connection)
+
+    return {"redis_connect_func": connected}
+
+
+def _options(timeout_s: float, greet: Greet | None = None) -> dict[str, Any]:
     return {
+        **_greeting(greet),
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": timeout_s,

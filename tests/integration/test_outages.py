@@ -261,6 +261,25 @@ def redis_hangs(stage: Stage) -> Iterator[None]:
         stage.redis.signal(signal.SIGCONT)
 
 
+@contextmanager
+def redis_paused(stage: Stage) -> Iterator[None]:
+    stage.tell_redis("CLIENT", "PAUSE", 60_000, "WRITE")
+    try:
+        yield
+    finally:
+        stage.tell_redis("CLIENT", "UNPAUSE")
+
+
+@contextmanager
+def redis_is_a_replica(stage: Stage) -> Iterator[None]:
+    """Make it follow a master that is not there: it keeps what it has, and takes nothing."""
+    stage.tell_redis("REPLICAOF", "127.0.0.1", "9")
+    try:
+        yield
+    finally:
+        stage.tell_redis("REPLICAOF", "NO", "ONE")
+
+
 Outage = Callable[[Stage], AbstractContextManager[None]]
 
 
@@ -271,6 +290,8 @@ Outage = Callable[[Stage], AbstractContextManager[None]]
         (redis_cannot_save, "MISCONF"),
         (redis_gone, "Redis: "),
         (redis_hangs, "Timeout"),
+        (redis_paused, "Timeout"),
+        (redis_is_a_replica, "read only replica"),
     ],
 )
 async def test_while_redis_takes_nothing_callers_are_refused_within_a_second_and_what_it_had_is_kept(

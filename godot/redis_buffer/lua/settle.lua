@@ -1,19 +1,23 @@
--- KEYS: in flight, lease, daemons, dead. ARGV: lease in ms, daemon, how many may be dead, number of the take, how
--- many die now, for each the entry and what is kept of it, then what stays in flight, oldest first.
-local inflight, dead = KEYS[4], KEYS[7]
-if (redis.call('HGET', counts, 'flight:' .. ARGV[2]) or '0') ~= ARGV[4] then return report() end
-local dying = tonumber(ARGV[5])
+-- Return nothing when what this sender took was handed back by another since.
+-- KEYS: in flight, lease, daemons, flight, dead. ARGV: lease in ms, daemon, how many may be dead, of how many bytes,
+-- name of the take, how many die now, for each the entry and what is kept of it, then what stays in flight, oldest first.
+local inflight, dead = KEYS[4], KEYS[8]
+if (redis.call('GET', KEYS[7]) or '') ~= ARGV[5] then return {} end
+local dying = tonumber(ARGV[6])
+local there = redis.call('LLEN', inflight)
+redis.call('DEL', KEYS[5])  -- a script whose first write frees memory may go on when memory is full
+recount('in_flight', there)
+if dying > 0 then weigh_dead(dead) end
 for i = 0, dying - 1 do
-  if redis.call('LREM', inflight, 1, ARGV[6 + 2 * i]) > 0 then
-    redis.call('LPUSH', dead, ARGV[7 + 2 * i])
-    count('dead', 1)
+  if redis.call('LREM', inflight, 1, ARGV[7 + 2 * i]) > 0 then
+    bury(dead, ARGV[8 + 2 * i])
     count('in_flight', -1)
   end
 end
-if dying > 0 then redis.call('LTRIM', dead, 0, tonumber(ARGV[3]) - 1) end
-local kept = #ARGV - 5 - 2 * dying
+if dying > 0 then bound_dead(dead, tonumber(ARGV[3]), tonumber(ARGV[4])) end
+local kept = #ARGV - 6 - 2 * dying
 local settled = redis.call('LLEN', inflight) - kept
-redis.call('DEL', inflight)  -- first, so that settling works when memory is full
+redis.call('DEL', inflight)
 count('stored', settled)
 count('in_flight', -settled)
 if kept > 0 then

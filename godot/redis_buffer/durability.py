@@ -1,0 +1,81 @@
+"""Whether what Redis answers is on disk, and stays: what makes `durable` true.
+
+It is looked at on each new connection before its first use, since another server may be behind it, and at intervals,
+since settings change while a server runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import redis
+
+Ask = Callable[..., Any]
+"""Sends a command and returns the reply as it came."""
+
+_WANTED = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
+
+
+def find_weakness(ask: Ask, *, vouched: bool) -> str | None:
+    """Return why an answered write may be lost, and what to do about that; None: it is on disk, and stays.
+
+    What Redis does not tell counts as weak, unless the operator vouches for it (`GODOT_REDIS_DURABLE`): managed
+    servers forbid CONFIG. Where it does tell, that counts.
+
+    :raises redis.RedisError: it does not answer.
+    """
+    silent = None
+    config: Mapping[str, str] = {}
+    state: Mapping[str, str] = {}
+    try:
+        config = _pairs(ask("CONFIG", "GET", "*append*"))
+    except redis.ResponseError as exc:
+        silent = f"CONFIG: {exc}"
+    try:
+        state = _lines(ask("INFO"))
+    except redis.ResponseError as exc:
+        silent = f"INFO: {exc}"
+    if state.get("role") == "slave":
+        return "Redis is a replica, and loses what is written to it when it next follows its master; use its master"
+    if config and (weakness := _of_file(config, state)) is not None:
+        return weakness
+    if state.get("maxmemory", "0") != "0" and state.get("maxmemory_policy") != "noeviction":
+        return (
+            f"Redis throws entries away when its memory is full (maxmemory-policy {state.get('maxmemory_policy')}); "
+            "set maxmemory-policy noeviction"
+        )
+    if silent is not None and not vouched:
+        return (
+            f"Redis does not tell whether every write is on disk before it answers ({silent}); set "
+            "GODOT_REDIS_DURABLE=true if you know that it is"
+        )
+    return None
+
+
+def _of_file(config: Mapping[str, str], state: Mapping[str, str]) -> str | None:
+    wrong = {name: config[name] for name, wanted in _WANTED.items() if config.get(name, wanted) != wanted}
+    if wrong:
+        return (
+            "Redis does not have every write on disk before it answers "
+            f"({', '.join(f'{name} {value}' for name, value in wrong.items())}): its death may lose what was "
+            f"acknowledged; set {' and '.join(f'{name} {_WANTED[name]}' for name in wrong)} (in Godot's own Redis: "
+            "REDIS_PERSISTENCE=aof)"
+        )
+    # After CONFIG SET appendonly yes nothing is appended until the first file is written.
+    is_being_made = "1" in (state.get("aof_rewrite_in_progress"), state.get("aof_rewrite_scheduled"))
+    if state.get("aof_enabled", "1") != "1" or (is_being_made and state.get("aof_current_size") == "0"):
+        return "Redis has no append-only file yet, although appendonly is yes; wait until it is written"
+    if state.get("aof_last_write_status", "ok") != "ok":
+        return "Redis could not write to its append-only file (aof_last_write_status err); see to its disk"
+    return None
+
+
+def _pairs(reply: list[bytes]) -> dict[str, str]:
+    texts = [each.decode("utf-8", "replace") for each in reply]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _lines(reply: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in reply.decode("utf-8", "replace").splitlines())
+    return {name: value for name, _, value in lines}
