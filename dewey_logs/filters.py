@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import attrs
 
+from godot.entries import MAX_COMPONENT_CHARS
 from godot.errors import EntryRejected
 
 MAX_NAMES: Final = 100
@@ -39,7 +40,7 @@ class Components:
         if not 1 <= len(listed) <= MAX_NAMES:
             raise EntryRejected(f"component: from 1 to {MAX_NAMES} names or patterns, not {len(listed)}")
         for each in listed:
-            storable("component", each)
+            storable("component", bounded("component", each, MAX_COMPONENT_CHARS))
         return cls(tuple(each for each in listed if "*" not in each), tuple(each for each in listed if "*" in each))
 
     def to_sql(self) -> tuple[str, dict[str, Any]]:
@@ -58,13 +59,38 @@ class Components:
 
     def match(self, name: str) -> bool:
         """Whether a component is one of them."""
-        return name in self.names or any(
-            re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.DOTALL) for pattern in self.patterns
-        )
+        return name in self.names or any(_fits(pattern, name) for pattern in self.patterns)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """Whether a name fits a pattern.
+
+    Each part is looked for behind the one before it, and the first place where it is found is the best: so nothing is
+    tried twice. A regular expression tries every way to divide a name among the `*`, for ever when there are many.
+    """
+    first, *middle, last = pattern.split("*")
+    at, end = len(first), len(name) - len(last)
+    if at > end or not (name.startswith(first) and name.endswith(last)):
+        return False
+    for part in middle:
+        if (found := name.find(part, at, end)) < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _like(pattern: str) -> str:
     return re.sub(r"([\\%_])", r"\\\1", pattern).replace("*", "%")
+
+
+def bounded(name: str, text: str, most: int) -> str:
+    """Return a text that is short enough.
+
+    :raises EntryRejected: naming the argument and the limit.
+    """
+    if len(text) > most:
+        raise EntryRejected(f"{name}: at most {most:,} characters, not {len(text):,}")
+    return text
 
 
 def storable(name: str, text: str) -> str:

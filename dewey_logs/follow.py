@@ -11,6 +11,7 @@ an entry, and whichever Dewey stored it.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
@@ -20,9 +21,9 @@ from typing import Final
 import attrs
 import trio
 
-from dewey_logs.matching import answers
-from dewey_logs.search import SEARCHED_CHARS, Place, Query, words
-from dewey_logs.store import LogStore, StoredEntry
+from dewey_logs.matching import TooMuch, Work, answers
+from dewey_logs.search import SEARCHED_CHARS, Cursor, Place, Query, words
+from dewey_logs.store import LogStore, Page, StoredEntry
 from godot import codec
 from godot.entries import Entry
 from godot.errors import EntryRejected
@@ -44,6 +45,13 @@ LAG_MAX: Final = 100_000
 """Entries that a follower may be behind; what is older is left out, and counted."""
 
 COUNTED_MAX: Final = 1_000_000
+
+MATCHED_CHARS: Final = 262_144
+MATCHED_VALUES: Final = 20_000
+"""What is longer, or has more to compare, PostgreSQL compares with a filter: here it would hold up everybody."""
+
+PIECE_S: Final = 0.01
+"""After so long with the entries that came, everybody else has a turn."""
 
 
 @attrs.frozen
@@ -68,7 +76,10 @@ class Followers:
         self._store = store
         self._stored = trio.Event()
         self._reading = trio.Lock()
-        self._readings = 0
+        self._deciding = trio.Semaphore(1)
+        """Followers take no more than one of those who read for queries, too."""
+        self._begun = self._ended = 0
+        """Number of the last reading that was begun, and of the last one that ended well."""
         self._kept: deque[tuple[Place, StoredEntry]] = deque()
         self._kept_bytes = 0
         self._from: Place | None = None
@@ -99,7 +110,7 @@ class Followers:
                 place = start.head
                 if last:
                     newest = attrs.evolve(query, limit=last, order="newest", stored_before=place.stored_in)
-                    found = [(place, entry) for entry in reversed((await self._store.query(newest)).entries)]
+                    found = [(place, entry) for entry in reversed((await self._ask(newest)).entries)]
             else:
                 place = Place.decode(cursor, start.identity)
                 if not self._has(place):
@@ -109,8 +120,12 @@ class Followers:
             while True:
                 stored = self._stored
                 rows, read_to, is_all = await self._after(place)
+                pause_at = time.monotonic() + PIECE_S
                 for at, entry in rows:
-                    if _answers(query, entry):
+                    if time.monotonic() > pause_at:
+                        await trio.lowlevel.checkpoint()
+                        pause_at = time.monotonic() + PIECE_S
+                    if await self._answers(query, entry):
                         if len(found) >= query.limit:
                             return Tail(found, place, start.identity, missed)
                         found.append((at, entry))
@@ -128,7 +143,9 @@ class Followers:
     @contextmanager
     def _one_more(self) -> Iterator[None]:
         if self.count >= MAX_FOLLOWERS:
-            raise EntryRejected(f"there are {MAX_FOLLOWERS} followers already; try again when one of them has gone")
+            raise EntryRejected(
+                f"there are {MAX_FOLLOWERS} followers already, which is the most; try again when one of them has gone"
+            )
         self.count += 1
         try:
             yield
@@ -146,6 +163,17 @@ class Followers:
         """Whether all that came after a place, so far as it was read, is kept."""
         return self._from is not None and self._from <= place
 
+    async def _answers(self, query: Query, entry: StoredEntry) -> bool:
+        try:
+            return _answers_here(query, entry)
+        except TooMuch:
+            alone = attrs.evolve(query, only=Cursor(entry.created_at, entry.id), limit=1)
+            return bool((await self._ask(alone)).entries)
+
+    async def _ask(self, query: Query) -> Page:
+        async with self._deciding:
+            return await self._store.query(query)
+
     async def _after(self, place: Place) -> tuple[list[tuple[Place, StoredEntry]], Place, bool]:
         """Return what comes after a place, how far that goes, and whether that is all there is for now."""
         if self._has(place):
@@ -159,11 +187,11 @@ class Followers:
 
         :param place: where keeping begins when nothing is kept.
         """
-        readings = self._readings
+        begun = self._begun
         async with self._reading:
-            if self._readings > readings:
+            if self._ended > begun:
                 return  # somebody has begun and ended reading since
-            self._readings += 1
+            self._begun = number = self._begun + 1
             if self._from is None:
                 self._from = self._to = place
             followed = await self._store.follow(self._to, PAGE)
@@ -171,6 +199,7 @@ class Followers:
                 self._kept.append(each)
                 self._kept_bytes += _bytes(each[1])
             self._to = followed.head
+            self._ended = number
             while self._kept_bytes > KEPT_BYTES:
                 self._from, entry = self._kept.popleft()
                 self._kept_bytes -= _bytes(entry)
@@ -180,11 +209,21 @@ def _bytes(entry: StoredEntry) -> int:
     return 500 + len(entry.message) + len(entry.data or "")
 
 
-def _answers(query: Query, found: StoredEntry) -> bool:
-    """Whether an entry answers a query; what no filter asks about is not unpacked."""
-    data = None if query.data is None or found.data is None else codec.loads(found.data)
+def _answers_here(query: Query, found: StoredEntry) -> bool:
+    """Whether an entry answers a query; what no filter asks about is not unpacked.
+
+    :raises TooMuch: that is for the database to find out.
+    """
     entry = Entry(
         id=found.id, trace_id=found.trace_id, component=found.component, level=found.level, message=found.message,
-        data=data, created_at=found.created_at,
+        data=None, created_at=found.created_at,
     )  # fmt: skip
-    return answers(query, entry, words(found.message[:SEARCHED_CHARS]) if query.search is not None else ())
+
+    work = Work(MATCHED_VALUES, MATCHED_CHARS)
+    return answers(
+        query,
+        entry,
+        words=lambda: words(found.message[:SEARCHED_CHARS]),
+        data=lambda: None if found.data is None else codec.loads(work.read(found.data)),
+        work=work,
+    )

@@ -6,19 +6,60 @@ PostgreSQL's alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from dewey_logs.search import Query, Search, Term, levels_from
+import attrs
+
+from dewey_logs.search import Query, Search, levels_from
 from godot.entries import Entry
 from godot.errors import EntryRejected
 
 
-def answers(query: Query, entry: Entry, words: Sequence[str]) -> bool:
+class TooMuch(Exception):
+    """It takes more work than was allowed to find out whether an entry answers a query."""
+
+
+@attrs.define
+class Work:
+    """How much may be done to find out whether an entry answers a query.
+
+    :param values: of JSON that may be looked at.
+    :param chars: that a text may have in which another is looked for.
+    """
+
+    values: float = math.inf
+    chars: float = math.inf
+
+    def read(self, text: str) -> str:
+        """Return a text that is about to be read.
+
+        :raises TooMuch: it is too long.
+        """
+        if len(text) > self.chars:
+            raise TooMuch
+        return text
+
+    def take(self, values: int) -> None:
+        """Count what is about to be looked at.
+
+        :raises TooMuch: it is more than is left.
+        """
+        self.values -= values
+        if self.values < 0:
+            raise TooMuch
+
+
+def answers(
+    query: Query, entry: Entry, words: Callable[[], Sequence[str]], data: Callable[[], Any], work: Work
+) -> bool:
     """Whether an entry answers a query, its place among the pages aside.
 
-    :param words: those of the message that full-text search sees.
+    :param words: returns those of the message that full-text search sees; called only when they matter.
+    :param data: returns that of the entry; called only when it matters.
     :raises EntryRejected: there is a `data_path`.
+    :raises TooMuch: more than `work`.
     """
     if query.data_path is not None:
         raise EntryRejected("data_path: the store in memory knows no SQL/JSON paths; ask with data")
@@ -28,29 +69,44 @@ def answers(query: Query, entry: Entry, words: Sequence[str]) -> bool:
         and (query.level is None or entry.level in levels_from(query.level))
         and (query.start_time is None or entry.created_at >= query.start_time)
         and (query.end_time is None or entry.created_at < query.end_time)
-        and (query.search is None or _matches(query.search, words))
-        and (query.contains is None or query.contains.lower() in entry.message.lower())
-        and (query.data is None or _holds(entry.data, query.data))
+        and (query.search is None or _matches(query.search, words()))
+        and (query.contains is None or query.contains.lower() in work.read(entry.message).lower())
+        and (query.data is None or _holds(data(), query.data, work))
     )
 
 
 def _matches(search: Search, words: Sequence[str]) -> bool:
-    return any(all(_has(words, term) for term in terms) for terms in search.alternatives)
+    # No word has a blank in it: a phrase is in a text as its words are, one beside the other.
+    text = f" {' '.join(words)} "
+    return any(
+        all((f" {' '.join(term.words)} " in text) is not term.negated for term in terms)
+        for terms in search.alternatives
+    )
 
 
-def _has(words: Sequence[str], term: Term) -> bool:
-    size = len(term.words)
-    found = any(tuple(words[at : at + size]) == term.words for at in range(len(words) - size + 1))
-    return found is not term.negated
-
-
-def _holds(value: Any, wanted: Any) -> bool:
+def _holds(value: Any, wanted: Any, work: Work) -> bool:
     """Whether JSON contains other JSON, as `@>` has it: an array in any order, a number of equal value."""
     match value, wanted:
         case dict(), dict():
-            return all(key in value and _holds(value[key], each) for key, each in wanted.items())
+            work.take(1 + len(wanted))
+            return all(key in value and _holds(value[key], each, work) for key, each in wanted.items())
         case list(), list():
-            return all(any(_holds(each, one) for each in value) for one in wanted)
+            work.take(1 + len(value) + len(wanted))
+            return _holds_each(value, wanted, work)
         case (dict() | list(), _) | (_, dict() | list()):
             return False
-    return isinstance(value, bool) is isinstance(wanted, bool) and bool(value == wanted)
+    return _scalar(value) == _scalar(wanted)
+
+
+def _holds_each(values: list[Any], wanted: list[Any], work: Work) -> bool:
+    inner = [each for each in values if isinstance(each, dict | list)]
+    scalars = {_scalar(each) for each in values if not isinstance(each, dict | list)}
+    return all(
+        any(_holds(each, one, work) for each in inner) if isinstance(one, dict | list) else _scalar(one) in scalars
+        for one in wanted
+    )
+
+
+def _scalar(value: Any) -> tuple[bool, Any]:
+    """Return what is equal when two scalars of JSON are: 1 and 1.0, but not 1 and true."""
+    return isinstance(value, bool), value

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import attrs
 
-from dewey_logs.filters import Components, moment, storable
+from dewey_logs.filters import Components, bounded, moment, storable
 from godot import codec
 from godot.entries import LEVELS, MAX_DEPTH, parse_level, parse_uuid
 from godot.errors import EntryRejected
@@ -29,6 +29,12 @@ MAX_LIMIT: Final = 1_000
 
 SEARCHED_CHARS: Final = 65_536
 """How much of a message the full-text index sees (`log_search_vector` in schema/0001_logs.sql)."""
+
+MAX_SEARCH_CHARS: Final = 1_000
+MAX_TEXT_CHARS: Final = 10_000
+MAX_CURSOR_CHARS: Final = 200
+MAX_WANTED: Final = 1_000
+"""Values in `data`. A follower compares each of them with each entry that is stored."""
 
 _WORD: Final = re.compile("[0-9A-Za-z\x80-\ud7ff\ue000-\U0010ffff]+")
 """ASCII punctuation separates words; what lies beyond ASCII is left to PostgreSQL, on both sides."""
@@ -106,10 +112,11 @@ class Cursor:
         :raises EntryRejected: when it is none of ours.
         """
         try:
+            bounded("cursor", text, MAX_CURSOR_CHARS)
             created_at, entry_id = urlsafe_b64decode(text.encode()).decode().split(" ")
             return cls(moment("cursor", created_at, _EPOCH), str(UUID(entry_id)))
         except (binascii.Error, ValueError, EntryRejected):
-            raise EntryRejected(f"cursor: must be the next_cursor of an earlier answer, not {text!r:.80}") from None
+            raise EntryRejected(f"cursor: must be the next_cursor of an earlier answer, not {text[:80]!r}") from None
 
 
 @attrs.frozen(order=True)
@@ -139,6 +146,7 @@ class Place:
         :raises EntryRejected: it is none of ours, or of another database.
         """
         try:
+            bounded("cursor", text, MAX_CURSOR_CHARS)
             kind, of, stored_in, created_at, entry_id = urlsafe_b64decode(text.encode()).decode().split(" ")
             place = cls(
                 int(stored_in), created_at and moment("cursor", created_at, _EPOCH), entry_id and str(UUID(entry_id))
@@ -147,7 +155,7 @@ class Place:
                 raise ValueError(kind)
         except (binascii.Error, ValueError, EntryRejected):
             raise EntryRejected(
-                f"cursor: must be the cursor of an earlier answer of this tool, not {text!r:.80}"
+                f"cursor: must be the cursor of an earlier answer of this tool, not {text[:80]!r}"
             ) from None
         if of != identity:
             raise EntryRejected("cursor: is of another database than this one; begin again without it")
@@ -166,6 +174,7 @@ class Query:
     :param end_time: the same; excluded.
     :param after: show what comes behind this place.
     :param stored_before: show what was stored before this transaction.
+    :param only: show none but the entry of this place, if it answers the query.
     """
 
     trace_id: str | None = None
@@ -181,6 +190,7 @@ class Query:
     order: Order = "newest"
     after: Cursor | None = None
     stored_before: int | None = None
+    only: Cursor | None = None
 
     @classmethod
     def parse(
@@ -215,6 +225,12 @@ class Query:
         end = None if end_time is None else moment("end_time", end_time, instant)
         if start is not None and end is not None and start >= end:
             raise EntryRejected(f"end_time: must be later than start_time; {end} is not later than {start}")
+        if search is not None:
+            bounded("search", search, MAX_SEARCH_CHARS)
+        if contains is not None:
+            bounded("contains", contains, MAX_TEXT_CHARS)
+        if data_path is not None:
+            bounded("data_path", data_path, MAX_TEXT_CHARS)
         if contains == "":
             raise EntryRejected("contains: must not be empty")
         return cls(
@@ -276,6 +292,9 @@ class Query:
         if self.stored_before is not None:
             conditions.append("(logs.stored_in < %(stored_before)s::text::xid8 OR logs.stored_in IS NULL)")
             values["stored_before"] = str(self.stored_before)
+        if self.only is not None:
+            conditions += ["logs.id = %(only_id)s::uuid", "logs.created_at = %(only_time)s::timestamptz"]
+            values |= {"only_id": self.only.id, "only_time": self.only.created_at}
         behind, direction = ("<", "DESC") if self.order == "newest" else (">", "ASC")
         if self.after is not None:
             # The row comparison finds the place in the index; the other one spares whole partitions.
@@ -316,9 +335,17 @@ def _wanted(data: dict[str, Any]) -> dict[str, Any]:
     except RecursionError:
         raise EntryRejected(f"data: nested more than {MAX_DEPTH} levels deep") from None
     codec.check_bounds(raw, data)
+    if (count := _count(data)) > MAX_WANTED:
+        raise EntryRejected(f"data: at most {MAX_WANTED:,} values in a filter, not {count:,}")
     if b"\\u0000" in raw or b"\\ud" in raw:
         raise EntryRejected("data: must not contain NUL or half a surrogate pair; none is stored so")
     return data
+
+
+def _count(value: Any) -> int:
+    """Count the values in JSON, with those around them."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(_count(each) for each in inner)
 
 
 def _uuid(text: str) -> str:

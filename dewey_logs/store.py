@@ -15,7 +15,7 @@ import attrs
 
 from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.filters import iso
-from dewey_logs.matching import answers
+from dewey_logs.matching import Work, answers
 from dewey_logs.partitions import Partition, on_demand, standing
 from dewey_logs.search import SEARCHED_CHARS, Cursor, Place, Query, words
 from godot import codec
@@ -230,6 +230,9 @@ class _Row:
     words: Sequence[str]
     stored_in: int
 
+    def answers(self, query: Query) -> bool:
+        return answers(query, self.entry, lambda: self.words, lambda: self.entry.data, Work())
+
 
 class MemoryStore:
     """Keeps entries in memory; for tests, and for whoever wants Dewey's tools without a database.
@@ -270,7 +273,8 @@ class MemoryStore:
         rows = [
             row
             for place, row in sorted(self._rows.items(), reverse=newest_first)
-            if answers(query, row.entry, row.words)
+            if query.only in (None, place)
+            and row.answers(query)
             and (query.after is None or _behind(place, query.after, newest_first))
             and (query.stored_before is None or row.stored_in < query.stored_before)
         ]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
+import trio
 
 from dewey_logs.follow import LAG_MAX, Followers, Tail
 from dewey_logs.housekeeping import (
@@ -18,12 +19,21 @@ from dewey_logs.housekeeping import (
     StatsArguments,
     housekeeping_tools,
 )
-from dewey_logs.search import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Order, Query
+from dewey_logs.search import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    MAX_SEARCH_CHARS,
+    MAX_TEXT_CHARS,
+    MAX_WANTED,
+    Cursor,
+    Order,
+    Query,
+)
 from dewey_logs.store import LogStore, Page, Stored, StoredEntry
 from godot import codec
 from godot.entries import LEVELS, MAX_BATCH, Entry, EntryFields, admit_json
 from godot.errors import BatchRefused, EntryRejected
-from godot.mcp.tools import Answer, Tool, argument, object_schema
+from godot.mcp.tools import Answer, Later, Tool, argument, object_schema
 
 DEFAULT_MAX_BYTES: Final = 204_800
 LEAST_MAX_BYTES: Final = 1_000
@@ -100,17 +110,19 @@ class QueryArguments:
         "words: tools/call is the phrase of tools and call. The first 65,536 characters of a message "
         "are searched, its data is not.",
         default=None,
+        maxLength=MAX_SEARCH_CHARS,
         examples=["timeout", '"no such tool" -marco', "tools/call or tools/list"],
     )
     contains: str | None = argument(
         "Only entries whose message contains this text, literally, in any case, also inside of a word. It "
         "reads the message of every entry that the other filters leave: give a time, a component or a level.",
         default=None,
+        maxLength=MAX_TEXT_CHARS,
         examples=["timeout after 3"],
     )
     data: dict[str, Any] | None = argument(
         "Only entries whose data contains this object: the same keys with the same values, at the same depth; "
-        "what else is there does not matter.",
+        f"what else is there does not matter. At most {MAX_WANTED:,} values.",
         default=None,
         examples=[{"method": "tools/call"}, {"params": {"name": "marco"}}],
     )
@@ -118,6 +130,7 @@ class QueryArguments:
         "Only entries in whose data this SQL/JSON path (as PostgreSQL has it) selects something, or of which it "
         "is true.",
         default=None,
+        maxLength=MAX_TEXT_CHARS,
         examples=['$.params.name == "marco"', "$.tools[*] ? (@.calls > 5)", "$.**.inputSchema"],
     )
     limit: int | None = argument(
@@ -231,7 +244,7 @@ def dewey_tools(
         max_bytes = _checked_max_bytes(asked.pop("max_bytes"))
         return _answer(await store.query(Query.parse(**asked, now=now)), max_bytes, fields or FIELDS)
 
-    async def tail(arguments: TailArguments) -> Answer:
+    async def tail(arguments: TailArguments) -> Later:
         asked = attrs.asdict(arguments, recurse=False)
         fields = asked.pop("fields")
         max_bytes = _checked_max_bytes(asked.pop("max_bytes"))
@@ -241,7 +254,12 @@ def dewey_tools(
         if not 0 <= (wait_s := DEFAULT_WAIT_S if wait_s is None else wait_s) <= MOST_WAIT_S:
             raise EntryRejected(f"wait_s: from 0 to {MOST_WAIT_S:g} seconds, not {wait_s:g}")
         found = await followers.tail(Query.parse(**asked, now=now), cursor, last=last, wait_s=wait_s)
-        return _tail_answer(found, max_bytes, fields or FIELDS, newest_only=cursor is None)
+
+        async def answer() -> Answer:
+            await trio.lowlevel.checkpoint()
+            return _tail_answer(found, max_bytes, fields or FIELDS, newest_only=cursor is None)
+
+        return Later(answer)
 
     async def maintain(_: MaintainArguments) -> Answer:
         result = await store.maintain(
@@ -303,6 +321,7 @@ def dewey_tools(
             run=tail,
             role="read",
             read_only=True,
+            waits=True,
         ),
         Tool(
             name="dewey_maintain_partitions",

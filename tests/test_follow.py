@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from dewey_logs import follow
 from dewey_logs.follow import GATHER_S, MAX_FOLLOWERS, POLL_S, Followers, Tail
 from dewey_logs.search import Place, Query
-from dewey_logs.store import Followed, MemoryStore
+from dewey_logs.store import Followed, MemoryStore, Page
 from godot.entries import IdSource, admit_json
 from godot.errors import EntryRejected
 
@@ -23,11 +23,17 @@ class CountingStore(MemoryStore):
     """Knows how often it was read."""
 
     readings = 0
+    queries = 0
+    takes_s = 0.0
 
     async def follow(self, after: Place | None, limit: int) -> Followed:
         self.readings += after is not None
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.takes_s)
         return await super().follow(after, limit)
+
+    async def query(self, query: Query) -> Page:
+        self.queries += 1
+        return await super().query(query)
 
 
 class Bench:
@@ -199,6 +205,71 @@ async def test_there_are_only_so_many_followers(bench: Bench, autojump_clock: Mo
         with pytest.raises(EntryRejected, match="200 followers already"):
             await bench.tail()
     assert bench.followers.count == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "asked"),
+    [
+        ({"data": {"a": [*range(60_000), {"x": 1}]}}, {"data": {"a": [59_999, {"x": 1}]}}),
+        ({"data": {"text": "x" * 300_000, "n": 1}}, {"data": {"n": 1}}),
+        ({"message": "a" * 300_000 + "needle"}, {"contains": "Needle"}),
+    ],
+)
+async def test_what_would_hold_up_everybody_is_compared_by_the_database(
+    bench: Bench, entry: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    begun = cursor(await bench.tail())
+    await bench.log("other")
+    queries = bench.store.queries
+    await bench.log(entry.pop("message", "mine"), **entry)
+    assert len(messages(await bench.tail(begun, **asked))) == 1
+    assert bench.store.queries - queries == 1, "about the large one only"
+    assert messages(await bench.tail(begun, component="nobody", **asked)) == []
+    assert bench.store.queries - queries == 1, "what another filter leaves out is not compared"
+
+
+async def test_a_reading_that_is_cancelled_counts_for_nobody(bench: Bench, autojump_clock: MockClock) -> None:
+    """Its follower went in the middle of it: the others do not wait for the next look."""
+    begun = cursor(await bench.tail())
+    found: list[float] = []
+
+    async def other() -> None:
+        assert messages(await bench.tail(begun, wait_s=20)) == ["now"]
+        found.append(trio.current_time())
+
+    async def goes() -> None:
+        await bench.tail(begun, wait_s=20)
+
+    async with trio.open_nursery() as nursery, trio.open_nursery() as gone:
+        gone.start_soon(goes)
+        await trio.testing.wait_all_tasks_blocked()
+        bench.store.takes_s = 0.01
+        nursery.start_soon(other)
+        await trio.sleep(0.03)
+        await bench.log("now")
+        stored_at = trio.current_time()
+        await trio.sleep(GATHER_S + 0.005)
+        gone.cancel_scope.cancel()
+    assert found[0] - stored_at < POLL_S / 4
+
+
+async def test_a_long_catching_up_gives_everybody_else_a_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "PIECE_S", 0.0)
+    begun = cursor(await bench.tail())
+    await bench.log(*map(str, range(500)))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        assert messages(await bench.tail(begun, component="nobody", limit=1_000)) == []
+        nursery.cancel_scope.cancel()
+    assert turns > 400
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "0", "dGFpbA==", Query.parse(limit=1).order])

@@ -310,6 +310,25 @@ async def test_names_parts_of_messages_and_data(store: LogStore, filters: dict[s
     assert "".join(sorted(letters[each.id] for each in page.entries)) == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, ["a"]),
+        ({"component": "gates"}, []),
+        ({"data": {"list": [3, [2]]}}, ["a"]),
+        ({"data": {"list": [4]}}, []),
+        ({"contains": "A"}, ["a"]),
+        ({"search": "a"}, ["a"]),
+    ],
+)
+async def test_one_entry_is_asked_about_alone(store: LogStore, asked: dict[str, Any], expected: list[str]) -> None:
+    """For followers: what is too large to compare a filter with it in the middle of everything else."""
+    first, second = (entry(message, data={"list": [1, [2], 3]}, component="relay") for message in "ab")
+    await store.store([first, second, entry("a", component="gates", created_at=first.created_at)])
+    alone = Cursor(first.created_at, first.id)
+    assert messages(await store.query(attrs.evolve(Query.parse(**asked), only=alone))) == expected
+
+
 async def test_a_walk_neither_skips_nor_repeats_while_entries_arrive(store: LogStore) -> None:
     """DEW-006. Entries of one instant, and new ones between the pages."""
     walked = [entry(str(number), created_at=at(number // 7)) for number in range(50)]
