@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,42 @@ def make_directory(path: Path, mode: int) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
+def refuse_strangers(path: Path) -> None:
+    """Make sure that root does not work in a directory into which somebody else can put links.
+
+    :raises ConfigError: this is root, and another user owns `path`, or may write into it.
+    """
+    found = path.stat()
+    if os.geteuid() != 0:
+        return
+    if found.st_uid != 0:
+        raise ConfigError(
+            f"{path}: belongs to the user {found.st_uid}, who could have root overwrite any file through it; run godot "
+            "as that user, choose another --data-dir, or give it to root (chown -R root)"
+        )
+    if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0):
+        raise ConfigError(
+            f"{path}: others may write into it, and could have root overwrite any file through it; "
+            "choose another --data-dir, or keep them out (chmod go-w)"
+        )
+
+
+def replace_file(path: Path, content: bytes, mode: int) -> None:
+    """Put `content` into a file: a reader sees the old content or the new, and a link in its place is not followed.
+
+    :raises OSError: it cannot be written; the old content is still there.
+    """
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)  # of a process that was killed
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)  # whatever the umask says
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    fresh.replace(path)
+
+
 def read_endpoints(directory: Path) -> dict[str, object]:
     """Return what a running `godot up` says of itself, or nothing when there is none.
 
@@ -79,6 +116,7 @@ class DataDir:
         """
         try:
             make_directory(self.path, 0o711 if os.geteuid() == 0 else 0o700)
+            refuse_strangers(self.path)
             # Python's descriptors do not pass to children, so a server that outlives us cannot hold the lock.
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
@@ -107,14 +145,9 @@ class DataDir:
 
         :raises ConfigError: it cannot be written, for instance because the disk is full.
         """
-        fresh = self._endpoints.with_suffix(".new")
+        content = orjson.dumps(endpoints, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(orjson.dumps(endpoints, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-                file.flush()
-                os.fsync(descriptor)
-            fresh.replace(self._endpoints)
+            replace_file(self._endpoints, content, 0o600)
         except OSError as exc:
             raise ConfigError(f"{self._endpoints}: cannot be written ({exc.strerror or exc})") from exc
 

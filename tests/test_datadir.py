@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ AS_ROOT = os.geteuid() == 0
 
 HOLD = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from godot.datadir import DataDir
 
@@ -119,6 +121,45 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be the data directory"), DataDir(tmp_path):
         pass
     assert not (tmp_path / "precious").exists()
+
+
+def give_away(path: Path) -> None:
+    os.chown(path, 12345, 12345)
+
+
+def open_to_a_group(path: Path) -> None:
+    os.chown(path, 0, 12345)
+    path.chmod(0o770)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root overwrites files of others")
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (give_away, "belongs to the user 12345"),
+        (lambda path: path.chmod(0o1777), "others may write into it"),
+        (open_to_a_group, "others may write into it"),
+    ],
+    ids=["owned by another", "open to all", "open to a group"],
+)
+def test_root_refuses_a_directory_into_which_somebody_else_can_put_a_link(
+    tmp_path: Path, make: Callable[[Path], None], why: str
+) -> None:
+    make(tmp_path)
+    with pytest.raises(ConfigError, match=f"{tmp_path}: {why}.*choose another --data-dir"), DataDir(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["endpoints.json", "endpoints.new"])
+def test_a_link_in_place_of_the_endpoints_is_not_followed(tmp_path: Path, name: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    with DataDir(tmp_path) as data_dir:
+        (tmp_path / name).symlink_to(precious)
+        data_dir.write_endpoints({"mcp": "ws://127.0.0.1:1"})
+        assert "ws://" in (tmp_path / "endpoints.json").read_text()
+    assert precious.read_text() == "mine"
 
 
 @pytest.mark.skipif(AS_ROOT, reason="root may write anywhere")
