@@ -24,11 +24,12 @@ async def reap_orphans(interval_s: float = INTERVAL_S) -> None:
     """
     before: set[int] = set()
     while True:
-        zombies = set(_zombies())
-        for pid in zombies & before:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended
-        before = zombies
+        with suppress(OSError):  # no descriptor is left to look with: look again
+            zombies = set(_zombies())
+            for pid in zombies & before:
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended
+            before = zombies
         await trio.sleep(interval_s)
 
 

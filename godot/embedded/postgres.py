@@ -16,7 +16,9 @@ from urllib.parse import quote
 
 import trio
 
+from godot.datadir import replace_file
 from godot.embedded.binaries import Binary, postgres_binaries
+from godot.embedded.child import Child
 from godot.embedded.places import (
     Account,
     home_of,
@@ -92,9 +94,8 @@ class EmbeddedPostgres(Server):
             ("pg_hba.conf", ["local all dewey peer map=godot"]),
             ("pg_ident.conf", [f'godot "{user}" dewey' for user in users]),
         ):
-            path = self._home / name
-            path.write_text("".join(f"{line}\n" for line in lines))
-            path.chmod(0o644)  # the server's account reads them; there is nothing secret in them
+            # The server's account reads them; there is nothing secret in them.
+            replace_file(self._home / name, "".join(f"{line}\n" for line in lines).encode(), 0o644)
 
     def _remove_locks_of_strangers(self) -> None:
         """Remove locks whose pid another process has by now: what ran here is gone, so it got the pid later.
@@ -174,7 +175,7 @@ class EmbeddedPostgres(Server):
     def _url(self) -> str:
         return f"postgresql://dewey@/winni?host={quote(os.fsencode(self._sockets))}"
 
-    async def _answers(self, process: trio.Process) -> bool:
+    async def _answers(self, process: Child) -> bool:
         lines = _lines(self._data / "postmaster.pid")
         # Of a server that was killed the file is still there; of ours it may be half written.
         return len(lines) > _STATUS_LINE and lines[0] == str(process.pid) and lines[_STATUS_LINE].strip() == "ready"

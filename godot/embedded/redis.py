@@ -12,6 +12,7 @@ from urllib.parse import quote
 import trio
 
 from godot.embedded.binaries import redis_binaries
+from godot.embedded.child import Child
 from godot.embedded.places import Account, own_account
 from godot.embedded.server import Server
 from godot.errors import ConfigError
@@ -73,7 +74,7 @@ class EmbeddedRedis(Server):
     def _url(self) -> str:
         return f"unix://{quote(os.fsencode(self._sockets / self.socket_name))}"
 
-    async def _answers(self, process: trio.Process) -> bool:
+    async def _answers(self, process: Child) -> bool:
         del process  # who answers here is our child: whatever else could was stopped before
         # While it loads its AOF it takes connections and answers "-LOADING".
         with trio.move_on_after(_PING_TIMEOUT):

@@ -8,6 +8,7 @@ killed, and for no other process. No pid file is believed: its pid may have been
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -15,11 +16,12 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import trio
 
-from godot.datadir import make_directory
+from godot.datadir import make_directory, refuse_strangers
+from godot.embedded.child import Child
 from godot.embedded.places import Account, socket_directory
 from godot.errors import ConfigError
 
@@ -35,10 +37,23 @@ MAX_FAILED_STARTS = 5
 ROOM_BYTES = 64 * 1024 * 1024
 """With less on its disk a server that ran before is not given up: PostgreSQL wants 16 MiB at once to recover."""
 
+LACKING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+"""What this process lacks for a while: a descriptor, memory, room. No server is given up for it."""
+
 LOG_BYTES = 10_000_000
 
 _REASON_LINES = 5
 _REASON_BYTES = 4000
+
+
+class Found(NamedTuple):
+    """Processes of a server.
+
+    :param leaders: those that are to be asked to stop; they stop the others.
+    """
+
+    pids: set[int]
+    leaders: set[int]
 
 
 class Server(ABC):
@@ -84,7 +99,9 @@ class Server(ABC):
         """
         with self._naming_the_place():
             make_directory(self.directory, 0o711 if self.account.other else 0o700)
+            refuse_strangers(self.directory)
             self._home = self._find_home()
+            refuse_strangers(self._home)
             await self._stop_processes()
             self._sockets = socket_directory(self._home / "socket", self.socket_name, self.account)
         self.url = self._url()
@@ -123,7 +140,7 @@ class Server(ABC):
         """Return the URL for its socket in `_sockets`."""
 
     @abstractmethod
-    async def _answers(self, process: trio.Process) -> bool:
+    async def _answers(self, process: Child) -> bool:
         """Look whether `process` takes clients by now; soon returns."""
 
     # The life of the child.
@@ -133,36 +150,44 @@ class Server(ABC):
         failures = 0
         delay = FIRST_DELAY
         while True:
-            async with self._child() as process:
-                if problem := await self._wait_for_answer(process):
-                    if started and shutil.disk_usage(self._home).free < ROOM_BYTES:
-                        problem += f", there is hardly any room left in {self._home}"
+            it = self.title
+            try:
+                async with self._child() as process:
+                    it = f"{self.title} (pid {process.pid})"
+                    if problem := await self._wait_for_answer(process):
+                        if started and shutil.disk_usage(self._home).free < ROOM_BYTES:
+                            problem += f", there is hardly any room left in {self._home}"
+                        else:
+                            failures += 1
                     else:
-                        failures += 1
-                else:
-                    failures = 0
-                    answered_at = trio.current_time()
-                    self._change_pid(process.pid)
-                    if started:
-                        self._notify(f"{self.title} is back (pid {process.pid})")
-                    else:
-                        started = True
-                        task_status.started()
-                    problem = _ended(await process.wait())
-                    if trio.current_time() - answered_at >= STEADY_AFTER:
-                        delay = FIRST_DELAY
+                        failures = 0
+                        answered_at = trio.current_time()
+                        self._change_pid(process.pid)
+                        if started:
+                            self._notify(f"{self.title} is back (pid {process.pid})")
+                        else:
+                            started = True
+                            task_status.started()
+                        problem = _ended(await process.wait())
+                        if trio.current_time() - answered_at >= STEADY_AFTER:
+                            delay = FIRST_DELAY
+            except OSError as exc:
+                problem = f"cannot be started ({exc})"
+                failures += exc.errno not in LACKING
             if not started or failures == MAX_FAILED_STARTS:
                 raise ConfigError(f"{self.directory}: {self.title} does not start, it {problem}{self._reason()}")
-            self._notify(f"{self.title} (pid {process.pid}) {problem}; starting it again in {delay:.1f} s")
+            self._notify(f"{it} {problem}; starting it again in {delay:.1f} s")
             await trio.sleep(delay)
             delay = min(delay * 3, LAST_DELAY)
 
     @contextlib.asynccontextmanager
-    async def _child(self) -> AsyncIterator[trio.Process]:
+    async def _child(self) -> AsyncIterator[Child]:
         """Start a server process; on the way out it and everything it started is gone."""
-        with self._naming_the_place(), self._open_log() as log:
-            process = await trio.lowlevel.open_process(
+        with self._open_log() as log:
+            process = Child(
                 self._command(),
+                self.stop_signal,
+                self.account,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -171,7 +196,6 @@ class Server(ABC):
                 # A Ctrl-C on the terminal is for us alone: the servers must outlive the drain.
                 start_new_session=True,
                 env=self._environment(),
-                **self.account.popen,
             )
         try:
             yield process
@@ -182,18 +206,19 @@ class Server(ABC):
                         process.send_signal(self.stop_signal)
                     await process.wait()
                 if process.returncode is None:
-                    process.kill()
+                    process.send_signal(signal.SIGKILL)
                     await process.wait()
                 # What it started itself ends with it. Only after a SIGKILL that may take a moment.
                 await self._stop_processes()
             self._change_pid(None)
 
-    async def _wait_for_answer(self, process: trio.Process) -> str | None:
+    async def _wait_for_answer(self, process: Child) -> str | None:
         """Return None as soon as the server answers, or what happened instead."""
         with trio.move_on_after(START_TIMEOUT):
             while process.returncode is None:
-                if await self._answers(process):
-                    return None
+                with contextlib.suppress(OSError):  # no descriptor is left to ask with: ask again
+                    if await self._answers(process):
+                        return None
                 await trio.sleep(POLL_INTERVAL)
             return _ended(process.returncode)
         return f"did not answer within {START_TIMEOUT:.0f} s"
@@ -207,17 +232,26 @@ class Server(ABC):
         """Stop what runs in this home; return when nothing does. Without any, one look at /proc (2 ms)."""
         asked: set[int] = set()
         with trio.move_on_after(TAKE_OVER_TIMEOUT):
-            while found := _processes(self._home, self.programs):
-                leaders = self._leaders(found)
-                _send(self.stop_signal, leaders - asked)
-                asked |= leaders
-                if asked.isdisjoint(found):
+            while found := self._look():
+                _send(self.stop_signal, found.leaders - asked)
+                asked |= found.leaders
+                if found.pids and asked.isdisjoint(found.pids):
                     break
                 await trio.sleep(POLL_INTERVAL)
         with trio.move_on_after(TAKE_OVER_TIMEOUT):  # what outlives even SIGKILL hangs in the kernel
-            while found := _processes(self._home, self.programs):
-                _send(signal.SIGKILL, found)
+            while found := self._look():
+                _send(signal.SIGKILL, found.pids)
                 await trio.sleep(POLL_INTERVAL)
+
+    def _look(self) -> Found | None:
+        """Return what runs in this home, None when nothing does; nothing in particular, when it cannot look now."""
+        try:
+            found = _processes(self._home, self.programs)
+            return Found(set(found), self._leaders(found)) if found else None
+        except OSError as exc:
+            if exc.errno not in LACKING:
+                raise
+            return Found(set(), set())
 
     def _leaders(self, found: Mapping[int, int]) -> set[int]:
         """Return those of `found` (process and its parent) that are to be asked to stop; they stop the others."""
@@ -245,7 +279,8 @@ class Server(ABC):
 
     def _reason(self) -> str:
         """Return the last lines which the last server process logged, one indented below the other."""
-        with self._log.open("rb") as log:
+        lines: list[str] = []
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, end - _REASON_BYTES))
             lines = log.read().decode(errors="replace").splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -269,6 +270,44 @@ async def test_a_server_that_dies_again_and_again_is_not_given_up_while_it_comes
             await becomes_true(partial(restarted, embedded, killed))
 
 
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Take all descriptors that this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    taken: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_server_that_dies_while_no_descriptor_is_left_comes_back_when_there_is_one(
+    root: Path, told: Told, make: Callable[[Path], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LIM-001: it takes descriptors to look into /proc, to open the log, and to start a process."""
+    monkeypatch.setattr(server, "TAKE_OVER_TIMEOUT", 0.1)
+    monkeypatch.setattr(server, "LAST_DELAY", 0.1)
+    async with running(make(root / "it")) as embedded:
+        await remember(embedded)
+        before = embedded.pid
+        assert before is not None
+
+        def tries() -> int:
+            return sum("Too many open files" in sentence for sentence in told.sentences)
+
+        with no_descriptor_left():
+            os.kill(before, signal.SIGKILL)
+            await becomes_true(lambda: tries() > server.MAX_FAILED_STARTS)
+        await becomes_true(partial(restarted, embedded, before))
+        assert await remembers(embedded)
+
+
 async def test_a_server_that_cannot_be_started_again_is_given_up_with_the_reason(
     root: Path, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,21 +384,63 @@ async def start_daemon(nursery: trio.Nursery, root: Path) -> trio.Process:
     return process
 
 
-async def test_servers_of_a_killed_daemon_are_replaced_and_nothing_is_lost(root: Path, told: Told) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGQUIT, signal.SIGSEGV])
+async def test_servers_of_a_killed_daemon_end_by_themselves_and_nothing_is_lost(
+    root: Path, told: Told, number: signal.Signals
+) -> None:
     with trio.fail_after(ENOUGH):
         async with trio.open_nursery() as nursery:
             daemon = await start_daemon(nursery, root)
             assert daemon.stdout is not None
             assert await daemon.stdout.receive_some()
+            stored = Told()
+            for kind, make in (("redis", stored.redis), ("postgres", stored.postgres)):
+                there = make(root / kind)
+                there._sockets = root / kind / "socket"
+                there.url = there._url()
+                await remember(there)
+            assert len(server._processes(root, SERVERS)) >= 2
+            daemon.send_signal(number)
+        await becomes_true(lambda: server._processes(root, SERVERS) == {})
+    assert "database system is shut down" in (root / "postgres" / "postgres.log").read_text().splitlines()[-1]
+    for embedded in (told.redis(root / "redis"), told.postgres(root / "postgres")):
+        async with running(embedded):
+            assert await remembers(embedded)
+
+
+async def test_servers_that_outlive_a_killed_daemon_are_replaced(root: Path, told: Told) -> None:
+    """A stopped process takes no signal but SIGKILL."""
+    with trio.fail_after(ENOUGH):
+        async with trio.open_nursery() as nursery:
+            daemon = await start_daemon(nursery, root)
+            assert daemon.stdout is not None
+            assert await daemon.stdout.receive_some()
+            left = server._processes(root, SERVERS)
+            for pid in left:
+                os.kill(pid, signal.SIGSTOP)
             daemon.kill()
-    left = server._processes(root, SERVERS)
-    assert len(left) >= 2  # root in a container does not see PostgreSQL's inner processes
+    assert set(left) <= set(server._processes(root, SERVERS))
 
     for embedded in (told.redis(root / "redis"), told.postgres(root / "postgres")):
         async with running(embedded):
             assert embedded.pid not in left
             await remember(embedded)
     assert server._processes(root, SERVERS) == {}
+
+
+def children_of_the_main_thread() -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    except FileNotFoundError:
+        pytest.skip("this kernel does not tell the children of a thread")
+
+
+async def test_a_server_is_a_child_of_the_thread_that_lives_as_long_as_we_do(
+    root: Path, make: Callable[[Path], Server]
+) -> None:
+    """The kernel tells it of the death of that thread. Threads of trio's end when they are idle for 10 s."""
+    async with running(make(root / "it")) as embedded:
+        assert embedded.pid in children_of_the_main_thread()
 
 
 async def test_initdb_of_a_killed_daemon_is_in_nobodys_way(root: Path, told: Told) -> None:
@@ -514,6 +595,32 @@ async def test_root_with_a_closed_virtual_environment_runs_a_copy_of_the_wheel(
 
 
 # Who comes in
+
+
+@pytest.mark.parametrize("name", ["pg_hba.conf", "pg_hba.new", "pg_ident.conf"])
+async def test_a_link_in_place_of_a_file_of_ours_is_not_followed(root: Path, told: Told, name: str) -> None:
+    precious = root / "precious"
+    precious.write_text("mine")
+    precious.chmod(0o600)
+    (root / "it").mkdir(mode=0o711)
+    (root / "it" / name).symlink_to(precious)
+    async with running(told.postgres(root / "it")):
+        pass
+    assert (precious.read_text(), stat.S_IMODE(precious.stat().st_mode)) == ("mine", 0o600)
+    assert not (root / "it" / name).is_symlink()
+
+
+@only_root
+async def test_root_starts_no_server_in_a_directory_of_somebody_else(
+    root: Path, make: Callable[[Path], Server]
+) -> None:
+    (root / "it").mkdir()
+    os.chown(root / "it", 12345, 12345)
+    with pytest.raises(ExceptionGroup) as refused:
+        async with running(make(root / "it")):
+            pass
+    assert refused.group_contains(ConfigError, match="belongs to the user 12345")
+    assert list((root / "it").iterdir()) == []
 
 
 async def test_no_other_role_comes_in(root: Path, told: Told) -> None:
