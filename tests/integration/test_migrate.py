@@ -44,7 +44,7 @@ def test_a_migration_is_applied_once(empty: Database) -> None:
     with connected(empty) as connection:
         assert migrate(connection) == [step.name for step in migrations()]
         assert migrate(connection) == []
-    assert empty.value("SELECT count(*) FROM schema_migrations") == len(migrations())
+    assert empty.value("SELECT count(*) FROM log_migrations") == len(migrations())
 
 
 def test_several_that_start_at_once_apply_it_once(empty: Database) -> None:
@@ -94,8 +94,71 @@ def test_what_was_stored_before_there_were_counts_is_counted(empty: Database) ->
 
 
 def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
-    database.execute("INSERT INTO schema_migrations (version, name) VALUES (999, '0999_later.sql')")
+    database.execute("INSERT INTO log_migrations (version, name) VALUES (999, '0999_later.sql')")
     with connected(database) as connection, pytest.raises(ConfigError, match="schema version 999"):
+        migrate(connection)
+
+
+@pytest.mark.parametrize("version", range(1, len(migrations())))
+def test_a_database_from_before_the_table_had_a_name_of_its_own_loses_nothing(empty: Database, version: int) -> None:
+    with connected(empty) as connection:
+        migrate(connection, migrations()[:version])
+        connection.execute("ALTER TABLE log_migrations RENAME TO schema_migrations")
+        applied = empty.execute("SELECT * FROM schema_migrations ORDER BY version")
+        assert migrate(connection) == [step.name for step in migrations()[version:]]
+    assert empty.execute("SELECT * FROM log_migrations ORDER BY version")[:version] == applied
+    assert empty.value("SELECT to_regclass('schema_migrations') IS NULL")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "named"),
+    [
+        ("CREATE TABLE logs (line text)", "table public.logs"),
+        ("CREATE VIEW log_counts AS SELECT 1", "view public.log_counts"),
+        (
+            "CREATE TABLE log_pins (); CREATE TABLE logger_config ()",
+            "table public.log_pins, table public.logger_config",
+        ),
+    ],
+)
+def test_a_database_that_has_a_table_of_that_name_is_refused_before_anything_is_made(
+    empty: Database, theirs: str, named: str
+) -> None:
+    empty.execute(theirs)
+    relations = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+    before = empty.execute(relations)
+    with connected(empty) as connection, pytest.raises(ConfigError, match=f"{named}; point DATABASE_URL to a database"):
+        migrate(connection)
+    assert empty.execute(relations) == before
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "CREATE TABLE schema_migrations (version bigint PRIMARY KEY, dirty boolean)",
+        "CREATE TABLE schema_migrations (version varchar PRIMARY KEY)",
+        "CREATE TABLE schema_migrations (version integer, name text, applied_at timestamptz)",
+    ],
+)
+def test_migrations_of_other_programs_are_left_alone(empty: Database, theirs: str) -> None:
+    empty.execute(theirs)
+    empty.execute("INSERT INTO schema_migrations (version) VALUES (20261120083000 % 1000000)")
+    with connected(empty) as connection:
+        assert len(migrate(connection)) == len(migrations())
+    assert empty.value("SELECT count(*) FROM schema_migrations") == 1
+
+
+def test_a_later_step_that_meets_something_of_its_name_says_which(empty: Database) -> None:
+    with connected(empty) as connection:
+        migrate(connection, migrations()[:3])
+        empty.execute("CREATE TABLE log_pins ()")
+        with pytest.raises(ConfigError, match=r'0004_retention\.sql .* "log_pins" already exists; rename that'):
+            migrate(connection)
+
+
+def test_a_database_without_a_schema_to_make_tables_in_is_refused(empty: Database) -> None:
+    empty.execute("DROP SCHEMA public")
+    with connected(empty) as connection, pytest.raises(ConfigError, match="search_path names none that exists"):
         migrate(connection)
 
 

@@ -55,7 +55,7 @@ WRITE = [
     "INSERT INTO log_counts VALUES (now(), 'c', 'INFO', 1)", "DELETE FROM log_counts", "DELETE FROM log_pins",
     "INSERT INTO logger_config (component, set_by) VALUES ('c', '')", "SELECT * FROM log_pins",
     "SELECT * FROM log_clears", "SELECT * FROM logger_config", "SELECT grant_log_roles()",
-    "CREATE TABLE mine (a int)", "SELECT * FROM schema_migrations",
+    "CREATE TABLE mine (a int)", "SELECT * FROM log_migrations",
 ]  # fmt: skip
 
 
