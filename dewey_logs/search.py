@@ -337,8 +337,9 @@ def _wanted(data: dict[str, Any]) -> dict[str, Any]:
     codec.check_bounds(raw, data)
     if (count := _count(data)) > MAX_WANTED:
         raise EntryRejected(f"data: at most {MAX_WANTED:,} values in a filter, not {count:,}")
+    # The bytes may also be an escaped backslash with letters behind it, as in a path of Windows.
     if b"\\u0000" in raw or b"\\ud" in raw:
-        raise EntryRejected("data: must not contain NUL or half a surrogate pair; none is stored so")
+        _check_storable(data)
     return data
 
 
@@ -346,6 +347,19 @@ def _count(value: Any) -> int:
     """Count the values in JSON, with those around them."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + sum(_count(each) for each in inner)
+
+
+def _check_storable(value: object) -> None:
+    match value:
+        case str():
+            storable("data", value)
+        case dict():
+            for key, each in value.items():
+                storable("data", key)
+                _check_storable(each)
+        case list():
+            for each in value:
+                _check_storable(each)
 
 
 def _uuid(text: str) -> str:

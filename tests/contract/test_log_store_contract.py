@@ -289,6 +289,9 @@ async def test_each_filter_alone_and_some_together(store: LogStore, filters: dic
         ({"data": {"n": None}}, ""),
         ({"data": {"nothing": None}}, "d"),
         ({"data": {}}, "abcd"),
+        ({"data": {"path": "C:\\udata"}}, "d"),
+        ({"data": {"text": "\\u0000 \\ud800"}}, "d"),
+        ({"data": {"path": "C:\\ud"}}, ""),
         ({"data": {"method": "tools/call"}, "component": "gates*", "contains": "sold", "level": "INFO"}, "b"),
     ],
 )
@@ -298,7 +301,7 @@ async def test_names_parts_of_messages_and_data(store: LogStore, filters: dict[s
         "a": ("relay", "No such tool available", {"method": "tools/call", "params": {"name": "marco", "n": 1}}),
         "b": ("gates", "100% sold", {"method": "tools/call", "params": {"name": "polo"}}),
         "c": ("gates-2", "snake_case", {"list": [1, [2], 3, {"x": 1, "y": 2}]}),
-        "d": ("100%_x", "C:\\temp", {"n": 1, "nothing": None}),
+        "d": ("100%_x", "C:\\temp", {"n": 1, "nothing": None, "path": "C:\\udata", "text": "\\u0000 \\ud800"}),
         "e": ("back\\slash", "nothing here", None),
     }
     sent = {
