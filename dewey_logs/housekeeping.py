@@ -13,7 +13,7 @@ from dewey_logs.filters import iso, storable
 from dewey_logs.store import LogStore
 from godot.entries import LEVELS, MAX_COMPONENT_CHARS, parse_level
 from godot.errors import EntryRejected
-from godot.mcp.tools import Answer, Tool, argument, caller
+from godot.mcp.tools import INSIDE, Answer, Tool, argument, caller
 
 MAX_COMPONENTS: Final = 1_000
 """An answer must stay under 1 MiB, whatever components call themselves."""
@@ -26,6 +26,8 @@ MAX_LEVELS: Final = 10_000
 
 MAX_PINS_SHOWN: Final = 500
 
+MAX_BY_CHARS: Final = 255
+
 _TRACE_ID: Final = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
 
 
@@ -34,7 +36,13 @@ class StatsArguments:
     """Arguments of `dewey_get_log_stats`: none."""
 
 
-_BY: Final = argument("Who asks, for the note that is kept of it; default: where the call comes from.", default=None)
+_BY: Final = argument(
+    f"Who asks, in at most {MAX_BY_CHARS} characters, for the note that is kept. Where the call came from is kept too.",
+    default=None,
+)
+_FOR_PEER: Final = argument(
+    "Where the call came from, when it is passed on: Godot sets it, always. Leave it out.", default=None
+)
 
 
 @attrs.frozen
@@ -63,6 +71,7 @@ class ClearArguments:
     )
     dry_run: bool = argument("true: delete nothing, only count.", default=False)
     by: str | None = _BY
+    for_peer: str | None = _FOR_PEER
 
 
 @attrs.frozen
@@ -78,6 +87,7 @@ class PinArguments:
     )
     remove: bool = argument("true: let it go again.", default=False)
     by: str | None = _BY
+    for_peer: str | None = _FOR_PEER
 
 
 @attrs.frozen
@@ -101,6 +111,7 @@ class SetLevelArguments:
         maximum=MAX_FOR_S,
     )
     by: str | None = _BY
+    for_peer: str | None = _FOR_PEER
 
 
 @attrs.frozen
@@ -108,6 +119,25 @@ class GetLevelsArguments:
     """Arguments of `dewey_get_log_levels`."""
 
     component: str | None = argument("Only of this component.", default=None, examples=["relay"])
+
+
+def _where_from(for_peer: str | None) -> str:
+    """Return where a call came from; whoever passes one on is named too, unless it is the Godot around this Dewey."""
+    here = caller.get()
+    if for_peer is None:
+        return here
+    peer = _short("for_peer", for_peer)
+    return peer if here == INSIDE else f"{peer} by way of {here}"
+
+
+def _said(by: str | None) -> str | None:
+    return None if by is None else _short("by", by)
+
+
+def _short(name: str, text: str) -> str:
+    if len(text) > MAX_BY_CHARS:
+        raise EntryRejected(f"{name}: at most {MAX_BY_CHARS} characters, not {len(text):,}")
+    return storable(name, text)
 
 
 def housekeeping_tools(
@@ -128,7 +158,9 @@ def housekeeping_tools(
             exclude_trace_id=arguments.exclude_trace_id,
             now=now,
         )
-        deleted = await store.clear(clearing, by=arguments.by or caller.get(), dry_run=arguments.dry_run)
+        deleted = await store.clear(
+            clearing, by=_where_from(arguments.for_peer), said_by=_said(arguments.by), dry_run=arguments.dry_run
+        )
         return Answer.of({"deleted": deleted, "dry_run": arguments.dry_run})
 
     async def pin(arguments: PinArguments) -> Answer:
@@ -141,7 +173,8 @@ def housekeeping_tools(
                 if len(note) > MAX_NOTE_CHARS:
                     raise EntryRejected(f"note: at most {MAX_NOTE_CHARS:,} characters, not {len(note):,}")
                 until = None if arguments.until is None else end_of_pin(arguments.until, now())
-                await store.pin(trace_id, note=note, until=until, by=arguments.by or caller.get())
+                by, said_by = _where_from(arguments.for_peer), _said(arguments.by)
+                await store.pin(trace_id, note=note, until=until, by=by, said_by=said_by)
         elif arguments.remove or arguments.note or arguments.until:
             raise EntryRejected("trace_id: is missing: which trace?")
         return Answer.of({"pins": [attrs.asdict(each) for each in (await store.pins())[-MAX_PINS_SHOWN:]]})
@@ -172,7 +205,9 @@ def housekeeping_tools(
         known = await store.levels()
         if component not in known and len(known) >= MAX_LEVELS:
             raise EntryRejected(f"{MAX_LEVELS:,} components have a level of their own already; use * for the others")
-        previous = await store.set_level(component, level, until=until, by=arguments.by or caller.get())
+        previous = await store.set_level(
+            component, level, until=until, by=_where_from(arguments.for_peer), said_by=_said(arguments.by)
+        )
         return Answer.of({"component": component, "level": level, "until": until, "previous": previous})
 
     async def get_levels(arguments: GetLevelsArguments) -> Answer:

@@ -162,20 +162,21 @@ class LogStore(Protocol):
     async def stats(self) -> Stats:
         """Count the entries; exact after every batch."""
 
-    async def clear(self, clearing: Clearing, *, by: str, dry_run: bool = False) -> int:
+    async def clear(self, clearing: Clearing, *, by: str, said_by: str | None = None, dry_run: bool = False) -> int:
         """Delete entries, and leave a note of it; return how many (DEW-009).
 
         Entries that come meanwhile may go or stay. When this fails in the middle, a part has gone, and the note says
         how many; doing it again does the rest.
 
-        :param by: who, for the note.
+        :param by: where the call came from, for the note.
+        :param said_by: who they say they are, for the note.
         :param dry_run: only count them.
         """
 
     async def pins(self) -> Sequence[Pin]:
         """Return what is pinned, oldest pin first."""
 
-    async def pin(self, trace_id: str, *, note: str, until: str | None, by: str) -> None:
+    async def pin(self, trace_id: str, *, note: str, until: str | None, by: str, said_by: str | None = None) -> None:
         """Keep the entries of a trace, those that are there and those that come; pinning again changes note and end."""
 
     async def unpin(self, trace_id: str) -> None:
@@ -184,7 +185,9 @@ class LogStore(Protocol):
     async def levels(self) -> Mapping[str, LevelSetting]:
         """Return the levels that are set, by component; what has ended is not among them."""
 
-    async def set_level(self, component: str, level: str | None, *, until: str | None, by: str) -> str | None:
+    async def set_level(
+        self, component: str, level: str | None, *, until: str | None, by: str, said_by: str | None = None
+    ) -> str | None:
         """Set the level of a component, and return the one that counted before.
 
         :param level: None: none is set any more.
@@ -248,8 +251,8 @@ class MemoryStore:
         self._batches = 0
         self._pins: dict[str, Pin] = {}
         self._levels: dict[str, LevelSetting] = {}
-        self.clears: list[tuple[str, Mapping[str, object], int]] = []
-        """Who has cleared what, and how many entries that were."""
+        self.clears: list[tuple[str, str | None, Mapping[str, object], int]] = []
+        """Who has cleared, who they said they were, what, and how many entries that were."""
 
     async def store(self, entries: Sequence[Entry]) -> Stored:
         """Keep a batch."""
@@ -311,7 +314,7 @@ class MemoryStore:
             size_bytes=sum(len(codec.dumps(attrs.asdict(each))) for each in entries),
         )
 
-    async def clear(self, clearing: Clearing, *, by: str, dry_run: bool = False) -> int:
+    async def clear(self, clearing: Clearing, *, by: str, said_by: str | None = None, dry_run: bool = False) -> int:
         """Delete entries."""
         pinned = {each.trace_id for each in await self.pins()}
         doomed = [
@@ -321,7 +324,7 @@ class MemoryStore:
             for place in doomed:
                 del self._rows[place]
                 self._foreign_ids.discard(place.id)
-            self.clears.append((by, clearing.filters(), len(doomed)))
+            self.clears.append((by, said_by, clearing.filters(), len(doomed)))
         return len(doomed)
 
     async def pins(self) -> Sequence[Pin]:
@@ -329,7 +332,15 @@ class MemoryStore:
         now = iso(self._now())
         return [each for each in self._pins.values() if each.until is None or each.until > now]
 
-    async def pin(self, trace_id: str, *, note: str, until: str | None, by: str) -> None:  # noqa: ARG002
+    async def pin(
+        self,
+        trace_id: str,
+        *,
+        note: str,
+        until: str | None,
+        by: str,  # noqa: ARG002
+        said_by: str | None = None,  # noqa: ARG002
+    ) -> None:
         """Keep the entries of a trace."""
         known = self._pins.get(trace_id)
         since = iso(self._now()) if known is None else known.pinned_at
@@ -348,7 +359,15 @@ class MemoryStore:
         }
         return {component: each for component, each in current.items() if each != LevelSetting(None)}
 
-    async def set_level(self, component: str, level: str | None, *, until: str | None, by: str) -> str | None:  # noqa: ARG002
+    async def set_level(
+        self,
+        component: str,
+        level: str | None,
+        *,
+        until: str | None,
+        by: str,  # noqa: ARG002
+        said_by: str | None = None,  # noqa: ARG002
+    ) -> str | None:
         """Set the level of a component."""
         before = (await self.levels()).get(component, LevelSetting(None))
         lasting = before.later if before.until is not None else before.level

@@ -338,13 +338,13 @@ def _facade(
     """Return what passes a call on to Dewey.
 
     :param wait_s: how long the tool may take, beyond what a question may.
-    :param signed: with who asks, which Dewey could not know.
+    :param signed: with where the call came from, which Dewey could not know; whatever the client says there.
     """
 
     async def ask(arguments: Any) -> Answer:
         given = _given(arguments)
         if signed:
-            given.setdefault("by", caller.get())
+            given["for_peer"] = caller.get()
         return await dewey.ask(tool, given, wait_s=wait_s)
 
     return ask
@@ -352,7 +352,7 @@ def _facade(
 
 def _set_level(dewey: Dewey, levels: Levels, notes: Notes) -> Callable[[Any], Awaitable[Answer]]:
     async def set_level(arguments: Any) -> Answer:
-        answer = await dewey.ask(SET_LEVEL, {"by": caller.get()} | _given(arguments))
+        answer = await dewey.ask(SET_LEVEL, _given(arguments) | {"for_peer": caller.get()})
         if not answer.is_error:
             with suppress(DeweyUnavailable):  # maintenance asks again
                 await levels.refresh(dewey, notes)

@@ -18,7 +18,7 @@ from dewey_logs.tools import DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, MOST_MAX_BYTES,
 from godot import codec
 from godot.entries import Entry
 from godot.errors import StoreUnavailable
-from godot.mcp.tools import Answer, Toolbox
+from godot.mcp.tools import Answer, Toolbox, caller
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -368,7 +368,39 @@ async def test_clearing_needs_no_filter_and_takes_all_of_them(dewey: Dewey) -> N
     assert await dewey.call("dewey_clear_logs", level="debug", component="re*") == {"deleted": 1, "dry_run": False}
     assert (await dewey.call("dewey_get_log_stats"))["total"] == 1
     assert isinstance(dewey.store, MemoryStore)
-    assert [by for by, _, _ in dewey.store.clears] == ["me", "inside"]
+    assert [each[:2] for each in dewey.store.clears] == [("inside", "me"), ("inside", None)]
+
+
+async def test_the_note_of_a_clearing_says_where_it_came_from_whatever_its_caller_says(dewey: Dewey) -> None:
+    assert isinstance(dewey.store, MemoryStore)
+    token = caller.set("10.0.0.3:41000")
+    await dewey.call("dewey_clear_logs", level="debug", by="retention")
+    await dewey.call("dewey_clear_logs", level="debug", by="retention", for_peer="127.0.0.1:9")
+    caller.reset(token)
+    await dewey.call("dewey_clear_logs", level="debug", for_peer="10.0.0.4:41000")
+    assert [each[:2] for each in dewey.store.clears] == [
+        ("10.0.0.3:41000", "retention"),
+        ("127.0.0.1:9 by way of 10.0.0.3:41000", "retention"),
+        ("10.0.0.4:41000", None),
+    ]
+
+
+@pytest.mark.parametrize("argument", ["by", "for_peer"])
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("dewey_clear_logs", {"level": "DEBUG"}),
+        ("dewey_pin_trace", {"trace_id": "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"}),
+        ("dewey_set_log_level", {"component": "relay", "level": "INFO"}),
+    ],
+)
+@pytest.mark.parametrize("text", ["a\u0000b", "\ud800", "x" * 256])
+async def test_a_name_that_postgresql_cannot_hold_is_refused_and_named(
+    dewey: Dewey, tool: str, arguments: dict[str, Any], argument: str, text: str
+) -> None:
+    refused = await dewey.error(tool, **arguments, **{argument: text})
+    assert refused["kind"] == "rejected"
+    assert refused["error"].startswith(f"{argument}: ")
 
 
 async def test_a_trace_is_pinned_and_let_go(dewey: Dewey) -> None:

@@ -29,12 +29,12 @@ class Store(MemoryStore):
         self.asked: list[float] = []
         self.away = False
 
-    async def clear(self, clearing: Clearing, *, by: str, dry_run: bool = False) -> int:
+    async def clear(self, clearing: Clearing, *, by: str, said_by: str | None = None, dry_run: bool = False) -> int:
         if dry_run:
             self.asked.append(trio.current_time())
         if self.away:
             raise StoreUnavailable("PostgreSQL: down")
-        return await super().clear(clearing, by=by, dry_run=dry_run)
+        return await super().clear(clearing, by=by, said_by=said_by, dry_run=dry_run)
 
 
 async def run_for(store: Store, hours: float, *, start: datetime = NOON, jump: timedelta = timedelta()) -> list[str]:
@@ -62,7 +62,7 @@ async def test_what_is_older_than_the_retention_goes_at_the_start_and_every_hour
     assert await run_for(store, 3) == ["1 2026-11-13T00:00:00.000000Z"]
     assert store.asked == [0, 3600, 7200]
     assert len((await store.query(Query())).entries) == 2
-    assert store.clears == [("retention", {"before_time": "2026-11-13T00:00:00.000000Z"}, 1)]
+    assert store.clears == [("retention", None, {"before_time": "2026-11-13T00:00:00.000000Z"}, 1)]
 
 
 async def test_the_day_that_is_over_goes_soon_after_midnight(autojump_clock: MockClock) -> None:

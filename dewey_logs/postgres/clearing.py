@@ -40,15 +40,15 @@ def count_doomed(connection: Connection, clearing: Clearing) -> int:
     return int(count)
 
 
-def clear(connection: Connection, clearing: Clearing, by: str) -> int:
+def clear(connection: Connection, clearing: Clearing, by: str, said_by: str | None) -> int:
     """Delete; return how many entries went.
 
     The row of the audit is written first, and counts in the same transactions that delete: whatever dies
     meanwhile, it is right.
     """
     ((audit,),) = connection.execute(
-        "INSERT INTO log_clears (cleared_by, filters) VALUES (%s, %s) RETURNING id",
-        (by, json.dumps(clearing.filters())),
+        "INSERT INTO log_clears (cleared_by, said_by, filters) VALUES (%s, %s, %s) RETURNING id",
+        (by, said_by, json.dumps(clearing.filters())),
     )
     deleted = 0
     if clearing.takes_whole_days:
@@ -153,12 +153,13 @@ def read_pins(connection: Connection) -> list[Pin]:
     return [Pin(*row) for row in connection.execute(_PINS.encode())]
 
 
-def pin(connection: Connection, trace_id: str, note: str, until: str | None, by: str) -> None:
+def pin(connection: Connection, trace_id: str, note: str, until: str | None, by: str, said_by: str | None) -> None:
     """Pin a trace, or say anew why and until when."""
     connection.execute(
-        "INSERT INTO log_pins (trace_id, note, until, pinned_by) VALUES (%s, %s, %s, %s) ON CONFLICT (trace_id) "
-        "DO UPDATE SET note = EXCLUDED.note, until = EXCLUDED.until, pinned_by = EXCLUDED.pinned_by",
-        (trace_id, note, until, by),
+        "INSERT INTO log_pins (trace_id, note, until, pinned_by, said_by) VALUES (%s, %s, %s, %s, %s) "
+        "ON CONFLICT (trace_id) DO UPDATE SET note = EXCLUDED.note, until = EXCLUDED.until, "
+        "pinned_by = EXCLUDED.pinned_by, said_by = EXCLUDED.said_by",
+        (trace_id, note, until, by, said_by),
     )
 
 

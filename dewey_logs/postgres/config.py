@@ -22,7 +22,9 @@ def read_levels(connection: Connection) -> dict[str, LevelSetting]:
     return {component: each for component, each in found.items() if each != LevelSetting(None)}
 
 
-def set_level(connection: Connection, component: str, level: str | None, until: str | None, by: str) -> str | None:
+def set_level(
+    connection: Connection, component: str, level: str | None, until: str | None, by: str, said_by: str | None
+) -> str | None:
     """Set the level of a component; return the one that counted before."""
     with connection.transaction():
         connection.execute("LOCK TABLE logger_config IN SHARE ROW EXCLUSIVE MODE")  # two at once would each go back
@@ -32,9 +34,10 @@ def set_level(connection: Connection, component: str, level: str | None, until: 
         else:
             lasting = before.later if before.until is not None else before.level
             connection.execute(
-                "INSERT INTO logger_config (component, level, until, later, set_by) VALUES (%s, %s, %s, %s, %s) "
-                "ON CONFLICT (component) DO UPDATE SET level = EXCLUDED.level, until = EXCLUDED.until, "
-                "later = EXCLUDED.later, set_by = EXCLUDED.set_by, set_at = clock_timestamp()",
-                (component, level, until, lasting if until is not None else None, by),
+                "INSERT INTO logger_config (component, level, until, later, set_by, said_by) "
+                "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (component) DO UPDATE SET level = EXCLUDED.level, "
+                "until = EXCLUDED.until, later = EXCLUDED.later, set_by = EXCLUDED.set_by, "
+                "said_by = EXCLUDED.said_by, set_at = clock_timestamp()",
+                (component, level, until, lasting if until is not None else None, by, said_by),
             )
         return before.level

@@ -32,6 +32,9 @@ READERS: Final = 4
 FOLLOW_READERS: Final = 2
 """Those who follow do not wait behind slow queries: they have connections of their own."""
 
+LOOKERS: Final = 2
+"""Nor do short reads (levels, pins, counts), on which health and maintenance depend."""
+
 WRITE_TIMEOUT_S: Final = 10.0
 """For one batch, of which 1,000 entries take 0.04 s."""
 
@@ -60,8 +63,9 @@ FROM json_to_recordset(%s::json) AS entry (
 ON CONFLICT DO NOTHING
 """
 
-_FAULTS_OF_A_PATH: Final = frozenset({"22", "42", "54"})
-"""Classes of SQLSTATE: data exception (a regular expression), syntax, program limit."""
+_FAULTS_OF_A_PATH: Final = frozenset({"0A", "22", "42", "54"})
+"""Classes of SQLSTATE: something PostgreSQL does not have (a flag of a regular expression), data exception (a regular
+expression), syntax, program limit."""
 
 _FOREIGN_IDS_LOCK: Final = 0x60D07_0002
 """Key of an advisory lock, beside those of `dewey_logs.migrate` and `upkeep`."""
@@ -95,13 +99,18 @@ class PostgresStore:
         self._followers = Lane(
             url, connections=FOLLOW_READERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
         )
+        self._lookers = Lane(
+            url, connections=LOOKERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
+        )
         self._keeper = Lane(url, timeout_s=UPKEEP_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
         self._cleaner = Lane(url, timeout_s=CLEAR_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
         self._marker = Lane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S)
 
     def close(self) -> None:
         """Close the connections; every call has to have ended."""
-        for lane in (self._writer, self._readers, self._followers, self._keeper, self._cleaner, self._marker):
+        for lane in (
+            self._writer, self._readers, self._followers, self._lookers, self._keeper, self._cleaner, self._marker
+        ):  # fmt: skip
             lane.close_idle()
 
     async def migrate(self) -> Sequence[str]:
@@ -132,21 +141,21 @@ class PostgresStore:
 
     async def stats(self) -> Stats:
         """Count the entries."""
-        return await self._readers.run(read_stats)
+        return await self._lookers.run(read_stats)
 
-    async def clear(self, clearing: Clearing, *, by: str, dry_run: bool = False) -> int:
+    async def clear(self, clearing: Clearing, *, by: str, said_by: str | None = None, dry_run: bool = False) -> int:
         """Delete entries."""
         if dry_run:
             return await self._cleaner.run(partial(count_doomed, clearing=clearing))
-        return await self._cleaner.run(partial(clear, clearing=clearing, by=by))
+        return await self._cleaner.run(partial(clear, clearing=clearing, by=by, said_by=said_by))
 
     async def pins(self) -> Sequence[Pin]:
         """Return what is pinned."""
-        return await self._readers.run(read_pins)
+        return await self._lookers.run(read_pins)
 
-    async def pin(self, trace_id: str, *, note: str, until: str | None, by: str) -> None:
+    async def pin(self, trace_id: str, *, note: str, until: str | None, by: str, said_by: str | None = None) -> None:
         """Keep the entries of a trace."""
-        await self._marker.run(partial(pin, trace_id=trace_id, note=note, until=until, by=by))
+        await self._marker.run(partial(pin, trace_id=trace_id, note=note, until=until, by=by, said_by=said_by))
 
     async def unpin(self, trace_id: str) -> None:
         """Let a trace go."""
@@ -162,15 +171,19 @@ class PostgresStore:
             )
             return int(found)
 
-        return await self._readers.run(count)
+        return await self._lookers.run(count)
 
     async def levels(self) -> Mapping[str, LevelSetting]:
         """Return the levels that are set."""
-        return await self._readers.run(read_levels)
+        return await self._lookers.run(read_levels)
 
-    async def set_level(self, component: str, level: str | None, *, until: str | None, by: str) -> str | None:
+    async def set_level(
+        self, component: str, level: str | None, *, until: str | None, by: str, said_by: str | None = None
+    ) -> str | None:
         """Set the level of a component."""
-        return await self._marker.run(partial(set_level, component=component, level=level, until=until, by=by))
+        return await self._marker.run(
+            partial(set_level, component=component, level=level, until=until, by=by, said_by=said_by)
+        )
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
         """Bring schema and partitions up to date."""
@@ -266,7 +279,8 @@ def _read(connection: Connection, query: Query, timeout_s: float) -> Page:
             "narrow it with trace_id, component, start_time and end_time"
         ) from exc
     except psycopg.Error as exc:
-        if not blames_content(exc):
+        # Of class 0A is a path that compares a time without a zone with one that has one; it fails where it finds both.
+        if not blames_content(exc) and (exc.sqlstate or "")[:2] != "0A":
             raise
         raise EntryRejected(f"PostgreSQL refuses the query: {first_line(exc)}") from exc
 

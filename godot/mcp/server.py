@@ -20,7 +20,7 @@ from wsproto.utilities import ProtocolError
 from godot.errors import ConfigError
 from godot.mcp.access import Gate, Refused
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
-from godot.mcp.tools import ROLES, Answer, Later, Role, Toolbox, caller, trace
+from godot.mcp.tools import INSIDE, ROLES, Answer, Later, Role, Toolbox, caller, trace
 from godot.mcp.transport import (
     GOODBYE_S,
     READ_BYTES,
@@ -77,7 +77,7 @@ class Server:
     """The WebSocket connections that there are now."""
 
 
-async def serve(server: Server, transport: Transport, *, peer: str = "inside", roles: frozenset[Role] = ROLES) -> None:
+async def serve(server: Server, transport: Transport, *, peer: str = INSIDE, roles: frozenset[Role] = ROLES) -> None:
     """Answer one connection. Returns when its other end has closed it.
 
     Calls are answered as they finish, so that a slow query does not delay what comes behind it;

@@ -30,7 +30,10 @@ STRUCTURED_MAX_BYTES: Final = 16 * 1024
 common clients drop the connection (MCP.md 2.3)."""
 
 
-caller: Final[ContextVar[str]] = ContextVar("caller", default="inside")
+INSIDE: Final = "inside"
+"""The caller of a tool that is called within this process."""
+
+caller: Final[ContextVar[str]] = ContextVar("caller", default=INSIDE)
 """Whose call it is that a tool runs for: the address of the peer."""
 
 trace: Final[ContextVar[str | None]] = ContextVar("trace", default=None)

@@ -52,7 +52,7 @@ async def test_whole_days_are_dropped_and_noted(postgres: Server) -> None:
             "SELECT array_agg(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'logs'::regclass"
         )
         assert isinstance(before, list)
-        assert await store.clear(BEFORE_TODAY, by="me") == 30_000 - 60
+        assert await store.clear(BEFORE_TODAY, by="10.0.0.3:41000", said_by="me") == 30_000 - 60
         partitions = database.value(
             "SELECT array_agg(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'logs'::regclass"
         )
@@ -61,8 +61,10 @@ async def test_whole_days_are_dropped_and_noted(postgres: Server) -> None:
         assert set(before) - set(partitions) == gone
         assert database.execute("SELECT count(*), count(DISTINCT trace_id) FROM logs") == [(60, 1)]
         assert database.value("SELECT sum(entries) FROM log_counts") == 60
-        ((by, filters, deleted),) = database.execute("SELECT cleared_by, filters, deleted FROM log_clears")
-        assert (by, deleted) == ("me", 30_000 - 60)
+        ((by, said_by, filters, deleted),) = database.execute(
+            "SELECT cleared_by, said_by, filters, deleted FROM log_clears"
+        )
+        assert (by, said_by, deleted) == ("10.0.0.3:41000", "me", 30_000 - 60)
         assert filters == {"before_time": MIDNIGHT.isoformat()}
         # What stays of a day finds its partition again when there is one.
         assert (await store.maintain(ahead_days=1, retention_days=3)).moved == 60

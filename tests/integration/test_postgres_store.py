@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -19,8 +20,15 @@ from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres import store as postgres_module
 from dewey_logs.search import Query
 from dewey_logs.store import Stored
+from dewey_logs.tools import dewey_tools
+from godot import codec
 from godot.entries import Entry, IdSource, admit_json
 from godot.errors import BatchRefused, ConfigError, EntryRejected, StoreUnavailable
+from godot.mcp.client import Client, in_process
+from godot.mcp.server import Server as McpServer
+from godot.mcp.server import serve
+from godot.mcp.session import ServerInfo
+from godot.mcp.tools import Toolbox
 from tests.postgres_fixture import Database, Server, binaries, database, postgres, running_server, servers
 
 __all__ = ["database", "postgres", "servers"]
@@ -260,6 +268,59 @@ async def test_slow_queries_do_not_stand_in_the_way_of_storing(store: PostgresSt
     database.execute(f"DROP ROLE reader_of_{database.name}")
 
 
+async def test_slow_queries_do_not_stand_in_the_way_of_levels_pins_counts_and_followers(
+    store: PostgresStore, database: Database
+) -> None:
+    await store.store([entry()])
+    start = (await store.follow(None, 0)).head
+    database.execute("DROP INDEX logs_message")
+    database.execute(
+        "CREATE OR REPLACE FUNCTION log_search_vector(message text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE AS "
+        "$$ BEGIN PERFORM pg_sleep(30); RETURN ''; END $$"
+    )
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * postgres_module.READERS):
+            nursery.start_soon(store.query, Query.parse(search="anything"))
+        await until(lambda: slow_queries(database) == postgres_module.READERS)
+        assert await store.levels() == {}
+        assert await store.pins() == []
+        assert (await store.stats()).total == 1
+        assert await store.count_partitions() == 0
+        assert (await store.follow(start, 1)).entries == []
+        assert await store.count_after(start, 10) == 0
+        assert await store.set_level("relay", "INFO", until=None, by="me") is None
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("dewey_query_logs", {"limit": 1}),
+        ("dewey_tail_logs", {"last": 5, "wait_s": 20}),
+        ("dewey_clear_logs", {"level": "DEBUG", "dry_run": True}),
+    ],
+)
+@pytest.mark.parametrize("hangs_up", [False, True])
+async def test_a_slow_question_ends_in_postgresql_when_its_caller_goes(
+    store: PostgresStore, database: Database, tool: str, arguments: dict[str, Any], hangs_up: bool
+) -> None:
+    """Over MCP: whether the call is cancelled or the whole connection ends."""
+    await store.store([entry(level="DEBUG")])
+    make_reading_slow(database)
+    server = McpServer(ServerInfo("dewey", "1", ""), Toolbox(dewey_tools(store)), lambda *_: None)
+    client = Client(in_process(partial(serve, server)), name="tests", version="1")
+    with trio.CancelScope() as connection:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(client.run)
+            async with trio.open_nursery() as calls:
+                calls.start_soon(client.call, tool, codec.dumps(arguments))
+                await until(lambda: slow_queries(database) == 1)
+                (connection if hangs_up else calls.cancel_scope).cancel()
+            await until(lambda: slow_queries(database) == 0)
+            nursery.cancel_scope.cancel()
+    await until(lambda: slow_queries(database) == 0)
+
+
 # Content.
 
 
@@ -309,12 +370,25 @@ async def test_a_json_path_selects_something_or_is_true(store: PostgresStore, pa
     assert "".join(each.message for each in found.entries) == expected
 
 
-@pytest.mark.parametrize("path", ["", "method", "$.a ==", "$[", '$ ? (@ like_regex "(")', "$.a == $who", "1 / 0 ++"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "", "method", "$.a ==", "$[", '$ ? (@ like_regex "(")', "$.a == $who", "1 / 0 ++",
+        '$.a like_regex "b" flag "x"', '$.a like_regex "b" flag "ix"',
+    ],
+)  # fmt: skip
 async def test_what_is_no_json_path_is_named(store: PostgresStore, path: str) -> None:
     """DEW-007."""
     with pytest.raises(EntryRejected, match=r"^data_path: not an SQL/JSON path: .*; one is \$"):
         await store.query(Query.parse(data_path=path))
     assert (await store.query(Query())).entries == []
+
+
+async def test_a_path_that_fails_on_what_it_finds_is_the_callers_fault(store: PostgresStore) -> None:
+    """DEW-007. A time without a zone cannot be compared with one that has one."""
+    await store.store([entry(data={"at": "2026-11-20T08:30:00"})])
+    with pytest.raises(EntryRejected, match="PostgreSQL refuses the query: cannot convert value from timestamp"):
+        await store.query(Query.parse(data_path='$.at.datetime() < "2026-11-20T08:30:00+01:00".datetime()'))
 
 
 async def test_two_writers_with_the_same_foreign_id_store_it_once(database: Database) -> None:
