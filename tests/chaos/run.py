@@ -222,25 +222,21 @@ async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -
             watchers.start_soon(_tell_progress, say, ledger, storms, watch, probe)
             if crew is not None:
                 watchers.start_soon(crew.run, random.Random(rng.random()), load.permit)
-            async with trio.open_nursery() as clients:
-                clients.start_soon(load.run, random.Random(rng.random()))
-                clients.start_soon(probe.run, load.going_on)
-                for number in range(plan.storms):
-                    say(f"storm {number + 1} of {plan.storms}")
-                    load.resume()
-                    storm_began = trio.current_time()
-                    await storms.run(dealer.storm(plan.faults, plan.storm_s))
-                    await trio.sleep_until(storm_began + plan.storm_s)  # there may be no fault in it
-                    ended = trio.current_time()
-                    waiting = (await until(partial(_counts, system), DRY_S))["received"]
-                    await until(partial(_has_stored, system, waiting), DRY_S)
-                    longest_backlog = max(longest_backlog, trio.current_time() - ended)
-                    say(f"{trio.current_time() - ended:.1f} s after the storm all that waited then is stored")
-                    await trio.sleep_until(ended + plan.calm_s)
-                    load.pause()
-                    await until(lambda: load.idle, ACK_S)
-                    await until(partial(is_dry, system), DRY_S)
-                load.stop()
+            try:
+                async with trio.open_nursery() as clients:
+                    clients.start_soon(load.run, random.Random(rng.random()))
+                    clients.start_soon(probe.run, load.going_on)
+                    for number in range(plan.storms):
+                        say(f"storm {number + 1} of {plan.storms}")
+                        load.resume()
+                        backlog = await _storm(plan, dealer, storms, load)
+                        longest_backlog = max(longest_backlog, backlog)
+                        say(f"{backlog:.1f} s after the storm all that waited then was stored")
+                    load.stop()
+            except BaseException:  # what is known by then may say why
+                for line in (*probe.lines(), *([] if crew is None else crew.lines()), *map(Series.peak, series)):
+                    tell(line)
+                raise
             watchers.cancel_scope.cancel()
         await until(partial(is_dry, system), DRY_S)  # the bystander was the last to leave
         counts = await until(partial(_counts, system), DRY_S)
@@ -272,6 +268,23 @@ async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -
         starts={service.name: (service.starts, service.slowest_start) for service in system.services},
         problems=problems,
     )
+
+
+async def _storm(plan: Plan, dealer: Dealer, storms: Storms, load: Load) -> float:
+    """Let a storm pass. Returns when the load pauses and the buffer is dry: how long it took until everything was
+    stored that had been received at the end of the storm.
+    """
+    ended = trio.current_time() + plan.storm_s
+    await storms.run(dealer.storm(plan.faults, plan.storm_s))
+    await trio.sleep_until(ended)  # there may be no fault in it
+    waiting = (await until(partial(_counts, storms.system), DRY_S))["received"]
+    await until(partial(_has_stored, storms.system, waiting), DRY_S)
+    backlog_s = trio.current_time() - ended
+    await trio.sleep_until(ended + plan.calm_s)
+    load.pause()
+    await until(lambda: load.idle, ACK_S)
+    await until(partial(is_dry, storms.system), DRY_S)
+    return backlog_s
 
 
 def _counts(system: System) -> dict[str, int]:
