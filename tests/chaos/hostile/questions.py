@@ -53,10 +53,10 @@ async def ask_much(visitor: Visitor) -> None:
         {"data_path": "$.**.**"},
         {"data_path": '$.** ? (@ like_regex "(a*)*(b*)*c")'},
         {"contains": "nowhere to be found"},
-        {"contains": "x", "limit": 1000, "max_bytes": 8_000_000},
+        {"contains": "x", "limit": 1000, "max_bytes": 900_000},
         {"search": " or ".join(f"w{number}" for number in range(300)), "limit": 1000},
         {"data": {"a": [[[]]] * 200}},
-        {"limit": 1000, "order": "oldest", "max_bytes": 8_000_000},
+        {"limit": 1000, "order": "oldest", "max_bytes": 900_000},
         {"component": ["*" + "a*" * 100] * 50},
         {"search": fill(b"word ", visitor.crowd.max_message_bytes // 4).decode()},
     )

@@ -14,7 +14,7 @@ HELD_S: Final = 35.0
 SMALL_BUFFER: Final = 4096
 BURST_S: Final = 1.5
 
-LARGE: Final = b'{"limit":1000,"max_bytes":8000000,"component":["batches-v7","hostile","batches-twice-v4"]}'
+LARGE: Final = b'{"limit":1000,"max_bytes":900000,"component":["batches-v7","hostile","batches-twice-v4"]}'
 
 
 async def read_no_answers(visitor: Visitor) -> None:
