@@ -233,7 +233,8 @@ async def running_system(
         async with trio.open_nursery() as services:
             for service in system.services:
                 services.start_soon(service.run, name=service.name)
-            await until(lambda: all(service.url for service in system.services), READY_S)
+            await until(lambda: all(service.url for service in system.services) or system.problems(), READY_S)
+            assert not system.problems(), system.problems()
             yield system
             with trio.fail_after(STOP_S):
                 async with trio.open_nursery() as stops:
