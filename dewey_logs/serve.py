@@ -17,11 +17,13 @@ from dewey_logs.retention import run_retention
 from dewey_logs.tools import dewey_tools
 from godot import __version__
 from godot.backoff import delays
-from godot.config import DeweyServeSettings, DeweySettings, http_port, make_gate
+from godot.config import DeweyServeSettings, DeweySettings
+from godot.doors import open_doors
 from godot.errors import ConfigError, StoreUnavailable
 from godot.http import Site, http_url, serve_http
 from godot.lines import choose_format, print_line, ready_line, status_line
-from godot.mcp.server import Server, listening_url, open_listeners, serve_websocket
+from godot.mcp.budget import Pool
+from godot.mcp.server import Server, listening_url, serve_websocket
 from godot.mcp.session import ServerInfo
 from godot.mcp.tools import Toolbox
 from godot.orphans import reap_orphans
@@ -84,7 +86,6 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
     :raises ConfigError: it cannot listen, or the database does not fit this program.
     """
     choose_format(settings.log_format)
-    gate = make_gate(settings)
 
     def tell(is_up: bool, reason: str) -> None:
         more = {} if is_up else {"reason": reason}
@@ -92,18 +93,21 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
 
     metrics = DeweyMetrics(CollectorRegistry(), tell)
     async with open_dewey(settings, metrics) as (toolbox, store):
+        doors = await open_doors(settings)
         server = Server(
             DEWEY_INFO,
             toolbox,
             report=PeerLog(print_line).note,
-            gate=gate,
+            gate=doors.gate,
             max_message_bytes=settings.max_message_bytes,
             max_in_flight=settings.max_inflight,
             peer_timeout_s=settings.peer_timeout_s,
+            max_connections=doors.connections.mcp,
+            prefix="DEWEY",
+            received=Pool(settings.max_bytes_in_flight),
+            answers=Pool(settings.max_bytes_in_flight),
         )
-        listeners = await open_listeners(settings.host, settings.port)
-        http = await open_listeners(settings.host, http_port(settings.port, settings.http_port))
-        url = http_url(http)
+        url = http_url(doors.http)
 
         async def look() -> None:
             await metrics.look(store.count_partitions)
@@ -113,16 +117,26 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
             state = "ready" if metrics.database_up else "down"
             return (200 if metrics.database_up else 503), {"status": state, "database": metrics.database_up}
 
-        site = Site("Dewey", WHAT, gate, health, metrics.registry, look, PeerLog(print_line).note)
+        site = Site(
+            "Dewey",
+            WHAT,
+            doors.gate,
+            health,
+            metrics.registry,
+            look,
+            PeerLog(print_line).note,
+            max_connections=doors.connections.http,
+            prefix="DEWEY",
+        )
         await _wait_for_database(store)
         async with trio.open_nursery() as nursery:
             if os.getpid() == 1:
                 nursery.start_soon(reap_orphans, name="orphans")
-            nursery.start_soon(run_own_retention, store, settings, name="retention")
+                nursery.start_soon(run_own_retention, store, settings, name="retention")
             nursery.start_soon(_run_status_line, metrics, name="status line")
-            await nursery.start(partial(serve_websocket, server, listeners), name="listener")
-            await nursery.start(serve_http, site, http, name="http")
-            print_line(ready_line(listening_url(listeners), url, __version__))
+            await nursery.start(partial(serve_websocket, server, doors.mcp), name="listener")
+            await nursery.start(serve_http, site, doors.http, name="http")
+            print_line(ready_line(listening_url(doors.mcp), url, __version__))
             life.ready.set()
             await life.stop.wait()
             nursery.cancel_scope.cancel()

@@ -21,19 +21,20 @@ from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.serve import DEWEY_INFO, open_dewey, run_own_retention
 from dewey_logs.tools import ARGUMENTS
 from godot import __version__
-from godot.config import GodotSettings, http_port, make_gate
+from godot.config import GodotSettings
 from godot.daemon import Parts, run_pipeline
 from godot.datadir import DataDir, default_data_dir
 from godot.dewey import RemoteDewey
+from godot.doors import Doors, open_doors
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
 from godot.errors import ConfigError, StoreUnavailable
 from godot.http import http_url
 from godot.lines import choose_format, print_line, ready_line, status_line
-from godot.mcp.access import Gate, read_token
+from godot.mcp.access import read_token
 from godot.mcp.client import Client, in_process
 from godot.mcp.dial import Address, over_websocket
-from godot.mcp.server import Server, listening_url, open_listeners, serve
+from godot.mcp.server import Server, listening_url, serve
 from godot.mcp.transport import Connect
 from godot.orphans import reap_orphans
 from godot.redis_buffer import RedisBuffer
@@ -55,10 +56,8 @@ async def run_up(settings: GodotSettings, life: Life) -> int:
     """
     choose_format(settings.log_format)
     with DataDir(settings.data_dir or default_data_dir()) as directory:
-        gate = make_gate(settings)
-        listeners = await open_listeners(settings.host, settings.port)
-        http = await open_listeners(settings.host, http_port(settings.port, settings.http_port))
-        url = http_url(http)
+        doors = await open_doors(settings)
+        url = http_url(doors.http)
         endpoints: dict[str, object] = {}
 
         def write_endpoints() -> None:
@@ -75,13 +74,13 @@ async def run_up(settings: GodotSettings, life: Life) -> int:
             await _start(servers, redis, postgres)
 
             def announce() -> None:
-                urls = {"mcp": listening_url(listeners), "http": url, "dewey": None}
+                urls = {"mcp": listening_url(doors.mcp), "http": url, "dewey": None}
                 endpoints.update(urls, database=postgres.url, redis=redis.url)
                 write_endpoints()
-                print_line(ready_line(listening_url(listeners), url, __version__))
+                print_line(ready_line(listening_url(doors.mcp), url, __version__))
 
             with_database = attrs.evolve(settings, database_url=postgres.url)
-            code = await _run(with_database, life, gate, listeners, http, redis.url, PRIVATE_DAEMON, announce)
+            code = await _run(with_database, life, doors, redis.url, PRIVATE_DAEMON, announce)
             servers.cancel_scope.cancel()
     return code
 
@@ -101,9 +100,7 @@ async def run_serve(settings: GodotSettings, life: Life) -> int:
         )
     choose_format(settings.log_format)
     with ExitStack() as held:
-        gate = make_gate(settings)
-        listeners = await open_listeners(settings.host, settings.port)
-        http = await open_listeners(settings.host, http_port(settings.port, settings.http_port))
+        doors = await open_doors(settings)
         async with trio.open_nursery() as servers:
             if settings.redis_url is None:
                 directory = held.enter_context(DataDir(settings.data_dir or default_data_dir()))
@@ -111,10 +108,10 @@ async def run_serve(settings: GodotSettings, life: Life) -> int:
                 await _start(servers, redis)
                 redis_url, daemon = redis.url, PRIVATE_DAEMON
             else:
-                port = listeners[0].socket.getsockname()[1]
+                port = doors.mcp[0].socket.getsockname()[1]
                 redis_url, daemon = settings.redis_url, f"{socket.gethostname()}:{port}"
-            announce = partial(print_line, ready_line(listening_url(listeners), http_url(http), __version__))
-            code = await _run(settings, life, gate, listeners, http, redis_url, settings.daemon or daemon, announce)
+            announce = partial(print_line, ready_line(listening_url(doors.mcp), http_url(doors.http), __version__))
+            code = await _run(settings, life, doors, redis_url, settings.daemon or daemon, announce)
             servers.cancel_scope.cancel()
     return code
 
@@ -128,9 +125,7 @@ async def _start(servers: trio.Nursery, *embedded: EmbeddedServer) -> None:
 async def _run(
     settings: GodotSettings,
     life: Life,
-    gate: Gate,
-    listeners: list[trio.SocketListener],
-    http: list[trio.SocketListener],
+    doors: Doors,
     redis_url: str,
     daemon: str,
     announce: Callable[[], None],
@@ -153,7 +148,9 @@ async def _run(
         await nursery.start(questions.run, name="dewey, questions")
         await nursery.start(waits.run, name="dewey, waits")
         dewey = RemoteDewey(stores, questions, waits, timeout_s=settings.dewey_timeout_s)
-        parts = Parts(buffer, dewey, listeners, gate, ARGUMENTS, print_line, http, registry, look)
+        parts = Parts(
+            buffer, dewey, doors.mcp, doors.gate, ARGUMENTS, print_line, doors.http, registry, look, doors.connections
+        )
         code = await run_pipeline(settings, parts, life, announce)
         nursery.cancel_scope.cancel()
     return code

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 import attrs
 
 from godot.buffer import QUEUE_MAX_BYTES
+from godot.descriptors import DEFAULT_CONNECTIONS
 from godot.entries import MAX_BATCH, MAX_ENTRY_BYTES
 from godot.errors import ConfigError
 from godot.mcp.access import LOOPBACK, Gate, is_loopback, read_tokens
@@ -176,6 +177,20 @@ class DeweyServeSettings(DeweySettings):
     peer_timeout_s: float = setting(
         "DEWEY_PEER_TIMEOUT_S", seconds(0.1), "seconds after which a peer that does not read is dropped", default=30.0
     )
+    max_connections: int | None = setting(
+        "DEWEY_MAX_CONNECTIONS",
+        whole(1),
+        f"connections at once, and a quarter as many for HTTP; without, up to {DEFAULT_CONNECTIONS:,} as the limit of "
+        "file descriptors allows",
+        default=None,
+    )
+    max_bytes_in_flight: int = setting(
+        "DEWEY_MAX_BYTES_IN_FLIGHT",
+        whole(1024 * 1024),
+        "bytes of all connections that are read and not answered, as many of answers that are not read, and as many of "
+        "HTTP bodies; beyond, large ones wait",
+        default=128 * 1024 * 1024,
+    )
     max_message_bytes: int = setting(
         "DEWEY_MAX_MESSAGE_BYTES",
         whole(2 * MAX_ENTRY_BYTES),
@@ -213,6 +228,20 @@ class GodotSettings(DeweySettings):
     )
     peer_timeout_s: float = setting(
         "GODOT_PEER_TIMEOUT_S", seconds(0.1), "seconds after which a peer that does not read is dropped", default=30.0
+    )
+    max_connections: int | None = setting(
+        "GODOT_MAX_CONNECTIONS",
+        whole(1),
+        f"connections at once, and a quarter as many for HTTP; without, up to {DEFAULT_CONNECTIONS:,} as the limit of "
+        "file descriptors allows",
+        default=None,
+    )
+    max_bytes_in_flight: int = setting(
+        "GODOT_MAX_BYTES_IN_FLIGHT",
+        whole(1024 * 1024),
+        "bytes of all connections that are read and not answered, as many of answers that are not read, and as many of "
+        "HTTP bodies; beyond, large ones wait",
+        default=128 * 1024 * 1024,
     )
     max_message_bytes: int = setting(
         "GODOT_MAX_MESSAGE_BYTES",

@@ -24,12 +24,14 @@ from godot.batcher import Batcher
 from godot.buffer import Keep
 from godot.channel import open_entry_channel
 from godot.config import GodotSettings
+from godot.descriptors import Connections
 from godot.dewey import Dewey
 from godot.http import Site, serve_http
 from godot.levels import CAPABILITY, Levels
 from godot.listener import INSTRUCTIONS, godot_toolbox
 from godot.maintenance import run_maintenance
 from godot.mcp.access import Gate
+from godot.mcp.budget import Pool
 from godot.mcp.server import Server, Watched, serve_websocket
 from godot.mcp.session import ServerInfo
 from godot.metrics import MeasuredBuffer, MeasuredDewey, Metrics
@@ -58,6 +60,7 @@ class Parts:
     :param http: as `listeners`, for HTTP; none: nothing is served there.
     :param registry: what is scraped, Godot's own metrics aside.
     :param look: called before a scrape.
+    :param connections: how many there may be.
     """
 
     buffer: Keep
@@ -69,6 +72,7 @@ class Parts:
     http: list[trio.SocketListener] = attrs.Factory(list)
     registry: CollectorRegistry = attrs.Factory(CollectorRegistry)
     look: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    connections: Connections = Connections(mcp=1_000, http=250)
 
 
 async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_ready: Callable[[], None]) -> int:
@@ -119,6 +123,9 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
         max_message_bytes=settings.max_message_bytes,
         max_in_flight=settings.max_inflight,
         peer_timeout_s=settings.peer_timeout_s,
+        max_connections=parts.connections.mcp,
+        received=Pool(settings.max_bytes_in_flight),
+        answers=Pool(settings.max_bytes_in_flight),
         watched=Watched(CAPABILITY, lambda: {"levels": levels.current()}, levels.changed),
     )
     maintain = partial(
@@ -128,6 +135,11 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
 
     async def look() -> None:
         metrics.connections, metrics.channel = len(server.live), outlet.waiting
+        metrics.bytes_in_flight = {
+            "received": server.received.bytes,
+            "answers": server.answers.bytes,
+            "http": site.bodies.bytes,
+        }
         await metrics.look(status, parts.buffer)
         await parts.look()
 
@@ -141,6 +153,8 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
         status.peer,
         log=toolbox.find("logger_log_batch"),
         max_body_bytes=settings.max_message_bytes,
+        bodies=Pool(settings.max_bytes_in_flight),
+        max_connections=parts.connections.http,
     )
 
     await levels.recall(parts.buffer)

@@ -1,38 +1,38 @@
 """Godot's HTTP port: health (MAINT-003), metrics (OBS-001), and entries for those who do not speak MCP.
 
-Starlette on Hypercorn's trio worker, in the nursery of the daemon. What is not an answer of ours ends here: a bug in a
-handler is a 500 and a line for the operator.
+Starlette on Hypercorn's HTTP/1.1 (`http_server`), in the nursery of the daemon. What is not an answer of ours ends
+here: a bug in a handler is a 500 and a line for the operator.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, Final, cast
 
 import attrs
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from godot import __version__, codec
 from godot.entries import MAX_BATCH
+from godot.http_server import serve_app
 from godot.mcp.access import Gate, Refused
+from godot.mcp.budget import Account, Pool
+from godot.mcp.places import Places
 from godot.mcp.tools import Role, Tool, caller
 
-GRACE_S: Final = 2.0
-"""How long requests under way may take after the stop; a part of the drain (`GODOT_DRAIN_S`)."""
+BODY_S: Final = 30.0
+"""How long the body of a request may take to be told."""
 
-SILENT_S: Final = 5.0
-"""How long a connection is kept that says nothing, and how long a request may take to be told."""
+ROOM_S: Final = 5.0
+"""How long a request waits for room for its body before it is refused."""
 
 REJECTED_MAX: Final = 100
 """Lines that an answer names; further ones are only counted."""
@@ -67,6 +67,9 @@ class Site:
     :param refresh: called before a scrape.
     :param log: takes entries in; None: there is no /v1/entries.
     :param report: gets an event (`bug`, `refused`), the peer's address, and the reason.
+    :param bodies: bounds the bodies of all requests together, until they are answered.
+    :param max_connections: beyond, a newcomer is refused with 503.
+    :param prefix: of the settings that a refusal names.
     """
 
     title: str
@@ -78,34 +81,17 @@ class Site:
     report: Callable[[str, str, str], None]
     log: Tool | None = None
     max_body_bytes: int = 16 * 1024 * 1024
+    bodies: Pool = attrs.Factory(Pool)
+    max_connections: int = 250
+    prefix: str = "GODOT"
 
 
 async def serve_http(
     site: Site, listeners: list[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Answer requests until cancelled; what is under way then has `GRACE_S` to end."""
-    stop = trio.Event()
-    config = Config()
-    config.bind = [f"fd://{os.dup(each.socket.fileno())}" for each in listeners]
-    config.accesslog = config.errorlog = None
-    config.include_server_header = False
-    config.graceful_timeout = GRACE_S
-    config.keep_alive_timeout = config.read_timeout = SILENT_S  # type: ignore[assignment]
-    config.h11_max_incomplete_size = 16 * 1024
-    for each in listeners:
-        each.socket.close()
-
-    async def run() -> None:
-        with trio.CancelScope(shield=True):
-            await serve(_app(site), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, name="hypercorn")
-        task_status.started()
-        try:
-            await trio.sleep_forever()
-        finally:
-            stop.set()
+    places = Places(site.max_connections, f"{site.prefix}_MAX_CONNECTIONS", site.report)
+    await serve_app(_app(site), places, listeners, task_status=task_status)
 
 
 def http_url(listeners: Sequence[trio.SocketListener]) -> str:
@@ -151,7 +137,7 @@ def _app(site: Site) -> ASGIApp:
 
         async def entries(request: Request) -> Response:
             _admit(site, request, "write")
-            return await _take_in(log, request, site.max_body_bytes)
+            return await _take_in(log, request, site)
 
         routes.append(Route("/v1/entries", entries, methods=["POST"]))
     starlette = Starlette(routes=routes, exception_handlers={Refused: refused})
@@ -165,13 +151,28 @@ def _app(site: Site) -> ASGIApp:
             await send(message)
 
         try:
-            await starlette(scope, receive, watch)
+            if scope["type"] == "http" and (misframed := _misframed(scope)) is not None:
+                await misframed(scope, receive, send)
+            else:
+                await starlette(scope, receive, watch)
+        except ClientDisconnect:
+            pass  # nobody is there to be answered, and nothing of it was taken in
         except Exception as exc:  # noqa: BLE001 - the top of the handler of a request
             site.report("bug", _peer(scope), f"{scope.get('path', '')}: {exc!r}")
             if scope["type"] == "http" and not started:
                 await PlainTextResponse("a bug of ours; it is in the log of the daemon\n", 500)(scope, receive, send)
 
     return app
+
+
+def _misframed(scope: Scope) -> Response | None:
+    """Refuse a request that somebody on its way here may read otherwise than we do (RFC 9112, 6.1)."""
+    headers = {"Connection": "close"}
+    if scope["http_version"] not in ("1.0", "1.1"):
+        return PlainTextResponse("this server speaks HTTP/1.1\n", 505, headers)
+    if {b"content-length", b"transfer-encoding"} <= {name.lower() for name, _ in scope["headers"]}:
+        return PlainTextResponse("Content-Length and Transfer-Encoding exclude each other\n", 400, headers)
+    return None
 
 
 def _peer(scope: Scope) -> str:
@@ -199,22 +200,45 @@ def _admit(site: Site, request: Request, role: Role | None) -> None:
     caller.set(peer)
 
 
-async def _take_in(log: Tool, request: Request, max_bytes: int) -> Response:
+async def _take_in(log: Tool, request: Request, site: Site) -> Response:
     """Take in entries, one JSON object a line; each is judged for itself, as by `logger_log_batch`."""
     ack = request.query_params.get("ack")
     if ack not in (None, "queued", "durable"):
         return _problem(400, f"ack: queued or durable, not {ack!r:.80}")
+    largest = site.max_body_bytes
+    told = request.headers.get("content-length", "")
+    size = min(int(told), largest) if told.isdecimal() else largest
+    claim = None
+    with trio.move_on_after(ROOM_S):
+        claim = await Account(site.bodies, largest).claim(size)
+    if claim is None:
+        return _problem(503, f"no room for the body beside those of others; see {site.prefix}_MAX_BYTES_IN_FLIGHT")
+    try:
+        return await _take_lines(log, request, ack, site)
+    finally:
+        claim.release()
+
+
+async def _read_body(request: Request, site: Site) -> bytes | Response:
+    """Return the body, or the refusal of it."""
     body = bytearray()
-    with trio.move_on_after(SILENT_S * 6) as patience:
+    with site.bodies.patience(trio.current_time() + BODY_S) as patience:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > max_bytes:
-                return _problem(413, f"at most {max_bytes:,} bytes in one request; send several")
+            if len(body) > site.max_body_bytes:
+                return _problem(413, f"at most {site.max_body_bytes:,} bytes in one request; send several")
     if patience.cancelled_caught:
         return _problem(408, "the request took too long to be told; nothing was taken in")
+    return bytes(body)
+
+
+async def _take_lines(log: Tool, request: Request, ack: str | None, site: Site) -> Response:
+    body = await _read_body(request, site)
+    if isinstance(body, Response):
+        return body
     taken = _Taken()
     batch: list[tuple[int, Any]] = []
-    for number, line in enumerate(bytes(body).split(b"\n"), 1):
+    for number, line in enumerate(body.split(b"\n"), 1):
         if not line.strip():
             continue
         try:

@@ -54,6 +54,10 @@ GAUGES: Final[Declared] = {
     "godot_channel_entries": ("Entries accepted and not yet in Redis.", []),
     "godot_dead_entries": ("Entries that could not be stored and are put aside.", []),
     "godot_connections": ("WebSocket connections.", []),
+    "godot_bytes_in_flight": (
+        "Bytes of messages not yet answered (received), of answers not yet read (answers), of HTTP bodies (http).",
+        ["kind"],
+    ),
     "godot_followers": ("Calls of logger_tail under way.", []),
     "godot_dependency_up": (
         "Whether redis and dewey do what they are asked (1) or not (0).",
@@ -82,6 +86,7 @@ class Metrics(Collector):
         self.counts = Counts()
         self.oldest_age_s = 0.0
         self.connections = 0
+        self.bytes_in_flight: Mapping[str, int] = {}
         self.channel = 0
         self.flush_failures = 0
         self.store_failures: Counter[str] = Counter({"unavailable": 0, "refused": 0})
@@ -151,6 +156,7 @@ class Metrics(Collector):
             "godot_channel_entries": {(): self.channel},
             "godot_dead_entries": {(): counts.dead},
             "godot_connections": {(): self.connections},
+            "godot_bytes_in_flight": {(kind,): size for kind, size in self.bytes_in_flight.items()},
             "godot_followers": {(): status.followers if status else 0},
             "godot_dependency_up": {
                 ("redis",): float(status is not None and status.redis_up),

@@ -17,8 +17,11 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 from wsproto.utilities import ProtocolError
 
-from godot.errors import ConfigError
+from godot.errors import ConfigError, Unavailable
 from godot.mcp.access import Gate, Refused
+from godot.mcp.budget import OWN_BYTES, Account, Claim, Pool
+from godot.mcp.meter import Meter
+from godot.mcp.places import Place, Places, accept_connections, peer_address
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
 from godot.mcp.tools import INSIDE, ROLES, Answer, Later, Role, Toolbox, caller, trace
 from godot.mcp.transport import (
@@ -63,6 +66,10 @@ class Server:
     :param max_message_bytes: a larger frame closes its connection with code 1009.
     :param max_in_flight: calls of one connection; beyond, its next frames are left unread.
     :param peer_timeout_s: after which a peer is dropped that takes no answer, or does not answer a ping.
+    :param max_connections: beyond, a newcomer is refused with 503.
+    :param prefix: of the settings that a refusal names.
+    :param received: bounds what was read and is not answered yet, of all connections.
+    :param answers: bounds what was answered and is not read yet, of all connections.
     """
 
     info: ServerInfo
@@ -72,12 +79,23 @@ class Server:
     max_message_bytes: int = 16 * 1024 * 1024
     max_in_flight: int = 1_000
     peer_timeout_s: float = 30.0
+    max_connections: int = 1_000
+    prefix: str = "GODOT"
+    received: Pool = attrs.field(factory=Pool)
+    answers: Pool = attrs.field(factory=Pool)
     watched: Watched | None = None
     live: set[Transport] = attrs.field(factory=set)
     """The WebSocket connections that there are now."""
 
 
-async def serve(server: Server, transport: Transport, *, peer: str = INSIDE, roles: frozenset[Role] = ROLES) -> None:
+async def serve(
+    server: Server,
+    transport: Transport,
+    *,
+    peer: str = INSIDE,
+    roles: frozenset[Role] = ROLES,
+    meter: Meter | None = None,
+) -> None:
     """Answer one connection. Returns when its other end has closed it.
 
     Calls are answered as they finish, so that a slow query does not delay what comes behind it;
@@ -86,6 +104,7 @@ async def serve(server: Server, transport: Transport, *, peer: str = INSIDE, rol
     a bug in what reads the frames ends the connection (code 1011), and goes no further.
 
     :param roles: what the other end may do.
+    :param meter: has claimed room for each frame; it is given back when all calls in the frame are answered.
     """
     caller.set(peer)
     offered = {} if server.watched is None else {server.watched.capability: server.watched.value}
@@ -93,15 +112,27 @@ async def serve(server: Server, transport: Transport, *, peer: str = INSIDE, rol
     in_flight: dict[Call, trio.CancelScope] = {}
     places = trio.Semaphore(server.max_in_flight)
     workers = trio.Semaphore(MAX_RUNNING)
+    unread = Account(server.answers, 0)
 
     async def send(frame: str) -> None:
-        with trio.move_on_after(server.peer_timeout_s), suppress(TransportClosed):
-            await transport.send(frame)
-            return
+        claim = await unread.claim(len(frame))
+        try:
+            with server.answers.patience(trio.current_time() + server.peer_timeout_s), suppress(TransportClosed):
+                await transport.send(frame)
+                return
+        finally:
+            claim.release()
         calls.cancel_scope.cancel()  # the other end is gone, or leaves its answers unread
         await trio.lowlevel.checkpoint()
 
     async def finish(call: Call, answer: Answer) -> None:
+        if len(answer.json) > OWN_BYTES and server.answers.is_crowded_by(len(answer.json)):
+            answer = Answer.error(
+                Unavailable(
+                    "there is no room for the answer, since other clients do not read theirs "
+                    f"({server.prefix}_MAX_BYTES_IN_FLIGHT); ask again later"
+                )
+            )
         frame = session.answer(call, answer)
         if frame is not None:
             await send(frame)
@@ -124,7 +155,7 @@ async def serve(server: Server, transport: Transport, *, peer: str = INSIDE, rol
     async def wait_and_finish(call: Call, begun: Answer | Later) -> None:
         await finish(call, await call.tool.finish(begun))
 
-    async def run_in_order(call: Call) -> None:
+    async def run_in_order(call: Call, claim: Claim | None) -> None:
         try:
             begun = await call.tool.begin(call.arguments)
             if not isinstance(begun, Later):
@@ -133,9 +164,11 @@ async def serve(server: Server, transport: Transport, *, peer: str = INSIDE, rol
         except Exception as bug:  # noqa: BLE001 - the top of the handler of a call
             await fail(call, bug)
             return
-        await start_beside(call, partial(wait_and_finish, call, begun))
+        await start_beside(call, claim, partial(wait_and_finish, call, begun))
 
-    async def beside(call: Call, scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
+    async def beside(
+        call: Call, scope: trio.CancelScope, claim: Claim | None, work: Callable[[], Awaitable[None]]
+    ) -> None:
         try:
             with scope:
                 await work()
@@ -144,11 +177,15 @@ async def serve(server: Server, transport: Transport, *, peer: str = INSIDE, rol
         finally:
             del in_flight[call]
             places.release()
+            if claim is not None:
+                claim.release()
 
-    async def start_beside(call: Call, work: Callable[[], Awaitable[None]]) -> None:
+    async def start_beside(call: Call, claim: Claim | None, work: Callable[[], Awaitable[None]]) -> None:
         await places.acquire()
         in_flight[call] = scope = trio.CancelScope()
-        calls.start_soon(beside, call, scope, work, name=f"{call.tool.name} {call.id!r:.40}")
+        if claim is not None:
+            claim.keep()
+        calls.start_soon(beside, call, scope, claim, work, name=f"{call.tool.name} {call.id!r:.40}")
 
     async def tell_changes(watched: Watched) -> None:
         told = session.told[watched.capability]
@@ -162,23 +199,33 @@ async def serve(server: Server, transport: Transport, *, peer: str = INSIDE, rol
         except Exception as bug:  # noqa: BLE001 - the other end learns of no further change, and is served as before
             server.report("bug", peer, f"{watched.capability}: {bug!r}")
 
+    async def read_frame() -> None:
+        # In a function of its own, so that nothing of a frame is kept while the next one is awaited.
+        frame = await transport.receive()
+        claim = None if meter is None else meter.claim()
+        try:
+            for event in session.receive(frame):
+                match event:
+                    case Send(answer):
+                        await send(answer)
+                    case Run(call):
+                        trace.set(call.trace_id)
+                        if call.tool.in_order:
+                            await run_in_order(call, claim)
+                        else:
+                            await start_beside(call, claim, partial(run, call))
+                    case Stop(call):
+                        if call in in_flight:
+                            in_flight[call].cancel()
+        finally:
+            if claim is not None:
+                claim.release()
+
     async def read_frames() -> None:
         is_told = False
         try:
             while True:
-                for event in session.receive(await transport.receive()):
-                    match event:
-                        case Send(frame):
-                            await send(frame)
-                        case Run(call):
-                            trace.set(call.trace_id)
-                            if call.tool.in_order:
-                                await run_in_order(call)
-                            else:
-                                await start_beside(call, partial(run, call))
-                        case Stop(call):
-                            if call in in_flight:
-                                in_flight[call].cancel()
+                await read_frame()
                 if server.watched is not None and session.told and not is_told:
                     is_told = True
                     calls.start_soon(tell_changes, server.watched)
@@ -217,7 +264,7 @@ async def serve_websocket(
     server: Server,
     listeners: list[trio.SocketListener],
     *,
-    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept and answer connections until cancelled; then say goodbye to each.
 
@@ -238,38 +285,60 @@ async def serve_websocket(
                         goodbyes.start_soon(transport.aclose, 1001, "shutting down")
             connections.cancel_scope.cancel()
 
+    places = Places(server.max_connections, f"{server.prefix}_MAX_CONNECTIONS", server.report)
     async with trio.open_nursery() as nursery:
         connections: trio.Nursery = await nursery.start(keep_connections)
         try:
-            await trio.serve_listeners(
-                partial(_handle, server, stopping),
-                listeners,
-                handler_nursery=connections,
-                task_status=task_status,
+            await accept_connections(
+                places, listeners, partial(_handle, server, stopping), connections, task_status=task_status
             )
         finally:
             stopping.set()
 
 
-async def _handle(server: Server, stopping: trio.Event, stream: trio.SocketStream) -> None:
+@attrs.define(eq=False)
+class _Giving:
+    """Why a connection is given up, when it is.
+
+    :param scope: ends it.
+    """
+
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    code: int = 1000
+    reason: str | None = None
+
+    def up(self, code: int, reason: str) -> None:
+        self.code, self.reason = code, reason
+        self.scope.cancel()
+
+
+async def _handle(server: Server, stopping: trio.Event, place: Place, stream: trio.SocketStream) -> None:
     """Answer one TCP connection; nothing that happens on it leaves this function.
 
     trio-websocket's own server lets an error of one connection end them all; so only its handshake
     and framing are used, each connection in a nursery of its own.
     """
-    peer = _peer(stream)
+    peer = peer_address(stream)
+    giving = _Giving()
+    meter = Meter(
+        stream,
+        Account(server.received, server.max_message_bytes),
+        largest=server.max_message_bytes,
+        timeout_s=server.peer_timeout_s,
+        give_up=giving.up,
+    )
     try:
         async with stream, trio.open_nursery() as nursery:
             request = None
             with trio.move_on_after(HANDSHAKE_S) as handshake:
                 request = await wrap_server_stream(
                     cast(trio.Nursery, Reader(nursery, handshake)),
-                    stream,
+                    meter,
                     max_message_size=server.max_message_bytes,
                     receive_buffer_size=READ_BYTES,
                 )
             if request is not None:
-                await _admit(server, peer, request)
+                await _admit(server, peer, place, request, meter, giving)
             if stopping.is_set():
                 # The answer to our goodbye is read by a task in here; whoever says it cancels us when it is done.
                 await trio.sleep_forever()
@@ -279,9 +348,13 @@ async def _handle(server: Server, stopping: trio.Event, stream: trio.SocketStrea
     except* Exception as bugs:  # noqa: BLE001 - the top of the connection handler
         for bug in bugs.exceptions:
             server.report("bug", peer, f"it ended the connection: {bug!r}")
+    finally:
+        meter.release()
 
 
-async def _admit(server: Server, peer: str, request: WebSocketRequest) -> None:
+async def _admit(
+    server: Server, peer: str, place: Place, request: WebSocketRequest, meter: Meter, giving: _Giving
+) -> None:
     # trio-websocket's public `headers` leave out Host.
     host = request._event.host
     try:
@@ -294,40 +367,36 @@ async def _admit(server: Server, peer: str, request: WebSocketRequest) -> None:
         with trio.move_on_after(GOODBYE_S):
             await request.reject(refused.status, extra_headers=headers, body=f"{refused.reason}\n".encode())
         return
+    place.note_asked()
     offered = SUBPROTOCOL in request.proposed_subprotocols
     connection = await request.accept(subprotocol=SUBPROTOCOL if offered else None)
     transport = WebSocketTransport(connection)
     code = 1011
     server.live.add(transport)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep_alive, connection, server.peer_timeout_s, nursery.cancel_scope)
-            await serve(server, transport, peer=peer, roles=roles)
-            nursery.cancel_scope.cancel()
-        code = 1000
+        with giving.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_keep_alive, connection, meter, server.peer_timeout_s, nursery.cancel_scope)
+                await serve(server, transport, peer=peer, roles=roles, meter=meter)
+                nursery.cancel_scope.cancel()
+        if giving.reason is not None:
+            server.report("refused", peer, giving.reason)
+        code = giving.code
     finally:
         server.live.discard(transport)
         with trio.move_on_after(GOODBYE_S, shield=True):
-            await transport.aclose(code)
+            await transport.aclose(code, giving.reason)
 
 
-async def _keep_alive(connection: WebSocketConnection, timeout_s: float, scope: trio.CancelScope) -> None:
+async def _keep_alive(connection: WebSocketConnection, meter: Meter, timeout_s: float, scope: trio.CancelScope) -> None:
     """Ping a peer twice in `timeout_s`, and drop it when it does not answer. Returns when it is gone."""
     try:
         while True:
             await trio.sleep(timeout_s / 2)
             with trio.move_on_after(timeout_s) as patience:
                 await connection.ping()
-            if patience.cancelled_caught:
+            if patience.cancelled_caught and meter.waits_for_peer:
                 scope.cancel()
                 return
     except (ConnectionClosed, ProtocolError):
         return
-
-
-def _peer(stream: trio.SocketStream) -> str:
-    try:
-        host, port = stream.socket.getpeername()[:2]
-    except OSError:
-        return "a peer that is gone"
-    return f"{host}:{port}"

@@ -148,7 +148,7 @@ async def over_tcp() -> AsyncIterator[Bench]:
         async def listen(
             listeners: list[trio.SocketListener],
             *,
-            task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+            task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
         ) -> None:
             nonlocal running, ended
             ended = trio.Event()

@@ -1,0 +1,185 @@
+"""How many bytes all connections together may hold, and each of them: pools, and what is claimed of them.
+
+Each connection may always hold `OWN_BYTES` of its own, so a small call never waits for the large ones of others. What
+is more is claimed of a pool that all share. Who finds no room waits in order. A claim is made for a whole message, and
+before it is read: connections that each hold half of one would wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import attrs
+import trio
+
+OWN_BYTES: Final = 64 * 1024
+"""What each connection may hold beside the pool, in each direction. Most calls are smaller by far."""
+
+HASTE_S: Final = 5.0
+"""How long a peer may keep what it holds of a pool once another one waits for room."""
+
+SHARES: Final = 8
+"""One connection may hold this part of a pool, but always one message of the largest size."""
+
+MAX_BYTES: Final = 128 * 1024 * 1024
+
+
+@attrs.define(eq=False)
+class _Waiting:
+    size: int
+    granted: trio.Event = attrs.Factory(trio.Event)
+
+
+class Pool:
+    """Bytes that all connections share.
+
+    A claim that is larger than the pool passes when it is alone.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        """Claimed now, the connections' own bytes included."""
+        self._pooled = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._patient: set[trio.CancelScope] = set()
+
+    def is_crowded_by(self, size: int) -> bool:
+        """Whether so many bytes wait for room that another claim should not even wait."""
+        return bool(self._waiting) and sum(each.size for each in self._waiting) + size > self.max_bytes
+
+    def claim_nowait(self, size: int) -> bool:
+        """Claim bytes if there is room, and nobody waits for it."""
+        if self._waiting or not self._fits(size):
+            return False
+        self._pooled += size
+        return True
+
+    async def claim(self, size: int) -> None:
+        """Claim bytes, behind all who wait already."""
+        if self.claim_nowait(size):
+            return
+        waiting = _Waiting(size)
+        self._waiting.append(waiting)
+        self._hurry()
+        try:
+            await waiting.granted.wait()
+        except BaseException:
+            self._waiting.remove(waiting)
+            self._grant()  # it may have kept a smaller one waiting
+            raise
+
+    def release(self, size: int) -> None:
+        """Give bytes back."""
+        self._pooled -= size
+        self._grant()
+
+    @contextmanager
+    def patience(self, deadline: float) -> Iterator[trio.CancelScope]:
+        """Bound what a peer does that holds bytes: until `deadline`, or for `HASTE_S` while others wait for room."""
+        with trio.CancelScope(deadline=deadline) as scope:
+            self._patient.add(scope)
+            if self._waiting:
+                self._hurry()
+            try:
+                yield scope
+            finally:
+                self._patient.discard(scope)
+
+    def _fits(self, size: int) -> bool:
+        return not self._pooled or self._pooled + size <= self.max_bytes
+
+    def _grant(self) -> None:
+        while self._waiting and self._fits(self._waiting[0].size):
+            granted = self._waiting.popleft()
+            self._pooled += granted.size
+            granted.granted.set()
+
+    def _hurry(self) -> None:
+        latest = trio.current_time() + HASTE_S
+        for scope in self._patient:
+            scope.deadline = min(scope.deadline, latest)
+
+
+@attrs.define(eq=False)
+class Claim:
+    """Bytes that an account holds for one message, until the last who works on it has released it."""
+
+    account: Account
+    size: int
+    is_pooled: bool
+    users: int = 1
+
+    def keep(self) -> None:
+        """Hold it for one more user."""
+        self.users += 1
+
+    def release(self) -> None:
+        """Say that one user is done with it."""
+        self.users -= 1
+        if not self.users:
+            self.shrink(0)
+
+    def shrink(self, size: int) -> None:
+        """Give back what is more than `size`."""
+        surplus, self.size = self.size - size, size
+        self.account.give_back(surplus, is_pooled=self.is_pooled)
+
+
+class Account:
+    """What one connection holds, in one direction.
+
+    :param pool: what it holds above `OWN_BYTES` is of this pool.
+    :param largest: size of the largest message, for which its share of the pool always suffices.
+    """
+
+    def __init__(self, pool: Pool, largest: int) -> None:
+        self.pool = pool
+        self._share = max(largest, pool.max_bytes // SHARES)
+        self._own = 0
+        self._pooled = 0
+        self._fell = trio.Event()
+
+    def claim_nowait(self, size: int) -> Claim | None:
+        """Claim bytes, if there is room."""
+        if self._own + size <= OWN_BYTES:
+            self._own += size
+            is_pooled = False
+        elif self._is_within_share(size) and self.pool.claim_nowait(size):
+            self._pooled += size
+            is_pooled = True
+        else:
+            return None
+        self.pool.bytes += size
+        return Claim(self, size, is_pooled)
+
+    async def claim(self, size: int) -> Claim:
+        """Claim bytes; wait for room."""
+        if size > OWN_BYTES:
+            while not self._is_within_share(size):
+                await self._fell.wait()
+            await self.pool.claim(size)
+            self._pooled += size
+            self.pool.bytes += size
+            return Claim(self, size, is_pooled=True)
+        # A small one stands in no queue: what the connection itself holds makes room for it soon.
+        while (claim := self.claim_nowait(size)) is None:
+            await self._fell.wait()
+        return claim
+
+    def give_back(self, size: int, *, is_pooled: bool) -> None:
+        """Take back what a claim gives up."""
+        self.pool.bytes -= size
+        if is_pooled:
+            self._pooled -= size
+            self.pool.release(size)
+        else:
+            self._own -= size
+        self._fell.set()
+        self._fell = trio.Event()
+
+    def _is_within_share(self, size: int) -> bool:
+        return not self._pooled or self._pooled + size <= self._share

@@ -1,0 +1,160 @@
+"""A WebSocket's TCP stream, which is read no further than there is room for what comes.
+
+It stands below trio-websocket: that assembles a message in memory before anybody sees it, and by then it is too late.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+from godot.mcp.budget import Account, Claim
+from godot.mcp.frames import Begin, End, FrameScanner, Part
+from godot.mcp.transport import READ_BYTES
+
+SLOWEST_BYTES_PER_S: Final = 64 * 1024
+"""A message that comes more slowly than this, and than the time any peer has, is given up."""
+
+PART_BYTES: Final = 64
+"""What the assembly of a message takes for each part that came by itself, whatever is in it."""
+
+
+class Meter(trio.abc.Stream):
+    """The stream of one connection.
+
+    :param account: what is received is claimed of it.
+    :param largest: `max_message_bytes`; whoever reads the messages refuses a larger one.
+    :param timeout_s: how long any peer has for a message, beside the time for its size.
+    :param give_up: called with a close code and the reason when the peer is to be dropped; nothing is read then.
+    """
+
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        account: Account,
+        *,
+        largest: int,
+        timeout_s: float,
+        give_up: Callable[[int, str], None],
+    ) -> None:
+        self._stream = stream
+        self._account = account
+        self._largest = largest
+        self._timeout_s = timeout_s
+        self._give_up = give_up
+        self._scanner = FrameScanner()
+        self._ahead = b""
+        """Read, and not handed over yet, since there was no room."""
+        self._due: Begin | None = None
+        self._claim: Claim | None = None
+        self._deadline = 0.0
+        self._size = 0
+        self._parts = 0
+        self._whole: deque[Claim] = deque()
+        self._busy = 0
+
+    @property
+    def waits_for_peer(self) -> bool:
+        """Whether bytes are awaited from the peer, or it has to take some.
+
+        Otherwise nothing is read since there is no room: a pong that does not come is not the peer's fault.
+        """
+        return self._busy > 0
+
+    def claim(self) -> Claim:
+        """Return the claim of the message that was received last; the caller releases it."""
+        return self._whole.popleft()
+
+    def release(self) -> None:
+        """Give back what was received and was not taken: the connection is over."""
+        for claim in (*self._whole, *([] if self._claim is None else [self._claim])):
+            claim.release()
+        self._whole.clear()
+        self._claim = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what came, up to the point where there is no room for more."""
+        del max_bytes  # trio-websocket asks for READ_BYTES
+        if self._due is not None:
+            due = self._due
+            self._open(await self._account.claim(self._room_for(due)), due)
+            self._due = None
+        data, self._ahead = self._ahead or await self._read(), b""
+        end = 0
+        while self._due is None:
+            end, event = self._scanner.scan(data, end)
+            match event:
+                case Begin():
+                    claim = self._account.claim_nowait(self._room_for(event))
+                    if claim is None:
+                        self._due = event
+                    else:
+                        self._open(claim, event)
+                case Part(size):
+                    self._size += size
+                    self._parts += 1
+                case End():
+                    self._close()
+                case None:
+                    break
+        self._ahead = data[end:]
+        if self._scanner.is_open:
+            self._parts += 1
+            if self._size <= self._largest and self._size + self._parts * PART_BYTES > 2 * self._largest + READ_BYTES:
+                await self._drop(1009, f"a message came in {self._parts:,} parts; send it in larger ones")
+        return data[:end]
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Pass bytes on."""
+        with self._waiting_for_peer():
+            await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Pass the question on."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._stream.aclose()
+
+    @contextmanager
+    def _waiting_for_peer(self) -> Iterator[None]:
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+
+    async def _read(self) -> bytes:
+        with self._waiting_for_peer():
+            if not self._scanner.is_open:
+                return bytes(await self._stream.receive_some(READ_BYTES))
+            with self._account.pool.patience(self._deadline) as patience:
+                data = bytes(await self._stream.receive_some(READ_BYTES))
+        self._deadline = patience.deadline
+        if patience.cancelled_caught:
+            await self._drop(1008, "a message was begun and not finished in time")
+        return data
+
+    def _room_for(self, begun: Begin) -> int:
+        # Nobody knows how long a message in several frames will be.
+        return min(begun.size, self._largest) if begun.is_whole else self._largest
+
+    def _open(self, claim: Claim, begun: Begin) -> None:
+        self._claim = claim
+        self._size, self._parts = begun.size, 0
+        self._deadline = trio.current_time() + self._timeout_s + claim.size / SLOWEST_BYTES_PER_S
+
+    def _close(self) -> None:
+        if self._claim is not None:
+            self._claim.shrink(min(self._size, self._claim.size))
+            self._whole.append(self._claim)
+            self._claim = None
+
+    async def _drop(self, code: int, reason: str) -> None:
+        self._give_up(code, reason)
+        await trio.sleep_forever()
