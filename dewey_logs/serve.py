@@ -132,7 +132,8 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
         async with trio.open_nursery() as nursery:
             if os.getpid() == 1:
                 nursery.start_soon(reap_orphans, name="orphans")
-                nursery.start_soon(run_own_retention, store, settings, name="retention")
+            nursery.start_soon(doors.watch_tokens, name="tokens")
+            nursery.start_soon(run_own_retention, store, settings, name="retention")
             nursery.start_soon(_run_status_line, metrics, name="status line")
             await nursery.start(partial(serve_websocket, server, doors.mcp), name="listener")
             await nursery.start(serve_http, site, doors.http, name="http")

@@ -148,6 +148,7 @@ async def _run(
         await nursery.start(questions.run, name="dewey, questions")
         await nursery.start(waits.run, name="dewey, waits")
         dewey = RemoteDewey(stores, questions, waits, timeout_s=settings.dewey_timeout_s)
+        nursery.start_soon(doors.watch_tokens, name="tokens")
         parts = Parts(
             buffer, dewey, doors.mcp, doors.gate, ARGUMENTS, print_line, doors.http, registry, look, doors.connections
         )

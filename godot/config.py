@@ -166,10 +166,10 @@ class DeweyServeSettings(DeweySettings):
         default=None,
     )
     allowed_hosts: tuple[str, ...] = setting(
-        "DEWEY_ALLOWED_HOSTS", names, "names that clients may reach it by, beside localhost", default=()
+        "DEWEY_ALLOWED_HOSTS", names, "names that clients may reach it by, beside localhost and addresses", default=()
     )
     allowed_origins: tuple[str, ...] = setting(
-        "DEWEY_ALLOWED_ORIGINS", names, "hosts whose web pages may connect, beside localhost", default=()
+        "DEWEY_ALLOWED_ORIGINS", names, "`host` or `host:port` whose web pages may connect, beside its own", default=()
     )
     max_inflight: int = setting(
         "DEWEY_MAX_INFLIGHT", whole(1), "calls of one connection at once; then it is read more slowly", default=1000
@@ -218,10 +218,10 @@ class GodotSettings(DeweySettings):
         default=None,
     )
     allowed_hosts: tuple[str, ...] = setting(
-        "GODOT_ALLOWED_HOSTS", names, "names that clients may reach it by, beside localhost", default=()
+        "GODOT_ALLOWED_HOSTS", names, "names that clients may reach it by, beside localhost and addresses", default=()
     )
     allowed_origins: tuple[str, ...] = setting(
-        "GODOT_ALLOWED_ORIGINS", names, "hosts whose web pages may connect, beside localhost", default=()
+        "GODOT_ALLOWED_ORIGINS", names, "`host` or `host:port` whose web pages may connect, beside its own", default=()
     )
     max_inflight: int = setting(
         "GODOT_MAX_INFLIGHT", whole(1), "calls of one connection at once; then it is read more slowly", default=1000
@@ -375,8 +375,8 @@ def http_port(port: int, chosen: int | None) -> int:
 def make_gate(settings: GodotSettings | DeweyServeSettings) -> Gate:
     """Make the gate of a server that listens as its settings say.
 
-    Beyond loopback any `Host` is taken unless the settings name them: a proxy or a container network names
-    this server as it likes.
+    Beyond loopback any `Host` is taken with a token unless the settings name them: a proxy names this server as it
+    likes. Without tokens it has to be one that no public name server can point here.
 
     :raises ConfigError: it would let in anyone who can reach it (SEC-006), or the tokens cannot be read.
     """
@@ -388,8 +388,11 @@ def make_gate(settings: GodotSettings | DeweyServeSettings) -> Gate:
             f"listening on {host} would let anyone in who can reach it; listen on 127.0.0.1, give tokens with "
             f"{prefix}_TOKENS_FILE, or set {prefix}_ALLOW_ANONYMOUS=true if it is meant"
         )
-    hosts = frozenset((*LOOPBACK, *settings.allowed_hosts)) if here or settings.allowed_hosts else None
-    return Gate(tokens, hosts, frozenset((*LOOPBACK, *settings.allowed_origins)))
+    hosts = (
+        None if tokens and not here and not settings.allowed_hosts else frozenset((*LOOPBACK, *settings.allowed_hosts))
+    )
+    takes_private = not here and not settings.allowed_hosts
+    return Gate(tokens, hosts, frozenset(settings.allowed_origins), takes_private=takes_private)
 
 
 def _one_of(text: str, *allowed: str) -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Final
+
 import attrs
 import trio
 
 from godot.config import DeweyServeSettings, GodotSettings, http_port, make_gate
 from godot.descriptors import Connections, raise_limit, share_out
-from godot.mcp.access import Gate
+from godot.errors import ConfigError
+from godot.lines import print_line, status_line
+from godot.mcp.access import Gate, read_tokens
 from godot.mcp.server import open_listeners
+
+TOKENS_S: Final = 1.0
+"""How often the file of tokens is looked at."""
 
 
 @attrs.frozen
@@ -17,12 +25,37 @@ class Doors:
 
     :param mcp: bound, and accepting nothing yet.
     :param http: the same.
+    :param tokens_file: whose tokens are those of the gate.
     """
 
     gate: Gate
     mcp: list[trio.SocketListener]
     http: list[trio.SocketListener]
     connections: Connections
+    tokens_file: Path | None
+
+    async def watch_tokens(self) -> None:
+        """Take over the tokens when their file changes. Returns at once without one, else runs until cancelled.
+
+        A file with a fault changes nothing: the tokens from before stay.
+        """
+        if self.tokens_file is None:
+            return
+        said = None
+        while True:
+            await trio.sleep(TOKENS_S)
+            try:
+                tokens = await trio.to_thread.run_sync(read_tokens, self.tokens_file)
+            except ConfigError as exc:
+                if str(exc) != said:
+                    said = str(exc)
+                    print_line(status_line("tokens_not_read", reason=said))
+                continue
+            said = None
+            if tokens != self.gate.tokens:
+                self.gate.tokens.clear()
+                self.gate.tokens.update(tokens)
+                print_line(status_line("tokens_changed", tokens=len(tokens)))
 
 
 async def open_doors(settings: GodotSettings | DeweyServeSettings) -> Doors:
@@ -33,6 +66,15 @@ async def open_doors(settings: GodotSettings | DeweyServeSettings) -> Doors:
     prefix = "GODOT" if isinstance(settings, GodotSettings) else "DEWEY"
     connections = share_out(f"{prefix}_MAX_CONNECTIONS", settings.max_connections, raise_limit())
     gate = make_gate(settings)
+    if settings.tokens_file is not None:
+        _warn_of_readers(settings.tokens_file)
     mcp = await open_listeners(settings.host, settings.port)
     http = await open_listeners(settings.host, http_port(settings.port, settings.http_port))
-    return Doors(gate, mcp, http, connections)
+    ports = frozenset(each.socket.getsockname()[1] for each in (*mcp, *http))
+    return Doors(attrs.evolve(gate, ports=ports), mcp, http, connections, settings.tokens_file)
+
+
+def _warn_of_readers(path: Path) -> None:
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        print_line(status_line("tokens_readable", reason=f"{path} has mode {mode:04o}: others may read it; chmod 600"))

@@ -101,10 +101,12 @@ def http_url(listeners: Sequence[trio.SocketListener]) -> str:
 
 
 def _app(site: Site) -> ASGIApp:
-    async def livez(_: Request) -> Response:
+    async def livez(request: Request) -> Response:
+        _check_host(site, request)
         return JSONResponse({"status": "alive"})
 
-    async def readyz(_: Request) -> Response:
+    async def readyz(request: Request) -> Response:
+        _check_host(site, request)
         code, state = await site.health()
         return JSONResponse(state, code)
 
@@ -178,6 +180,20 @@ def _misframed(scope: Scope) -> Response | None:
 def _peer(scope: Scope) -> str:
     host, port = scope.get("client") or ("nobody", 0)
     return f"{host}:{port}"
+
+
+def _check_host(site: Site, request: Request) -> None:
+    """Check by what name health is asked for. Every browser sends one; an old health checker may send none.
+
+    :raises Refused: a foreign one.
+    """
+    if (host := request.headers.get("host")) is None:
+        return
+    try:
+        site.gate.check_host(host)
+    except Refused as exc:
+        site.report("refused", _peer(request.scope), exc.reason)
+        raise
 
 
 def _admit(site: Site, request: Request, role: Role | None) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,6 +23,9 @@ from godot.mcp.tools import ROLES, Role
 MIN_TOKEN_CHARS: Final = 16
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+PRIVATE: Final = (".localhost", ".local", ".internal", ".svc")
+"""Endings of names that no public name server answers."""
 
 
 class Refused(Exception):
@@ -41,15 +45,21 @@ class Refused(Exception):
 class Gate:
     """Decides about upgrade requests.
 
+    A `Host` that is an address always passes: a page that was made to come here by DNS rebinding has a name.
+
     :param tokens: SHA-256 of each token, with its roles. Without any, everyone may do everything.
-    :param hosts: names that a `Host` header may have, without port; None allows any (a proxy or a container
-        network in front names this server as it likes).
-    :param origins: hosts that a page may come from, as `hosts`.
+    :param hosts: names that a `Host` header may have, without port; None allows any (a proxy in front names this server
+        as it likes).
+    :param origins: where a page may come from, beside our own pages: `host`, or `host:port`.
+    :param ports: ours: a page that one of them served, under a name of ours, may connect.
+    :param takes_private: names that no public name server knows (`PRIVATE`) pass as well: container networks have them.
     """
 
-    tokens: Mapping[bytes, frozenset[Role]] = attrs.field(factory=dict, repr=False)
+    tokens: dict[bytes, frozenset[Role]] = attrs.field(factory=dict, repr=False)
     hosts: frozenset[str] | None = frozenset(LOOPBACK)
-    origins: frozenset[str] = frozenset(LOOPBACK)
+    origins: frozenset[str] = frozenset()
+    ports: frozenset[int] = frozenset()
+    takes_private: bool = False
 
     def admit(self, host: str, headers: Iterable[tuple[bytes, bytes]]) -> frozenset[Role]:
         """Return the roles of whoever asks.
@@ -58,18 +68,38 @@ class Gate:
         :param headers: the others, names in any case.
         :raises Refused: foreign host or origin (403), missing or wrong token (401).
         """
-        values = {name.lower(): value for name, value in headers}
-        if self.hosts is not None and (name := _hostname(f"//{host}")) not in self.hosts:
-            raise Refused(403, f"this server is not called {name or 'nothing'!r:.80}; see GODOT_ALLOWED_HOSTS")
-        origin = values.get(b"origin")
-        if origin is not None and _hostname(text := origin.decode("latin-1")) not in self.origins:
-            raise Refused(403, f"pages from {text!r:.80} may not connect; see GODOT_ALLOWED_ORIGINS")
+        values: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            values.setdefault(name.lower(), []).append(value)
+        self.check_host(host)
+        for origin in values.get(b"origin", []):
+            self._check_origin(origin.decode("latin-1"))
+        if len(values.get(b"origin", [])) > 1:
+            raise Refused(403, "more than one Origin")
         if not self.tokens:
             return ROLES
-        scheme, _, token = values.get(b"authorization", b"").partition(b" ")
+        scheme, _, token = values.get(b"authorization", [b""])[0].partition(b" ")
         if scheme.lower() != b"bearer":
             raise Refused(401, "a token is needed: Authorization: Bearer <token>")
         return self._roles_of(token.strip())
+
+    def check_host(self, host: str) -> None:
+        """Look whether we may be called that.
+
+        :raises Refused: no (403).
+        """
+        name = _parts(f"//{host}")[0]
+        if self.hosts is None or name in self.hosts or _is_address(name):
+            return
+        if self.takes_private and name and ("." not in name or name.endswith(PRIVATE)):
+            return
+        raise Refused(403, f"this server is not called {name or 'nothing'!r:.80}; see GODOT_ALLOWED_HOSTS")
+
+    def _check_origin(self, origin: str) -> None:
+        name, port = _parts(origin)
+        is_ours = port in self.ports and name in (self.hosts or LOOPBACK)
+        if not (is_ours or name in self.origins or f"{name}:{port}" in self.origins):
+            raise Refused(403, f"pages from {origin!r:.80} may not connect; see GODOT_ALLOWED_ORIGINS")
 
     def _roles_of(self, token: bytes) -> frozenset[Role]:
         digest = hashlib.sha256(token).digest()
@@ -130,8 +160,18 @@ def read_token(path: Path) -> str:
     return words[0]
 
 
-def _hostname(url: str) -> str | None:
+def _parts(url: str) -> tuple[str | None, int | None]:
+    """Return host and port, the port that a browser leaves out as well."""
     try:
-        return urlsplit(url).hostname
+        parts = urlsplit(url)
+        return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
-        return None
+        return None, None
+
+
+def _is_address(name: str | None) -> bool:
+    try:
+        ip_address(name or "")
+    except ValueError:
+        return False
+    return True

@@ -40,23 +40,64 @@ def test_any_host_is_taken_where_names_are_not_known() -> None:
     assert Gate(hosts=None).admit("godot-mcp:9060", []) == ROLES
 
 
-@pytest.mark.parametrize("origin", [b"http://localhost:3000", b"https://127.0.0.1", b"http://[::1]:8080"])
-def test_a_page_of_this_machine_may_connect(origin: bytes) -> None:
-    assert Gate().admit("localhost", [(b"Origin", origin)]) == ROLES
+OUR_PORTS = frozenset({9060, 9061})
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3:9061", "192.168.0.7", "[fe80::1]:9061"])
+def test_an_address_is_no_rebound_name_so_an_orchestrator_may_ask_by_it(host: str) -> None:
+    assert Gate().admit(host, []) == ROLES
+
+
+@pytest.mark.parametrize("host", ["godot-mcp:9060", "godot.local", "godot.logs.svc:9060", "host.docker.internal"])
+def test_beyond_loopback_and_without_tokens_names_of_private_networks_are_taken(host: str) -> None:
+    assert Gate(takes_private=True).admit(host, []) == ROLES
+
+
+@pytest.mark.parametrize("host", ["evil.example:9061", "godot.evil.example", "local.example", ""])
+def test_beyond_loopback_and_without_tokens_a_rebound_page_reads_no_metrics(host: str) -> None:
+    with pytest.raises(Refused, match="GODOT_ALLOWED_HOSTS"):
+        Gate(takes_private=True).admit(host, [])
+
+
+@pytest.mark.parametrize("origin", [b"http://localhost:9061", b"https://127.0.0.1:9060", b"http://[::1]:9061"])
+def test_our_own_page_may_connect(origin: bytes) -> None:
+    assert Gate(ports=OUR_PORTS).admit("localhost", [(b"Origin", origin)]) == ROLES
+
+
+@pytest.mark.parametrize("origin", [b"http://localhost:3000", b"http://127.0.0.1", b"https://localhost:8443"])
+def test_a_page_of_another_program_on_this_machine_is_no_anonymous_admin(origin: bytes) -> None:
+    with pytest.raises(Refused, match="GODOT_ALLOWED_ORIGINS"):
+        Gate(ports=OUR_PORTS).admit("localhost", [(b"Origin", origin)])
 
 
 @pytest.mark.parametrize(
-    "origin", [b"https://evil.example", b"null", b"", b"file://", b"http://localhost.evil.example"]
+    "origin",
+    [b"https://evil.example", b"https://evil.example:9061", b"null", b"", b"file://", b"http://localhost.evil.example"],
 )
 def test_a_foreign_page_is_refused(origin: bytes) -> None:
     with pytest.raises(Refused, match="GODOT_ALLOWED_ORIGINS") as refused:
-        Gate().admit("localhost", [(b"origin", origin)])
+        Gate(ports=OUR_PORTS).admit("localhost", [(b"origin", origin)])
+    assert refused.value.status == 403
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        [b"https://evil.example", b"http://localhost:9061"],
+        [b"http://localhost:9061", b"https://evil.example"],
+        [b"http://localhost:9061", b"http://localhost:9061"],
+    ],
+)
+def test_no_origin_hides_behind_another(origins: list[bytes]) -> None:
+    with pytest.raises(Refused) as refused:
+        Gate(ports=OUR_PORTS).admit("localhost", [(b"Origin", origin) for origin in origins])
     assert refused.value.status == 403
 
 
 def test_a_page_that_was_allowed_may_connect() -> None:
-    gate = Gate(origins=frozenset({"console.example"}))
-    assert gate.admit("localhost", [(b"origin", b"https://console.example")]) == ROLES
+    gate = Gate(origins=frozenset({"console.example", "localhost:3000", "proxy.example:443"}))
+    for origin in (b"https://console.example", b"http://localhost:3000", b"https://proxy.example"):
+        assert gate.admit("localhost", [(b"origin", origin)]) == ROLES
 
 
 def test_a_token_brings_its_roles() -> None:
