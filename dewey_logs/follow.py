@@ -4,8 +4,8 @@ Law of this module: the database is read once for all who wait, whatever their n
 any of them. What is new is kept for a while (`Followers`, bounded in bytes) and each one picks what it asked for. Who
 comes with an older cursor reads the database until it has caught up.
 
-The order is that of the transactions which stored the entries, and it is read only as far as every earlier transaction
-has ended (schema/0003_log_order.sql): so nothing is ever added before a cursor, however old the `created_at` of
+The order is that of the inserts which stored the entries, and it is read only as far as every earlier insert has
+ended (schema/0008_log_order.sql): so nothing is ever added before a cursor, however old the `created_at` of
 an entry, and whichever Dewey stored it.
 """
 
@@ -112,7 +112,7 @@ class Followers:
                     newest = attrs.evolve(query, limit=last, order="newest", stored_before=place.stored_in)
                     found = [(place, entry) for entry in reversed((await self._ask(newest)).entries)]
             else:
-                place = Place.decode(cursor, start.identity)
+                place = Place.decode(cursor, start.identity, start.end)
                 if not self._has(place):
                     behind = await self._store.count_after(place, COUNTED_MAX)
                     if behind > LAG_MAX:

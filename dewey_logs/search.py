@@ -123,9 +123,9 @@ class Cursor:
 class Place:
     """The place of an entry in the order in which entries were stored.
 
-    Without time and id it stands before all entries of its transaction.
+    Without time and id it stands before all entries that were stored with it.
 
-    :param stored_in: the transaction that stored it.
+    :param stored_in: the number of the insert that stored it; numbers grow.
     """
 
     stored_in: int
@@ -140,10 +140,11 @@ class Place:
         return urlsafe_b64encode(f"tail {identity} {self.stored_in} {self.created_at} {self.id}".encode()).decode()
 
     @classmethod
-    def decode(cls, text: str, identity: str) -> Place:
+    def decode(cls, text: str, identity: str, end: int) -> Place:
         """Read it back.
 
-        :raises EntryRejected: it is none of ours, or of another database.
+        :param end: no place was ever given beyond this number.
+        :raises EntryRejected: it is none of ours, of another database, or of a time that the database does not know.
         """
         try:
             bounded("cursor", text, MAX_CURSOR_CHARS)
@@ -157,8 +158,12 @@ class Place:
             raise EntryRejected(
                 f"cursor: must be the cursor of an earlier answer of this tool, not {text[:80]!r}"
             ) from None
-        if of != identity:
-            raise EntryRejected("cursor: is of another database than this one; begin again without it")
+        # Cursors from before schema/0008 know the server only.
+        if of not in (identity, identity.partition(".")[0]) or place.stored_in > end:
+            raise EntryRejected(
+                "cursor: is of another database than this one, or from before this one was restored or taken over by a "
+                "standby; begin again without it"
+            )
         return place
 
 
@@ -173,7 +178,7 @@ class Query:
     :param start_time: ISO 8601 in UTC with microseconds; included.
     :param end_time: the same; excluded.
     :param after: show what comes behind this place.
-    :param stored_before: show what was stored before this transaction.
+    :param stored_before: show what was stored before this number.
     :param only: show none but the entry of this place, if it answers the query.
     """
 

@@ -108,12 +108,14 @@ class Followed:
 
     :param entries: each with its place.
     :param head: everything before it has been read, or was there before.
-    :param identity: of the database, whose places these are.
+    :param identity: of the database, whose places these are; another one when it has gone back in time.
+    :param end: no place was ever given beyond this number.
     """
 
     entries: Sequence[tuple[Place, StoredEntry]]
     head: Place
     identity: str
+    end: int
 
 
 @attrs.frozen
@@ -288,11 +290,11 @@ class MemoryStore:
         """Read what was stored after a place."""
         head = Place(self._batches + 1)
         if after is None:
-            return Followed((), head, "memory")
+            return Followed((), head, "memory", head.stored_in)
         now = self._now()
         rows = self._after(after)[:limit]
         found = [(place, _read_back(row, now)) for place, row in rows]
-        return Followed(found, head if len(found) < limit else found[-1][0], "memory")
+        return Followed(found, head if len(found) < limit else found[-1][0], "memory", head.stored_in)
 
     async def count_after(self, after: Place, at_most: int) -> int:
         """Count what was stored after a place."""

@@ -90,6 +90,14 @@ class Server:
         """Return when it is gone; `immediate` is what a crash looks like."""
         self._run("pg_ctl", "stop", "-w", "-D", self._data, "-m", mode)
 
+    def recover(self) -> None:
+        """Have it stop, and come back as from an archive: on another timeline."""
+        self.stop("fast")
+        (self._data / "recovery.signal").touch()
+        with (self._data / "postgresql.auto.conf").open("a") as file:
+            file.write("restore_command = 'false'\n")
+        self.start()
+
     def url(self, database: str = "postgres") -> str:
         """Return what a client connects with."""
         return f"postgresql://postgres@/{database}?host={self._directory}"

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 
 import psycopg
+import pytest
 import trio
+import trio.testing
 
 from dewey_logs.follow import Followers
+from dewey_logs.migrate import migrate, migrations
 from dewey_logs.postgres import PostgresStore
-from dewey_logs.search import Query
+from dewey_logs.search import Place, Query
 from godot.entries import Entry, IdSource, admit_json
-from tests.postgres_fixture import VERSIONS, Database, Server, postgres, servers
+from godot.errors import EntryRejected
+from tests.postgres_fixture import VERSIONS, Database, Server, binaries, postgres, running_server, servers
 
 __all__ = ["VERSIONS", "postgres", "servers"]
 
@@ -81,3 +87,191 @@ async def test_two_deweys_that_store_at_once_are_followed_without_gap_or_repetit
         for number in range(2):
             mine = [message for message in read if message.startswith(f"{number} ")]
             assert mine == [message for message in expected if message.startswith(f"{number} ")]
+
+
+SLOW_INSERT = (
+    "INSERT INTO logs (id, component, level, message, created_at) "
+    "VALUES (gen_random_uuid(), 'another', 'INFO', {message}, now())"
+)
+
+
+@pytest.mark.parametrize("elsewhere", ["another database", "another table", "another partition", "a long report"])
+async def test_whoever_has_a_transaction_open_that_stores_nothing_holds_up_no_follower(
+    postgres: Server, elsewhere: str
+) -> None:
+    with (
+        trio.fail_after(ENOUGH),
+        Database(postgres) as database,
+        Database(postgres, template="template1") as other,
+        closing(PostgresStore(database.url)) as store,
+    ):
+        await store.maintain(ahead_days=1, retention_days=1)
+        database.execute("CREATE TABLE theirs (a int)")
+        start = (await store.follow(None, 0)).head
+        with closing(psycopg.connect(other.url if elsewhere == "another database" else database.url)) as open_for_ever:
+            open_for_ever.execute("SELECT pg_current_xact_id()")
+            if elsewhere == "another table":
+                open_for_ever.execute("INSERT INTO theirs VALUES (1)")
+            elif elsewhere == "another partition":
+                open_for_ever.execute("DELETE FROM logs_default")
+            elif elsewhere == "a long report":
+                open_for_ever.execute("SELECT count(*) FROM logs")
+            for number in range(3):
+                await store.store([entry(f"{number}")])
+                followed = await store.follow(start, 10)
+                assert [each.message for _, each in followed.entries] == [str(each) for each in range(number + 1)]
+
+
+async def test_a_transaction_that_wrote_something_else_first_is_not_missed(postgres: Server) -> None:
+    """It has had its id for long when it stores an entry."""
+    with trio.fail_after(ENOUGH), Database(postgres) as database, closing(PostgresStore(database.url)) as store:
+        with closing(psycopg.connect(database.url)) as old:
+            old.execute("SELECT pg_current_xact_id()")
+            await store.store([entry("one")])
+            head = (await store.follow(None, 0)).head
+            old.execute(SLOW_INSERT.format(message="'late'"))
+            await store.store([entry("two")])
+            assert (await store.follow(head, 10)).entries == []
+            old.commit()
+        assert [each.message for _, each in (await store.follow(head, 10)).entries] == ["late", "two"]
+
+
+async def test_what_is_rolled_back_holds_up_nobody(postgres: Server) -> None:
+    with trio.fail_after(ENOUGH), Database(postgres) as database, closing(PostgresStore(database.url)) as store:
+        head = (await store.follow(None, 0)).head
+        with closing(psycopg.connect(database.url)) as other:
+            other.execute(SLOW_INSERT.format(message="'gone'"))
+            await store.store([entry("stays")])
+            assert (await store.follow(head, 10)).entries == []
+            other.rollback()
+            assert [each.message for _, each in (await store.follow(head, 10)).entries] == ["stays"]
+
+
+async def test_a_head_that_goes_back_takes_no_cursor_with_it(postgres: Server) -> None:
+    """As when a writer is slow between looking at the sequence and making that known."""
+    with trio.fail_after(ENOUGH), Database(postgres) as database, closing(PostgresStore(database.url)) as store:
+        start = (await store.follow(None, 0)).head
+        for number in range(5):
+            await store.store([entry(str(number))])
+        read = await store.follow(start, 3)
+        with closing(psycopg.connect(database.url)) as slow:
+            slow.execute("SELECT pg_advisory_xact_lock_shared(396551, %s)", (start.stored_in - 1,))
+            assert (await store.follow(None, 0)).head == start
+            again = await store.follow(read.head, 10)
+            assert (again.entries, again.head) == ([], read.head)
+            slow.rollback()
+        rest = await store.follow(again.head, 10)
+        assert [each.message for _, each in rest.entries] == ["3", "4"]
+
+
+async def test_writers_of_every_kind_at_once_are_followed_without_gap_or_repetition(postgres: Server) -> None:
+    """Old transactions, long ones, and such that are rolled back."""
+    with trio.fail_after(ENOUGH), ExitStack() as stack:
+        database = stack.enter_context(Database(postgres))
+        store = stack.enter_context(closing(PostgresStore(database.url)))
+        database.execute("CREATE TABLE theirs (a int)")
+        expected: list[str] = []
+        read: list[str] = []
+        place = (await store.follow(None, 0)).head
+
+        def write(number: int) -> None:
+            rng = random.Random(number)
+            with closing(psycopg.connect(database.url)) as connection:
+                for turn in range(60):
+                    kept = []
+                    if rng.random() < 0.5:
+                        connection.execute("INSERT INTO theirs VALUES (1)")
+                    for part in range(rng.randrange(1, 4)):
+                        if rng.random() < 0.3:
+                            connection.execute("SELECT pg_sleep(0.005)")
+                        connection.execute(SLOW_INSERT.format(message="%s"), (message := f"{number} {turn} {part}",))
+                        kept.append(message)
+                    if rng.random() < 0.3:
+                        connection.rollback()
+                    else:
+                        connection.commit()
+                        expected.extend(kept)
+
+        async def follow() -> None:
+            nonlocal place
+            while True:
+                is_last = done.is_set()
+                followed = await store.follow(place, 7)
+                read.extend(each.message for _, each in followed.entries)
+                place = followed.head
+                if is_last and not followed.entries:
+                    return
+
+        done = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            async with trio.open_nursery() as writers:
+                for number in range(4):
+                    writers.start_soon(partial(trio.to_thread.run_sync, write, number))
+            done.set()
+        assert len(read) == len(set(read))
+        assert sorted(read) == sorted(expected)
+
+
+async def test_a_cursor_from_before_the_numbers_goes_on_where_it_was(postgres: Server) -> None:
+    with trio.fail_after(ENOUGH), Database(postgres, template="template1") as database:
+        with closing(psycopg.connect(database.url, autocommit=True)) as connection:
+            migrate(connection, migrations()[:7])
+            connection.execute(SLOW_INSERT.format(message="'seen'"))
+            ((head, identity),) = connection.execute(
+                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text, system_identifier::text FROM pg_control_system()"
+            )
+            cursor = Place(int(head)).encode(identity)
+            connection.execute(SLOW_INSERT.format(message="'not seen'"))
+            migrate(connection)
+        with closing(PostgresStore(database.url)) as store:
+            await store.store([entry("new")])
+            tail = await Followers(store).tail(Query(), cursor, last=0, wait_s=0)
+            assert [each.message for _, each in tail.entries] == ["not seen", "new"]
+
+
+@pytest.fixture
+def mortal() -> Iterator[Server]:
+    """A server that the test may take back in time."""
+    with running_server(next(reversed(binaries().values()))) as server:
+        yield server
+
+
+async def test_a_cursor_is_refused_by_a_database_that_went_back_in_time(mortal: Server) -> None:
+    """Restored to a moment, or taken over by a standby: what it knew of the future is not what happened."""
+    with trio.fail_after(ENOUGH):
+        database = Database(mortal)
+        with closing(PostgresStore(database.url)) as store:
+            begun = await Followers(store).tail(Query(), None, last=0, wait_s=0)
+            await store.store([entry("before")])
+        mortal.recover()
+        with closing(PostgresStore(database.url)) as store:
+            with pytest.raises(EntryRejected, match="taken over by a standby; begin again without it"):
+                await Followers(store).tail(Query(), begun.place.encode(begun.identity), last=0, wait_s=0)
+            assert (await store.follow(Place(0), 10)).entries
+
+
+@pytest.mark.parametrize("followed", [False, True])
+async def test_a_cursor_is_refused_that_is_ahead_of_a_database_from_a_backup(postgres: Server, followed: bool) -> None:
+    with trio.fail_after(ENOUGH), Database(postgres) as database, closing(PostgresStore(database.url)) as store:
+        before = str(database.value("SELECT last_value FROM log_order"))
+        await store.store([entry("one")])
+        await store.store([entry("two")])
+        ahead = await Followers(store).tail(Query(), None, last=0, wait_s=0)
+        database.execute(f"TRUNCATE logs; SELECT setval('log_order', {before})")
+        followers = Followers(store)
+        now = (await followers.tail(Query(), None, last=0, wait_s=0)).place
+        async with trio.open_nursery() as nursery:
+            if followed:
+                nursery.start_soon(partial(followers.tail, Query(), now.encode(ahead.identity), last=0, wait_s=30))
+                await trio.testing.wait_all_tasks_blocked(0.3)
+            with pytest.raises(EntryRejected, match="restored"):
+                await followers.tail(Query(), ahead.place.encode(ahead.identity), last=0, wait_s=0)
+            nursery.cancel_scope.cancel()
+
+
+def test_who_inserts_around_the_order_is_told_so(postgres: Server) -> None:
+    with Database(postgres) as database:
+        database.execute(SLOW_INSERT.format(message="'well'"))
+        with pytest.raises(psycopg.Error, match=r"godot\.log_order"):
+            database.execute(SLOW_INSERT.format(message="'around'").replace("logs", "logs_default"))
