@@ -91,7 +91,8 @@ def url(*schemes: str) -> Parse:
 
     def parse(text: str) -> str:
         if text.partition("://")[0] not in schemes or "://" not in text:
-            raise ValueError(f"must begin with {' or '.join(f'{each}://' for each in schemes)}, not {text!r:.80}")
+            shown = "" if "@" in text else f", not {text!r:.80}"  # it may hold a password
+            raise ValueError(f"must begin with {' or '.join(f'{each}://' for each in schemes)}{shown}")
         return text
 
     return parse
@@ -344,25 +345,26 @@ def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, obje
         name = field.metadata["name"]
         if overrides.get(field.name) is not None:
             values[field.name] = overrides[field.name]
-        elif environ.get(name) or environ.get(f"{name}{FILE}"):
+        elif text := environ.get(name):
             try:
-                values[field.name] = field.metadata["parse"](
-                    environ.get(name) or _read_secret(environ[f"{name}{FILE}"])
-                )
+                values[field.name] = field.metadata["parse"](text)
             except ValueError as exc:
                 problems.append(f"{name}: {exc}")
+        elif path := environ.get(f"{name}{FILE}"):
+            try:
+                text = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as exc:
+                problems.append(f"{name}: {path} cannot be read ({exc})")
+                continue
+            try:
+                values[field.name] = field.metadata["parse"](text)
+            except ValueError:  # its words would show what may be the secret of something else
+                problems.append(f"{name}: what {path} holds is no value of it; it is {field.metadata['meaning']}")
     if (values.get("redis_aof_enabled"), values.get("redis_persistence")) in ((True, "none"), (False, "aof")):
         problems.append("REDIS_AOF_ENABLED and REDIS_PERSISTENCE contradict each other; set one of them")
     if problems:
         raise ConfigError(*problems)
     return kind(**values), _unknown(environ)
-
-
-def _read_secret(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ValueError(f"{path} cannot be read ({exc})") from None
 
 
 def http_port(port: int, chosen: int | None) -> int:

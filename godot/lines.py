@@ -22,10 +22,14 @@ from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 from godot import codec
+from godot.masking import masked
 
 MAX_LINES: Final = 1_000
 MAX_BYTES: Final = 1024 * 1024
 """Bounds of what waits for a reader, for each of the two streams."""
+
+VALUE_MAX: Final = 2_000
+"""Characters of one value in a line; what a peer sent may be quoted in it."""
 
 FLUSH_S: Final = 0.5
 """How long the end of the process waits for a reader, in all."""
@@ -161,7 +165,7 @@ def logfmt(event: str, **fields: Any) -> str:
     """Format a line; values with blanks are quoted."""
     parts = [f"time={_now()}", f"event={event}"]
     for name, value in fields.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
+        text = str(value).lower() if isinstance(value, bool) else _shown(value)
         if not _PLAIN.fullmatch(text):
             text = '"' + " ".join(text.replace("\\", "\\\\").replace('"', '\\"').split()) + '"'
         parts.append(f"{name}={text}")
@@ -170,8 +174,14 @@ def logfmt(event: str, **fields: Any) -> str:
 
 def json_line(event: str, **fields: Any) -> str:
     """Format a line as JSON; numbers stay numbers."""
-    values = {name: value if isinstance(value, int | float) else str(value) for name, value in fields.items()}
+    values = {name: value if isinstance(value, int | float) else _shown(value) for name, value in fields.items()}
     return codec.dumps({"time": _now(), "event": event} | values).decode()
+
+
+def _shown(value: object) -> str:
+    """Write a value without any password in it, and without what is too long to be read."""
+    text = masked(str(value)[: 4 * VALUE_MAX])
+    return text if len(text) <= VALUE_MAX else f"{text[:VALUE_MAX]}…"
 
 
 def _now() -> str:

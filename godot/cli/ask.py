@@ -19,6 +19,7 @@ import trio
 
 from godot import __version__, codec
 from godot.cli.connect import Target
+from godot.masking import masked
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.dial import over_websocket
 from godot.signals import Life
@@ -141,7 +142,7 @@ def write(text: str, *, end: str = "\n") -> None:
 def complain(text: str) -> None:
     """Write a line that is no data to stderr."""
     with suppress(OSError):
-        click.echo(f"godot {_command()}: {text}", err=True)
+        click.echo(f"godot {_command()}: {masked(text)}", err=True)
 
 
 def _command() -> str:

@@ -25,6 +25,7 @@ from godot.config import GodotSettings, load, make_gate
 from godot.datadir import default_data_dir
 from godot.embedded.binaries import find_postgres, find_redis
 from godot.errors import ConfigError
+from godot.masking import masked
 from godot.signals import Life, run_with_signals
 
 DISK_MIN_BYTES: Final = 1024**3
@@ -50,7 +51,7 @@ class Finding:
     def line(self, *, color: bool) -> str:
         """Return it as a line for a reader."""
         mark = paint(f"{self.verdict:<4}", _COLORS[self.verdict], on=color)
-        return f"{mark}  {harmless(self.what)}{f': {harmless(self.advice)}' if self.advice else ''}"
+        return f"{mark}  {harmless(masked(self.what))}{f': {harmless(masked(self.advice))}' if self.advice else ''}"
 
 
 def examine(url: str | None, token_file: Path | None, style: Style) -> int:

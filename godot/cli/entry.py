@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from godot.errors import ConfigError
+from godot.masking import masked
 
 if TYPE_CHECKING:
     from godot.signals import Life
@@ -72,14 +73,14 @@ def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life
     try:
         settings, warnings = load()
         for warning in warnings:
-            click.echo(f"{name}: warning: {warning}", err=True)
+            click.echo(f"{name}: warning: {masked(warning)}", err=True)
         code = trio.run(partial(run_with_signals, partial(main, settings)))
     except (ConfigError, ExceptionGroup) as exc:
         problems = list(_config_problems(exc))
         if not problems:
             _crash(name, exc)
         for problem in problems:
-            click.echo(f"{name}: {problem}", err=True)
+            click.echo(f"{name}: {masked(problem)}", err=True)
         sys.exit(EXIT_CONFIG)
     except Exception as exc:  # noqa: BLE001 - the entry point
         _crash(name, exc)
@@ -98,9 +99,9 @@ def _config_problems(exc: BaseException) -> Iterator[str]:
 def _crash(name: str | None, exc: Exception) -> None:
     import traceback
 
-    traceback.print_exception(exc)
+    click.echo(masked("".join(traceback.format_exception(exc))), err=True, nl=False)
     # Nurseries wrap what they raise, one around the other; the last line is for the one who reads no more than that.
     while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
         (exc,) = exc.exceptions
-    click.echo(f"{name}: crashed: {exc!r}", err=True)
+    click.echo(f"{name}: crashed: {masked(repr(exc))}", err=True)
     sys.exit(EXIT_CRASH)

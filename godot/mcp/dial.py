@@ -67,8 +67,9 @@ class Address:
             host, port = parts.hostname, parts.port
             (host or "").encode("idna")  # or looking it up would fail, and not as the network does
         except ValueError as exc:
-            raise ConfigError(f"the URL cannot be used ({exc}); it looks like ws://127.0.0.1:9060") from None
-        if "@" in parts.netloc:  # it may be a password: nothing of it is repeated
+            why = "" if "@" in url else f" ({exc})"  # it may be a password that is not understood
+            raise ConfigError(f"the URL cannot be used{why}; it looks like ws://127.0.0.1:9060") from None
+        if "@" in url.partition("?")[0]:  # it may be a password: nothing of it is repeated
             raise ConfigError("the URL must not hold a name or a password; a token goes into a file of its own")
         if parts.scheme not in ("ws", "wss") or not host or not (url.isascii() and url.isprintable()) or " " in url:
             raise ConfigError(

@@ -138,6 +138,11 @@ def find_servers(url: str, queue: str) -> Servers:
     :raises ConfigError: it is none, or the queue's name does not do for a cluster.
     """
     try:
+        for each in urlsplit(url).netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{each}").port
+    except ValueError:  # its words would show a part of a password that was not written as it has to be
+        raise ConfigError("REDIS_URL: a host or a port cannot be read; in a password @ / : are %40 %2F %3A") from None
+    try:
         if url.startswith("redis+sentinel://"):
             return SentinelServers(url)
         if url.startswith("redis+cluster://"):
