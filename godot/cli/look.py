@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -15,14 +18,18 @@ from godot import codec
 from godot.cli.ask import EXIT_NONE, EXIT_USAGE, Daemon, Style, Work, complain, run_asking, write
 from godot.cli.connect import load as load_target
 from godot.cli.entry import run_command
-from godot.cli.options import daemon_url
 from godot.cli.render import harmless, paint, table
-from godot.config import GodotSettings, load, make_gate
+from godot.config import GodotSettings, http_port, load, make_gate
+from godot.datadir import default_data_dir, read_endpoints
 from godot.errors import ConfigError
+from godot.masking import masked
 from godot.signals import Life
 
 STATUS: Final = "logger_status"
-HEALTH_S: Final = 5.0
+HEALTH_S: Final = 4.0
+"""Under the 5 s that the image gives the command."""
+
+ANSWER_BYTES: Final = 4_096
 
 _GOOD: Final = "32"
 _BAD: Final = "1;31"
@@ -52,8 +59,20 @@ def _cells(value: Any, style: Style) -> list[str]:
 
 
 def check_health(url: str | None, token_file: Path | None) -> None:
-    """Exit with 0 when entries are taken in, else with 1: Docker knows no other codes."""
+    """Exit with 0 when entries are taken in, else with 1: Docker knows no other codes.
 
+    /readyz needs no token, so it is asked, unless a URL names the port for MCP.
+    """
+    if (found := url or os.environ.get("GODOT_URL", "")).startswith(("ws:", "wss:")):
+        run_command(partial(load_target, found, token_file, os.environ.get("GODOT_TOKEN", "")), _check_over_mcp)
+    try:
+        sys.exit(_check_over_http(found or _http_here()))
+    except ConfigError as exc:
+        _tell_problems(exc)
+        sys.exit(EXIT_NONE)
+
+
+async def _check_over_mcp(target: Any, life: Life) -> int:
     async def work(daemon: Daemon) -> int:
         state = await daemon.ask(STATUS, timeout_s=HEALTH_S)
         if state["redis"] != "up":
@@ -61,10 +80,42 @@ def check_health(url: str | None, token_file: Path | None) -> None:
             return EXIT_NONE
         return 0
 
-    async def check(target: Any, life: Life) -> int:
-        return min(1, await run_asking(work, target, life))
+    return min(1, await run_asking(work, target, life))
 
-    run_command(partial(load_target, daemon_url(url), token_file, os.environ.get("GODOT_TOKEN", "")), check)
+
+def _check_over_http(url: str) -> int:
+    try:
+        parts = urlsplit(url)
+        make = {"http": HTTPConnection, "https": HTTPSConnection}[parts.scheme]
+        connection = make(parts.hostname or "", parts.port, timeout=HEALTH_S)
+    except (KeyError, ValueError):
+        complain("--url must look like http://127.0.0.1:9061, or ws://127.0.0.1:9060")
+        return EXIT_NONE
+    try:
+        # By this name every daemon may be asked; behind a proxy it is the proxy that has to know the name.
+        names = {"Host": "localhost"} if parts.scheme == "http" else {}
+        connection.request("GET", "/readyz", headers=names)
+        answer = connection.getresponse()
+        said = answer.read(ANSWER_BYTES).decode("utf-8", "replace")
+    except (OSError, HTTPException) as exc:
+        complain(f"{url}: {exc}")
+        return EXIT_NONE
+    finally:
+        connection.close()
+    if answer.status != HTTPStatus.OK:
+        complain(f"{url}/readyz: HTTP {answer.status}, {harmless(said)}")
+        return EXIT_NONE
+    return 0
+
+
+def _http_here() -> str:
+    """Return where the daemon of this machine answers HTTP: as `godot up` says of itself, or by the settings."""
+    settings, _ = load(GodotSettings, os.environ, {})
+    if url := read_endpoints(settings.data_dir or default_data_dir()).get("http"):
+        return str(url)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    port = http_port(settings.port, settings.http_port)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def print_settings(environ: Mapping[str, str]) -> int:
@@ -88,21 +139,14 @@ def _settings(settings: GodotSettings, environ: Mapping[str, str]) -> Iterator[l
 
 
 def _shown(value: object) -> str:
-    """Write a value as the environment has it; a password in a URL is not shown."""
+    """Write a value as the environment has it, without any password in it."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    text = str(value)
-    if "://" in text:
-        parts = urlsplit(text)
-        if parts.password is not None:
-            text = urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
-    elif "password=" in text:
-        text = " ".join("password=***" if word.startswith("password=") else word for word in text.split())
-    return harmless(text)
+    return harmless(masked(str(value)))
 
 
 def check_settings(environ: Mapping[str, str]) -> int:

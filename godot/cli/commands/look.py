@@ -26,7 +26,9 @@ def status(output: str, url: str | None, token_file: Path | None) -> None:
 def healthcheck(url: str | None, token_file: Path | None) -> None:
     """Exit with 0 when the daemon takes entries in, else with 1 and why: for containers.
 
-    While Dewey is away entries are kept, so that is healthy.
+    It asks /readyz, which takes no token, on the port for HTTP as GODOT_HTTP_PORT and GODOT_PORT have it; of another
+    daemon with --url http://host:port. With a ws:// URL it asks over MCP, with a token where that is needed. While
+    Dewey is away entries are kept, so that is healthy.
     """
     from godot.cli.look import check_health
 
