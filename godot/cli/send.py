@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from io import BufferedReader
 from pathlib import Path
@@ -57,13 +57,16 @@ def log_entry(level: str, message: str, component: str, trace: str | None, data:
 
 
 class Ingest:
-    """A file on its way to the daemon, batch by batch; each is on disk there before the next one is sent."""
+    """A file on its way to the daemon, batch by batch; each is on disk there before the next one is sent.
+
+    :param known_as: which file it is, for the ids of entries that bring none; None: they get new ones.
+    """
 
     def __init__(self, daemon: Daemon, file: BufferedReader, *, known_as: str | None, size: int | None) -> None:
         self._daemon, self._file = daemon, file
         self._known_as = known_as
         self._size = size
-        self._seen: Counter[bytes] = Counter()
+        self._so_far = hashlib.sha256()
         self.accepted = self.filtered = self.rejected = 0
 
     async def run(self) -> int:
@@ -104,6 +107,7 @@ class Ingest:
                 lines.append(rest)
             for place, line in enumerate(lines, 1):
                 number += 1
+                self._so_far.update(line + b"\n")
                 yield number, line, place < len(lines) or (self._size is not None and not ended)
         yield number + 1, b"", False
 
@@ -119,19 +123,21 @@ class Ingest:
             self._reject(number, str(exc))
             return None
         if entry.get("id") is None:
-            entry["id"] = str(self._id_of(line))
+            entry["id"] = str(self._next_id())
         # What `godot export` and `godot query` add.
         for name in ("ingested_at", "age"):
             entry.pop(name, None)
         return entry
 
-    def _id_of(self, line: bytes) -> UUID:
-        """Return an id that is the same when the file is sent again, and another one for each of its equal lines."""
+    def _next_id(self) -> UUID:
+        """Return an id that is the same when the file is sent again, and another one for each of its lines.
+
+        It follows from all that is in the file up to the line: equal lines differ by what is before them, and a file
+        that was emptied and filled anew differs from what it was.
+        """
         if self._known_as is None:
             return uuid4()
-        digest = hashlib.sha256(line.strip()).digest()
-        self._seen[digest] += 1
-        return uuid5(NAMESPACE_URL, f"{self._known_as} {digest.hex()} {self._seen[digest]}")
+        return uuid5(NAMESPACE_URL, f"{self._known_as} {self._so_far.hexdigest()}")
 
     def _reject(self, number: int, reason: str) -> None:
         self.rejected += 1
@@ -169,14 +175,21 @@ class Ingest:
             await trio.sleep(RETRY_S)
 
 
-def ingest_file(path: Path) -> Work:
-    """Log the entries of a file, or of stdin."""
+def ingest_file(path: Path, *, again: bool) -> Work:
+    """Log the entries of a file, or of stdin.
+
+    :param again: also those that were sent from this file before.
+    """
 
     async def work(daemon: Daemon) -> int:
         if str(path) == "-":
             return await Ingest(daemon, cast("BufferedReader", sys.stdin.buffer), known_as=None, size=None).run()
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            return await Ingest(daemon, file, known_as=path.name, size=size).run()
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):  # a pipe is another one each time
+                return await Ingest(daemon, file, known_as=None, size=None).run()
+            # Not by its name: a rotated log has another one, and logs of two programs often have the same.
+            known_as = None if again else f"{found.st_dev}:{found.st_ino}"
+            return await Ingest(daemon, file, known_as=known_as, size=found.st_size).run()
 
     return work

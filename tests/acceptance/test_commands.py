@@ -197,6 +197,29 @@ def test_the_daemon_of_godot_up_is_found_by_itself(shell: Shell) -> None:
     assert shell.run("healthcheck", GODOT_URL="", GODOT_DATA_DIR=str(shell.place.data)).code == 0
 
 
+@pytest.mark.parametrize(
+    "environ",
+    [{"GODOT_DATA_DIR": "{data}"}, {"GODOT_HTTP_PORT": "{http}"}, {"GODOT_PORT": "{before}", "GODOT_HOST": "0.0.0.0"}],
+    ids=["by what godot up says", "by the port for HTTP", "by the port for MCP"],
+)
+def test_a_daemon_with_tokens_and_ports_of_its_own_is_healthy(environ: dict[str, str]) -> None:
+    """MAINT-003: an orchestrator has no token, and would restart what is not healthy."""
+    with workplace() as place:
+        tokens = place.path / "tokens"
+        tokens.write_text("write 0123456789abcdef0123456789abcdef\n")
+        program = place.up(GODOT_TOKENS_FILE=tokens)
+        trio.run(program.ready)
+        port = int(program.http.rpartition(":")[2])
+        shell = Shell(place, "")
+        values = {"data": place.data, "http": port, "before": port - 1}
+        given = {name: value.format(**values) for name, value in environ.items()}
+        assert shell.run("healthcheck", **given) == Ended(0, "", "")
+        assert shell.run("healthcheck", "--url", program.http) == Ended(0, "", "")
+        assert "a token is needed" in shell.run("healthcheck", "--url", program.mcp).err
+        gone = shell.run("healthcheck", "--url", "http://127.0.0.1:9")
+        assert (gone.code, gone.err) == (1, "godot healthcheck: http://127.0.0.1:9: [Errno 111] Connection refused\n")
+
+
 # Sending.
 
 
@@ -236,6 +259,37 @@ def test_a_file_is_ingested_once_however_often_it_is_sent(shell: Shell, tmp_path
     again = shell.run("ingest", "-", stdin=exported.out)
     assert again.code == 0
     assert len(shell.run("export", "-c", "file", "-o", "csv").lines) == count + 4
+
+
+def test_equal_lines_of_two_files_are_each_stored_and_a_file_that_is_sent_again_is_not(
+    shell: Shell, tmp_path: Path
+) -> None:
+    """MCP-003: lines that bring neither an id nor a time, as `service started` of two programs."""
+    line = json.dumps({"component": "twins", "level": "INFO", "message": "service started"}) + "\n"
+    first, second = (tmp_path / name / "app.log" for name in ("a", "b"))
+    for file in (first, second):
+        file.parent.mkdir()
+        file.write_text(line)
+
+    def stored_after(*sent: object) -> int:
+        assert shell.run("ingest", *sent).code == 0
+        # Entries are stored in their order: when this one is, so is what was sent before.
+        last = shell.run("log", "INFO", "last", "-c", "after").out.strip()
+        while last not in shell.run("export", "-c", "after").out:
+            pass
+        return len(shell.run("export", "-c", "twins").lines)
+
+    assert stored_after(first) == 1
+    assert stored_after(second) == 2, "another file of the same name"
+    assert stored_after(first) == 2, "sent again"
+    with first.open("a") as log:
+        log.write(line)
+    assert stored_after(first) == 3, "the same line once more, in a file that has grown"
+    rotated = first.rename(tmp_path / "a" / "app.log.1")
+    assert stored_after(rotated) == 3, "renamed by rotation"
+    first.write_text(line)
+    assert stored_after(first) == 4, "today's file has the name of yesterday's"
+    assert stored_after("--again", first) == 5
 
 
 def test_the_demo_reads_as_a_story(shell: Shell) -> None:

@@ -29,16 +29,19 @@ def log(
 
 @click.command(short_help="Log the entries in a file")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--again", is_flag=True, help="Store what was sent from this file before once more.")
 @daemon_options
-def ingest(file: Path, url: str | None, token_file: Path | None) -> None:
+def ingest(file: Path, again: bool, url: str | None, token_file: Path | None) -> None:
     """Log the entries in FILE, one JSON object a line; - is stdin.
 
-    Lines that are no entry are named, and the others are logged: exit code 4. An entry without an id gets one
-    that follows from its line, so that the same file, sent again, is stored once; lines of stdin get a new one.
+    Lines that are no entry are named, and the others are logged: exit code 4. An entry without an id gets one that
+    follows from the file (device and inode) and all that is in it up to this line. So the same file, sent again,
+    longer by now or renamed by rotation, is stored once; equal lines of it, or of two files, are each stored. A copy
+    of a file is another file. Lines of stdin and of pipes get new ids.
     """
     from godot.cli.send import ingest_file
 
-    ask(ingest_file(file), url, token_file)
+    ask(ingest_file(file, again=again), url, token_file)
 
 
 @click.command(short_help="Log two sample requests, one of which goes wrong")
