@@ -39,7 +39,7 @@ test-postgres: .venv .postgres/complete ## the store's tests on every PostgreSQL
 		$(wildcard tests/integration/test_*postgres*.py) tests/integration/test_migrate.py tests/integration/test_plans.py \
 		tests/integration/test_clearing.py tests/integration/test_roles.py
 
-test-container: .venv ## build the image, and run, stop and kill what the compose file says (podman or Docker)
+test-container: .venv ## build the image, and run, stop and kill what the compose file says (Docker, or podman)
 	$(BIN)/python -m tests.container
 
 acceptance: .venv ## tests of the programs as a user runs them

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import attrs
 import jsonschema
+import pytest
 import yaml
 
 from godot.config import FILE, DeweyServeSettings, GodotSettings
 from tests.acceptance.programs import BIN
+from tests.container.__main__ import find_engine
 
 ROOT = Path(__file__).parent.parent
 CONTAINER = ROOT / "container"
 DOCKERFILE = (CONTAINER / "Dockerfile").read_text()
-COMPOSE: dict[str, Any] = yaml.safe_load((CONTAINER / "docker-compose.yml").read_text())
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+TOKENS: dict[str, Any] = yaml.safe_load((CONTAINER / "tokens.yml").read_text())
 
 STRINGS = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
 SCHEMA = {
@@ -102,7 +106,7 @@ def test_the_compose_file_follows_its_schema_and_names_what_there_is() -> None:
         assert {each.split(":")[0] for each in service.get("volumes", [])} <= set(COMPOSE["volumes"])
         assert set(service.get("depends_on", [])) <= set(COMPOSE["services"])
         if "build" in service:
-            context = (CONTAINER / service["build"]["context"]).resolve()
+            context = (ROOT / service["build"]["context"]).resolve()
             assert context == ROOT
             assert (context / service["build"]["dockerfile"]).is_file()
         if name != "winni":
@@ -112,6 +116,68 @@ def test_the_compose_file_follows_its_schema_and_names_what_there_is() -> None:
                 if variable.endswith(FILE):
                     assert value.removeprefix("/run/secrets/") in service["secrets"]
     assert set(COMPOSE["services"]["winni"]["environment"]) == OF_POSTGRES
+
+
+def test_the_file_with_tokens_closes_what_the_compose_file_leaves_open() -> None:
+    """SEC-006: whoever is on the network needs a token, of Dewey too."""
+    open_doors = {
+        (name, variable)
+        for name, service in COMPOSE["services"].items()
+        for variable, value in service["environment"].items()
+        if variable.endswith("_ALLOW_ANONYMOUS") and value == "true"
+    }
+    closed = {
+        (name, variable)
+        for name, service in TOKENS["services"].items()
+        for variable, value in service["environment"].items()
+        if value == "false"
+    }
+    assert open_doors == closed
+    assert len(closed) == 2
+    for service in TOKENS["services"].values():
+        for variable, value in service["environment"].items():
+            assert variable in settings()
+            if variable.endswith("_FILE"):
+                assert value.removeprefix("/run/secrets/") in service["secrets"]
+        assert set(service["secrets"]) <= set(TOKENS["secrets"])
+
+
+def test_secrets_are_where_git_ignores_them() -> None:
+    files = [each["file"] for compose in (COMPOSE, TOKENS) for each in compose["secrets"].values()]
+    assert len(files) == 5
+    assert {str(Path(file).parent) for file in files} == {"container/secrets"}
+    assert "container/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("docker", "podman", "found"),
+    [
+        ("exit 0", "exit 0", "docker"),
+        ("echo no daemon >&2; exit 1", "exit 0", "podman"),
+        (None, "exit 0", "podman"),
+        ("exit 1", "exit 1", None),
+        (None, None, None),
+    ],
+)
+def test_the_engine_that_answers_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker: str | None, podman: str | None, found: str | None
+) -> None:
+    """A `docker` without a daemon is none."""
+    for name, script in (("docker", docker), ("podman", podman)):
+        if script is not None:
+            (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_engine() == (found and str(tmp_path / found))
+
+
+def test_the_license_goes_with_the_package_and_the_image() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "Apache-2.0"
+    for file in project["license-files"]:
+        assert (ROOT / file).is_file()
+        assert f" {file} " in DOCKERFILE
+        assert f"!{file}" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_only_godot_is_published_and_only_on_this_machine() -> None:

@@ -1,6 +1,6 @@
 """`make test-container`: the image is built, and what the compose file says is run, stopped, killed and started again.
 
-Needs podman or Docker, and the base image of `container/Dockerfile`. The compose file is read here, so that what is
+Needs Docker or podman, and the base image of `container/Dockerfile`. The compose file is read here, so that what is
 tested is what is in it: images, environment, secrets, volumes, the network, stop signals and grace periods. Nothing is
 published on the host, and everything has names of its own, so that it runs beside a real deployment.
 """
@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,19 +25,30 @@ import yaml
 
 ROOT: Final = Path(__file__).parent.parent.parent
 HERE: Final = Path(__file__).parent
-COMPOSE: Final = ROOT / "container" / "docker-compose.yml"
+COMPOSE: Final = ROOT / "docker-compose.yml"
 ENOUGH_S: Final = 90.0
+INFO_S: Final = 30.0
 
 POSTGRES_STAND_IN: Final = "godot-test-postgres"
 
 
+def find_engine() -> str | None:
+    """Return the command of the engine that answers: a `docker` without its daemon is none."""
+    for name in ("docker", "podman"):
+        if (found := shutil.which(name)) is not None:
+            with suppress(subprocess.TimeoutExpired):
+                if subprocess.run([found, "info"], capture_output=True, check=False, timeout=INFO_S).returncode == 0:
+                    return found
+    return None
+
+
 class Engine:
-    """podman or Docker."""
+    """Docker or podman."""
 
     def __init__(self) -> None:
-        found = shutil.which("podman") or shutil.which("docker")
+        found = find_engine()
         if found is None:
-            sys.exit("neither podman nor docker is installed: one of them has to build and run the image")
+            sys.exit("neither docker nor podman answers `info`: one of them has to build and run the image")
         self.command = found
 
     def __call__(self, *arguments: object, check: bool = True) -> str:
@@ -47,10 +59,10 @@ class Engine:
             )
         return done.stdout.strip() if check else done.stdout + done.stderr
 
-    @property
+    @cached_property
     def is_podman(self) -> bool:
-        """Whether it is podman."""
-        return Path(self.command).name == "podman"
+        """Whether it is podman, which may be installed under the name of Docker as well."""
+        return "podman" in self("--version").lower()
 
     def build(self, tag: str, dockerfile: Path, context: Path) -> None:
         """Build an image."""
