@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from godot import codec
-from godot.buffer import DEAD_MAX, DeadEntry, DeadLetters
+from godot.buffer import DEAD_MAX, DEAD_MAX_BYTES, DeadEntry, DeadLetters
 from godot.errors import EntryRejected
 from godot.mcp.tools import Answer, Tool, argument
 
@@ -81,8 +81,8 @@ def dead_tools(dead: DeadLetters) -> list[Tool]:
                 "Show the entries that were put aside because they can never be stored as they are, oldest first, "
                 "each with its id here and the reason. Answers {dead: [{id, reason, entry, chars}], kept, next_skip}. "
                 f"entry is the JSON text as it came, the first {SHOWN_MAX_CHARS:,} of its chars. kept is how many "
-                f"there are altogether; the newest {DEAD_MAX:,} are kept. When the reason has been mended in the "
-                f"database or in Dewey, use {RETRY}."
+                f"there are altogether; the newest {DEAD_MAX:,} are kept, up to {DEAD_MAX_BYTES // 1024**2} MiB. When "
+                f"the reason has been mended in the database or in Dewey, use {RETRY}."
             ),
             arguments=ListArguments,
             run=look,

@@ -280,6 +280,8 @@ class _Taken:
     further_rejected: int = 0
     warnings: list[str] = attrs.Factory(list)
     is_full: bool = False
+    status: str | None = None
+    """Of those who asked for `durable`: `queued` when that is not true of one batch."""
 
     def reject(self, line: int, error: str) -> None:
         self.is_full = self.is_full or NOT_NOW in error
@@ -298,6 +300,8 @@ class _Taken:
         self.filtered += value["filtered"]
         for each in value["rejected"]:
             self.reject(batch[each["index"]][0], each["error"])
+        if self.status != "queued":
+            self.status = value.get("status")
         self.warnings += value["warnings"][: REJECTED_MAX - len(self.warnings)]
         return None
 
@@ -311,6 +315,8 @@ class _Taken:
     def _counts(self) -> dict[str, Any]:
         found = attrs.asdict(self)
         del found["is_full"]
+        if self.status is None:
+            del found["status"]
         return found
 
 

@@ -312,9 +312,12 @@ def _log_batch(
 
 
 def _acknowledgement(fields: Mapping[str, object], warnings: list[str], receipt: Receipt) -> Answer:
-    """Answer a caller who asked for `durable`, when all is written: `queued` where that may be lost all the same."""
+    """Answer a caller who asked for `durable`, when all is written: `queued` where that may be lost all the same.
+
+    The first warning says why: further ones may be cut off.
+    """
     if receipt.weakness is not None:
-        return Answer.of({"status": "queued", **fields, "warnings": [*warnings, f"not durable: {receipt.weakness}"]})
+        return Answer.of({"status": "queued", **fields, "warnings": [f"not durable: {receipt.weakness}", *warnings]})
     return Answer.of({"status": "durable", **fields, "warnings": warnings})
 
 

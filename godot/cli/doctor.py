@@ -144,12 +144,13 @@ async def there(daemon: Daemon) -> list[Finding]:
     ):
         up = state[part] == "up"
         findings.append(Finding("ok" if up else "bad", f"{part} is {state[part]}", "" if up else advice))
+    if (reason := state.get("not_durable")) is not None:
+        findings.append(Finding("bad", "what Redis acknowledges may be lost", reason))
     if state["dead"]:
         findings.append(Finding("note", f"{state['dead']:,} entries could not be stored", "see godot dead list"))
     if state["dropped"]:
-        findings.append(
-            Finding("note", f"{state['dropped']:,} entries were dropped", "the queue was full (MAX_QUEUE_SIZE)")
-        )
+        full = "the queue was full (MAX_QUEUE_SIZE, GODOT_MAX_QUEUE_BYTES)"
+        findings.append(Finding("note", f"{state['dropped']:,} entries were dropped", full))
     if state["dewey"] == "up":
         findings.append(await _newest(daemon))
     return findings

@@ -68,6 +68,7 @@ class Ingest:
         self._size = size
         self._so_far = hashlib.sha256()
         self.accepted = self.filtered = self.rejected = 0
+        self.durable = True
 
     async def run(self) -> int:
         """Send all of it; return the exit code.
@@ -90,7 +91,8 @@ class Ingest:
                 bar.update(len(line))
         filtered = f", {self.filtered:,} below the level of their component" if self.filtered else ""
         rejected = f", {counted(self.rejected, 'line', 'lines')} refused" if self.rejected else ""
-        complain(f"{counted(self.accepted)} on disk{filtered}{rejected}")
+        taken = "on disk" if self.durable else "taken in"
+        complain(f"{counted(self.accepted)} {taken}{filtered}{rejected}")
         return EXIT_PARTIAL if self.rejected else 0
 
     async def _lines(self) -> AsyncIterator[tuple[int, bytes, bool]]:
@@ -165,7 +167,13 @@ class Ingest:
                     again.append((number, entry))
                 else:
                     self._reject(number, each["error"])
-            for warning in done["warnings"][:COMPLAINTS_MAX]:
+            warnings = done["warnings"]
+            if done.get("status") == "queued":
+                why, *warnings = warnings
+                if self.durable:
+                    self.durable = False
+                    complain(harmless(why))
+            for warning in warnings[:COMPLAINTS_MAX]:
                 complain(harmless(warning))
             self.accepted += done["accepted"]
             self.filtered += done["filtered"]

@@ -213,9 +213,9 @@ async def running(place: Workplace, *command: object, **environ: Any) -> AsyncIt
     await godot.stop()
 
 
-def readiness(godot: Program) -> dict[str, Any]:
+def request(godot: Program, method: str, path: str, body: object = None) -> dict[str, Any]:
     with closing(http.client.HTTPConnection(godot.http.removeprefix("http://"), timeout=5)) as client:
-        client.request("GET", "/readyz")
+        client.request(method, path, json.dumps(body))
         value: dict[str, Any] = json.loads(client.getresponse().read())
     return value
 
@@ -233,9 +233,11 @@ async def test_godots_own_redis_without_a_file_is_not_called_durable(environ: di
             answer = await peer.call("logger_log_batch", logs=[entry], ack="durable")
             assert (answer["status"], answer["accepted"], len(answer["warnings"])) == ("queued", 1, 1)
             assert OF_THE_FILE in (await godot.event("redis_not_durable"))["reason"]
+            told = await trio.to_thread.run_sync(request, godot, "POST", "/v1/entries?ack=durable", entry)
+            assert (told["status"], told["accepted"], len(told["warnings"])) == ("queued", 1, 1)
             status = await peer.status()
             assert (status["durable"], OF_THE_FILE in status["not_durable"]) == (False, True)
-            ready = await trio.to_thread.run_sync(readiness, godot)
+            ready = await trio.to_thread.run_sync(request, godot, "GET", "/readyz")
             assert (ready["status"], OF_THE_FILE in ready["not_durable"]) == ("degraded", True)
 
 
