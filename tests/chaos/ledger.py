@@ -76,6 +76,7 @@ class Ledger:
 
     def offer(self, entry_id: str) -> None:
         """Note that an entry is sent by somebody who does not insist on it."""
+        self.tries += 1
         self._offered.add(entry_id)
 
     def acknowledge(self, ids: Sequence[str]) -> None:

@@ -24,6 +24,8 @@ PATIENCE_S: Final = 40.0
 REST_S: Final = 0.5
 """While there is nobody to do it to."""
 
+REASON_CHARS: Final = 70
+
 TRIED: Final = "tried"
 
 GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError)
@@ -48,6 +50,11 @@ class Crowd:
     pace: float = 1.0
     only: tuple[str, ...] = ()
 
+    @classmethod
+    def small(cls) -> Crowd:
+        """Return one for a minute on a machine that does other things as well."""
+        return cls(followers=30, idle=40, max_message_bytes=2 * MIB)
+
     @property
     def settings(self) -> dict[str, int]:
         """What Godot has to be told for it."""
@@ -59,14 +66,20 @@ class Visitor:
     """One hostile client, for one time that it does its thing.
 
     :param rng: decides what it does.
-    :param count: takes what came of it.
+    :param outcomes: of its kind: what came of it, and how often.
+    :param reasons: of its kind: the beginnings of refusals, and how often.
     """
 
     daemon: Service
     crowd: Crowd
     rng: random.Random
     ledger: Ledger
-    count: Callable[[str], None]
+    outcomes: Counter[str]
+    reasons: Counter[str]
+
+    def count(self, outcome: str) -> None:
+        """Note what came of it."""
+        self.outcomes[outcome] += 1
 
     @asynccontextmanager
     async def tcp(self, *, http: bool = False, receive_buffer: int = 0) -> AsyncIterator[Socket]:
@@ -102,11 +115,13 @@ class Visitor:
                 break
         response = orjson.loads(payload)
         one = response[0] if isinstance(response, list) else response
+        content = [] if "error" in one else one["result"].get("content")
         if "error" in one or one["result"].get("isError"):
             self.count("refused")
+            reason = content[0]["text"] if content else one["error"]["message"]
+            self.reasons[reason[:REASON_CHARS]] += 1
             return None
         self.count("answered")
-        content = one["result"].get("content")
         return orjson.loads(content[0]["text"]) if content else None
 
     async def ask(self, socket: Socket, tool: str, arguments: bytes) -> Any:
@@ -174,6 +189,8 @@ class Crew:
     kinds: Sequence[Kind]
     outcomes: dict[str, Counter[str]] = attrs.Factory(dict)
     """By kind: how often it was tried, and what came of it."""
+    reasons: dict[str, Counter[str]] = attrs.Factory(dict)
+    """By kind: how refusals begin, and how often."""
     busy: Counter[str] = attrs.Factory(Counter)
     """By kind: how many are at it now."""
 
@@ -187,7 +204,7 @@ class Crew:
             for kind in self.kinds:
                 if not kind.name.startswith(self.crowd.only or ("",)):
                     continue
-                self.outcomes[kind.name] = Counter()
+                self.outcomes[kind.name], self.reasons[kind.name] = Counter(), Counter()
                 for number in range(kind.number(self.crowd)):
                     own = random.Random(rng.random())
                     nursery.start_soon(self._repeat, kind, own, permit, name=f"{kind.name} {number}")
@@ -196,14 +213,11 @@ class Crew:
         """Yield what each kind did, and what came of it."""
         for name, counted in self.outcomes.items():
             what = ", ".join(f"{outcome} {times}" for outcome, times in counted.most_common() if outcome != TRIED)
-            yield f"hostile         {name}: {counted[TRIED]} times; {what}"
+            why = "".join(f"; most often: {reason}…" for reason, _ in self.reasons[name].most_common(1))
+            yield f"hostile         {name}: {counted[TRIED]} times; {what}{why}"
 
     async def _repeat(self, kind: Kind, rng: random.Random, permit: Callable[[], Awaitable[bool]]) -> None:
-        counted = self.outcomes[kind.name]
-
-        def count(what: str) -> None:
-            counted[what] += 1
-
+        counted, reasons = self.outcomes[kind.name], self.reasons[kind.name]
         while True:
             await trio.sleep(rng.expovariate(1 / kind.pause_s) * self.crowd.pace)
             if not await permit():
@@ -211,16 +225,17 @@ class Crew:
             if not self.daemon.url:
                 await trio.sleep(REST_S)
                 continue
-            count(TRIED)
+            counted[TRIED] += 1
             self.busy[kind.name] += 1
             with trio.move_on_after(kind.patience_s) as patience:
                 try:
-                    await kind.act(Visitor(self.daemon, self.crowd, random.Random(rng.random()), self.ledger, count))
+                    own = random.Random(rng.random())
+                    await kind.act(Visitor(self.daemon, self.crowd, own, self.ledger, counted, reasons))
                 except* (*GONE, AssertionError):
-                    count("cut")
+                    counted["cut"] += 1
             self.busy[kind.name] -= 1
             if patience.cancelled_caught:
-                count("no answer")
+                counted["no answer"] += 1
 
 
 def call(tool: str, arguments: bytes, request_id: int = 1) -> bytes:

@@ -13,6 +13,13 @@ ROOM: Final = 1024
 """Bytes of a message that are left for what stands around its bulk."""
 
 
+INITIALIZE: Final = (
+    b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{},'
+    b'"clientInfo":{"name":"hostile","version":"1"}}}'
+)
+"""The one version that has batches."""
+
+
 def fill(pattern: bytes, size: int) -> bytes:
     """Return a pattern as often as it fits."""
     return pattern * (size // len(pattern))
@@ -86,11 +93,14 @@ async def send_long_name(visitor: Visitor) -> None:
 
 
 async def send_batch(visitor: Visitor) -> None:
-    """Send a JSON-RPC batch of a great many messages."""
+    """Send a JSON-RPC batch of a great many messages, at times where there are none."""
     size = _size(visitor)
     ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
     bodies = (fill(b"1,", size), fill(b"[],", size), fill(ping + b",", size // 4))
     async with visitor.websocket() as socket:
+        if visitor.rng.random() < 0.8:
+            await socket.send(INITIALIZE)
+            await visitor.outcome(socket)
         await socket.send(b"[%b%b]" % (visitor.rng.choice(bodies), ping))
         await visitor.outcome(socket)
 
