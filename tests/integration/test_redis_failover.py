@@ -303,7 +303,7 @@ async def test_a_queue_without_a_hash_tag_on_a_cluster_ends_the_start_with_2(pla
         ("redis+cluster://h:1", "{logs:queue", "LOG_QUEUE_NAME: on a Redis Cluster it needs a hash tag"),
         ("redis+cluster://h:1/2", TAG, "REDIS_URL: a cluster has no databases"),
         ("redis+cluster://", TAG, "REDIS_URL: must name a host"),
-        ("redis+cluster://h:x", TAG, "REDIS_URL: Port could not be cast"),
+        ("redis+cluster://h:x", TAG, "REDIS_URL: a host or a port cannot be read"),
         ("redis+cluster://h:1?db=2", TAG, "REDIS_URL: takes no options"),
         ("redis+sentinel://h:1", TAG, "REDIS_URL: must look like redis+sentinel://host:26379/mymaster"),
         ("redis+sentinel://h:1/main/zero", TAG, "REDIS_URL: must look like redis+sentinel://"),
