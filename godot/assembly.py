@@ -141,13 +141,15 @@ async def _run(
     )
     registry = CollectorRegistry()
     async with _way_to_dewey(settings, registry) as (connect, look), trio.open_nursery() as nursery:
-        stores, questions, waits = (Client(connect, name="godot", version=__version__) for _ in range(3))
+        ways = {
+            name: Client(connect, name="godot", version=__version__)
+            for name in ("stores", "questions", "waits", "clears")
+        }
         if os.getpid() == 1:
             nursery.start_soon(reap_orphans, name="orphans")
-        await nursery.start(stores.run, name="dewey, stores")
-        await nursery.start(questions.run, name="dewey, questions")
-        await nursery.start(waits.run, name="dewey, waits")
-        dewey = RemoteDewey(stores, questions, waits, timeout_s=settings.dewey_timeout_s)
+        for name, client in ways.items():
+            await nursery.start(client.run, name=f"dewey, {name}")
+        dewey = RemoteDewey(**ways, timeout_s=settings.dewey_timeout_s)
         nursery.start_soon(doors.watch_tokens, name="tokens")
         parts = Parts(
             buffer, dewey, doors.mcp, doors.gate, ARGUMENTS, print_line, doors.http, registry, look, doors.connections

@@ -129,7 +129,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
         watched=Watched(CAPABILITY, lambda: {"levels": levels.current()}, levels.changed),
     )
     maintain = partial(
-        run_maintenance, dewey, levels, parts.buffer, on_failure=status.failed, on_success=status.delivered
+        run_maintenance, dewey, levels, parts.buffer, on_failure=status.not_maintained, on_success=status.maintained
     )
     report_failure = partial(status.line, "restart")
 

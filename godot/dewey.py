@@ -14,7 +14,9 @@ import trio
 from godot import codec
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable
 from godot.mcp.client import CallFailed, CallRefused, Client
-from godot.mcp.tools import Answer, Toolbox
+from godot.mcp.server import MAX_RUNNING
+from godot.mcp.tools import Answer, Toolbox, caller
+from godot.shares import Shares
 
 STORE: Final = "dewey_store_logs_batch"
 QUERY: Final = "dewey_query_logs"
@@ -25,6 +27,14 @@ PIN: Final = "dewey_pin_trace"
 SET_LEVEL: Final = "dewey_set_log_level"
 GET_LEVELS: Final = "dewey_get_log_levels"
 MAINTAIN: Final = "dewey_maintain_partitions"
+
+PLACES: Final = MAX_RUNNING
+EACH: Final = 2
+"""Questions that Dewey works on at once, and how many of them may be of one caller."""
+
+TURN_S: Final = 30.0
+"""How long a question waits for its turn. With the time for its answer it stays under the 60 s after which common
+clients give up."""
 
 
 class Dewey(Protocol):
@@ -49,37 +59,68 @@ class Dewey(Protocol):
 
 
 class RemoteDewey:
-    """Dewey behind MCP clients.
+    """Dewey behind MCP clients, each of which carries what must not stand in the way of the rest.
 
-    :param stores: carries what is to be stored, and nothing else: a slow query must not delay it.
-    :param questions: carries everything else,
-    :param waits: except for calls that wait, of which there may be many.
-    :param timeout_s: how long a call may take. A connection that gave no answer in that time is
-        dropped: a network that swallows everything looks like this.
+    :param stores: carries what is to be stored.
+    :param questions: carries what is answered as soon as Dewey has worked on it. All callers share it, each has its
+        share (`EACH` of `PLACES`): further calls wait behind their own.
+    :param waits: carries calls that wait for entries to come, of which there may be many.
+    :param clears: carries deletions, which may take an hour.
+    :param timeout_s: how long a call may take. A connection on which one took longer is dropped unless it answers
+        a ping: a network that swallows everything looks like this.
     """
 
-    def __init__(self, stores: Client, questions: Client, waits: Client, *, timeout_s: float) -> None:
-        self._stores, self._questions, self._waits = stores, questions, waits
+    def __init__(self, stores: Client, questions: Client, waits: Client, clears: Client, *, timeout_s: float) -> None:
+        self._stores, self._questions = stores, questions
+        self._ways = {TAIL: waits, CLEAR: clears}
         self._timeout_s = timeout_s
+        self._shares = Shares(PLACES, EACH)
 
     async def store(self, entries: Sequence[bytes]) -> None:
         """See `Dewey.store`."""
-        _check_stored(await self._call(self._stores, STORE, b'{"logs":[%b]}' % b",".join(entries)))
+        arguments = b'{"logs":[%b]}' % b",".join(entries)
+        try:
+            answer = await self._call(self._stores, STORE, arguments, self._timeout_s)
+        except trio.TooSlowError as exc:
+            self._stores.disconnect()  # nobody else uses it, and Dewey reads nothing on it before it has stored
+            raise self._unanswered(STORE, self._timeout_s) from exc
+        _check_stored(answer)
 
     async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
         """See `Dewey.ask`."""
-        client = self._waits if wait_s else self._questions
-        return await self._call(client, tool, codec.dumps(arguments), wait_s)
-
-    async def _call(self, client: Client, tool: str, arguments: bytes, wait_s: float = 0.0) -> Answer:
+        if tool in self._ways:
+            return await self._ask(self._ways[tool], tool, arguments, self._timeout_s + wait_s)
+        who = caller.get()
         try:
-            with trio.fail_after(self._timeout_s + wait_s):
+            with trio.fail_after(TURN_S):
+                await self._shares.take(who)
+        except trio.TooSlowError as exc:
+            raise DeweyUnavailable(
+                f"Dewey: busy with other questions ({PLACES} at once, {EACH} of one caller), and no turn for {tool} "
+                f"within {TURN_S:g} s; ask again later"
+            ) from exc
+        try:
+            return await self._ask(self._questions, tool, arguments, self._timeout_s + wait_s)
+        finally:
+            self._shares.give_back(who)
+
+    async def _ask(self, client: Client, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Answer:
+        try:
+            return await self._call(client, tool, codec.dumps(arguments), timeout_s)
+        except trio.TooSlowError as exc:
+            client.check()
+            raise self._unanswered(tool, timeout_s) from exc
+
+    async def _call(self, client: Client, tool: str, arguments: bytes, timeout_s: float) -> Answer:
+        try:
+            with trio.fail_after(timeout_s):
                 return await client.call(tool, arguments)
         except (CallFailed, CallRefused) as exc:
             raise DeweyFailed(f"Dewey: {exc}") from exc
-        except trio.TooSlowError as exc:
-            client.disconnect()
-            raise DeweyFailed(f"Dewey: no answer to {tool} within {self._timeout_s + wait_s:g} s") from exc
+
+    @staticmethod
+    def _unanswered(tool: str, timeout_s: float) -> DeweyFailed:
+        return DeweyFailed(f"Dewey: no answer to {tool} within {timeout_s:g} s")
 
 
 class DirectDewey:

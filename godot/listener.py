@@ -5,6 +5,7 @@ Taking an entry in is: check it, complete it, serialise it once, put it into the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -136,9 +137,10 @@ def godot_toolbox(
                     "is not 0 when the cursor was so old that entries were left out: find them with logger_query."
                 ),
                 arguments=dewey_arguments[TAIL],
-                run=_tail(dewey, status),
+                run=_tail(dewey, status, float(attrs.fields_dict(dewey_arguments[TAIL])["wait_s"].default or 0.0)),
                 role="read",
                 read_only=True,
+                waits=True,
                 aliases=["godot_logger_tail"],
             ),
             Tool(
@@ -377,23 +379,41 @@ def _get_levels(levels: Levels) -> Callable[[Any], Awaitable[Answer]]:
     return get_levels
 
 
-def _tail(dewey: Dewey, status: Status) -> Callable[[Any], Awaitable[Answer]]:
+def _tail(dewey: Dewey, status: Status, default_wait_s: float) -> Callable[[Any], Awaitable[Answer]]:
+    """Return what passes a call on to Dewey that waits there.
+
+    :param default_wait_s: how long Dewey waits when nothing is said.
+    """
+    waiting: Counter[str] = Counter()
+
     async def tail(arguments: Any) -> Answer:
-        given = _given(arguments)
+        who = caller.get()
+        if waiting[who] >= TAILS_EACH:
+            raise EntryRejected(
+                f"{TAILS_EACH} calls of logger_tail wait on this connection already, which is the most for one"
+            )
+        asked_s = default_wait_s if arguments.wait_s is None else arguments.wait_s
+        waiting[who] += 1
         status.followers += 1
         try:
-            return await dewey.ask(TAIL, given, wait_s=min(max(given.get("wait_s", 0.0), 0.0), _WAIT_MAX_S))
+            return await dewey.ask(TAIL, _given(arguments), wait_s=min(max(asked_s, 0.0), _WAIT_MAX_S))
         finally:
             status.followers -= 1
+            waiting[who] -= 1
+            if not waiting[who]:
+                del waiting[who]
 
     return tail
 
+
+TAILS_EACH: Final = 100
+"""Calls of `logger_tail` of one connection: half of those that Dewey has places for."""
 
 CLEAR_S: Final = 3_600.0
 """Deleting ten million entries one by one takes a quarter of an hour."""
 
 _WAIT_MAX_S: Final = 60.0
-"""However long somebody asks Dewey to wait, which will not: the connection that he waits on is to be found broken."""
+"""Cap on our own wait, whatever was asked, so that a dead connection is noticed."""
 
 
 def _given(arguments: Any) -> dict[str, Any]:

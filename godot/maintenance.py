@@ -1,4 +1,4 @@
-"""Has Dewey keep its partitions, and asks for the levels; which also tells whether Dewey is there at all."""
+"""Has Dewey keep its partitions, and asks for the levels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from godot.errors import DeweyUnavailable
 from godot.levels import Levels
 
 INTERVAL_S: Final = 10.0
-"""Partitions are made a week ahead; this short an interval keeps the status true and moves entries of a day
+"""Partitions are made a week ahead; this short an interval moves entries of a day
 without partition soon after they came."""
 
 BUSY_FIRST_S: Final = 20.0

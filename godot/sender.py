@@ -37,6 +37,9 @@ BUFFER_AGAIN_S: Final = 0.5
 RECOVER_S: Final = 10.0
 """How often the sender looks for what a dead sender had in flight, and for drops that are to be told of."""
 
+IDLE_PROBE_S: Final = 10.0
+"""How often Dewey is probed while there is nothing to deliver: the status tells what would become of an entry."""
+
 
 class Source(Buffer, Holes, Protocol):
     """What a sender asks of a buffer."""
@@ -78,7 +81,7 @@ class Sender:
 
     async def _deliver_all(self) -> None:
         limit = self.batch_size
-        recover_at = -math.inf
+        recover_at = probe_at = -math.inf
         while True:
             if trio.current_time() >= recover_at:
                 self.on_counts(await self.buffer.hand_back())
@@ -88,9 +91,22 @@ class Sender:
             if batch:
                 with suppress(NotInFlight):  # it slept, and another has the batch now: nothing of it is its own
                     limit = await self._deliver(batch)
+                probe_at = trio.current_time() + IDLE_PROBE_S
             elif not await self._woken():
                 await self._tell_of_drops()
                 return
+            elif trio.current_time() >= probe_at:
+                await self._look_at_dewey()
+                probe_at = trio.current_time() + IDLE_PROBE_S
+
+    async def _look_at_dewey(self) -> None:
+        """Find out whether Dewey could store a batch, while there is none."""
+        try:
+            await self._store([])
+        except DeweyUnavailable as exc:
+            self.on_failure(exc)
+        else:
+            self.on_delivery()
 
     async def _woken(self) -> bool:
         """Wait until there may be something to take; False when the batcher has ended."""

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from godot.buffer import QUEUE_MAX_BYTES, Buffer, Counts, has_room_again
-from godot.errors import BufferUnavailable, Unavailable
+from godot.errors import BufferUnavailable, DeweyUnavailable, Unavailable
 from godot.lines import status_line
 
 REPEAT_S: Final = 60.0
@@ -93,6 +93,7 @@ class Status:
         self._failing: set[str] = set()
         """Whom Redis fails. A full one answers questions and takes nothing."""
         self._dewey_down: Since | None = None
+        self._unmaintained: Since | None = None
         self._dropping: Since | None = None
         self.weakness: str | None = None
         """Why what Redis acknowledges may be lost, as last seen; None: it is durable, or was not looked at yet."""
@@ -118,7 +119,7 @@ class Status:
 
     @property
     def dewey_up(self) -> bool:
-        """Whether Dewey does what it is asked."""
+        """Whether Dewey stores. A question that fails, or takes long, is no sign that it does not."""
         return self._dewey_down is None
 
     def line(self, event: str, **fields: Any) -> None:
@@ -224,7 +225,7 @@ class Status:
             self._over("redis_back", since)
 
     def delivered(self) -> None:
-        """Take note that Dewey has done what it was asked."""
+        """Take note that Dewey has stored, or could have."""
         if self._dewey_down is not None:
             since, self._dewey_down = self._dewey_down, None
             self._over("dewey_back", since)
@@ -242,6 +243,18 @@ class Status:
         elif self._dewey_down is None:
             self._dewey_down = self._since()
             self.line("dewey_down", reason=exc)
+
+    def maintained(self) -> None:
+        """Take note that maintenance was done."""
+        if self._unmaintained is not None:
+            since, self._unmaintained = self._unmaintained, None
+            self._over("maintenance_back", since)
+
+    def not_maintained(self, exc: DeweyUnavailable) -> None:
+        """Take note that maintenance was not done. Whether Dewey is up, what stores finds out."""
+        if self._unmaintained is None:
+            self._unmaintained = self._since()
+            self.line("maintenance_failed", reason=exc)
 
     def _since(self) -> Since:
         return Since(trio.current_time(), self.refused, self._dropped)

@@ -65,6 +65,21 @@ async def test_each_change_of_dewey_is_one_line_with_the_state() -> None:
     assert back["dewey"] == "up"
 
 
+async def test_maintenance_that_fails_is_told_and_does_not_make_dewey_look_down() -> None:
+    """A slow reader, or a backup that holds the table, once made Dewey look down while it stored."""
+    bench = Bench()
+    bench.status.maintained()
+    for _ in range(3):
+        bench.status.not_maintained(DeweyUnavailable("Dewey: no answer"))
+    assert bench.status.dewey_up
+    for _ in range(3):
+        bench.status.maintained()
+    assert bench.events == ["maintenance_failed", "maintenance_back"]
+    bench.status.failed(DeweyUnavailable("Dewey: gone"))
+    bench.status.maintained()
+    assert not bench.status.dewey_up, "it has not stored yet"
+
+
 async def test_each_change_of_redis_is_one_line_with_the_state() -> None:
     """MAINT-001."""
     bench = Bench()

@@ -99,7 +99,7 @@ async def _remote(
     client = Client(connect, name="tests", version="1")
     async with trio.open_nursery() as nursery:
         await nursery.start(client.run)
-        yield Bench(RemoteDewey(client, client, client, timeout_s=TIMEOUT_S), store, switch)
+        yield Bench(RemoteDewey(client, client, client, client, timeout_s=TIMEOUT_S), store, switch)
         nursery.cancel_scope.cancel()
 
 
@@ -332,7 +332,7 @@ async def test_the_timeout_is_exact_and_bounds_the_opening_of_the_connection_too
     async with trio.open_nursery() as nursery:
         await nursery.start(client.run)
         with pytest.raises(DeweyUnavailable, match="no answer to dewey_store_logs_batch within 15 s"):
-            await RemoteDewey(client, client, client, timeout_s=15.0).store([])
+            await RemoteDewey(client, client, client, client, timeout_s=15.0).store([])
         assert trio.current_time() == 15
         nursery.cancel_scope.cancel()
 

@@ -436,7 +436,7 @@ async def test_every_frame_that_godot_sends_to_dewey_is_valid(
 
     client = Client(connect, name="godot", version="0.1.0")
     await nursery.start(client.run)
-    dewey = RemoteDewey(client, client, client, timeout_s=15.0)
+    dewey = RemoteDewey(client, client, client, client, timeout_s=15.0)
     await dewey.store([codec.dumps({"component": "relay", "level": "INFO", "message": "hello"})])
     assert not (await dewey.ask("dewey_query_logs", {"search": "hello"})).is_error
     with trio.move_on_after(1.0):

@@ -1,0 +1,143 @@
+"""The ways to Dewey: what one caller asks does not stand in the way of what another one asks, or of what is stored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from godot.dewey import CLEAR, EACH, MAINTAIN, QUERY, STATS, STORE, TAIL, TURN_S, RemoteDewey
+from godot.errors import DeweyFailed, DeweyUnavailable
+from godot.mcp.client import Client, in_process
+from godot.mcp.server import Server, serve
+from godot.mcp.session import ServerInfo
+from godot.mcp.tools import Answer, Tool, Toolbox, argument, caller
+from godot.mcp.transport import Transport
+
+
+@attrs.frozen
+class Anything:
+    takes_s: float = argument("How long it takes.", default=0.0)
+    logs: list[Any] | None = argument("Entries.", default=None)
+
+
+class Bench:
+    """A Dewey whose tools take as long as they are told."""
+
+    def __init__(self) -> None:
+        self.running: Counter[str] = Counter()
+        self.cancelled: Counter[str] = Counter()
+        self.connections = 0
+        tools = [
+            Tool(name, name, "", Anything, partial(self.take, name), in_order=name == STORE, waits=name == TAIL)
+            for name in (STORE, QUERY, TAIL, CLEAR, STATS, MAINTAIN)
+        ]
+        self.server = Server(ServerInfo("dewey", "1", ""), Toolbox(tools), lambda *_: None)
+
+    async def take(self, name: str, arguments: Anything) -> Answer:
+        self.running[name] += 1
+        try:
+            await trio.sleep(arguments.takes_s)
+        except trio.Cancelled:
+            self.cancelled[name] += 1
+            raise
+        finally:
+            self.running[name] -= 1
+        return Answer.of({})
+
+    async def serve(self, transport: Transport) -> None:
+        self.connections += 1
+        await serve(self.server, transport)
+
+
+@asynccontextmanager
+async def opened(bench: Bench) -> AsyncIterator[RemoteDewey]:
+    clients = [Client(in_process(bench.serve), name="tests", version="1") for _ in range(4)]
+    async with trio.open_nursery() as nursery:
+        for client in clients:
+            await nursery.start(client.run)
+        yield RemoteDewey(*clients, timeout_s=15.0)
+        nursery.cancel_scope.cancel()
+
+
+async def ask(dewey: RemoteDewey, who: str, tool: str, takes_s: float, wait_s: float = 0.0) -> Answer:
+    caller.set(who)
+    return await dewey.ask(tool, {"takes_s": takes_s}, wait_s=wait_s)
+
+
+@pytest.mark.parametrize(
+    ("tool", "wait_s", "count"),
+    [(QUERY, 0.0, 8), (TAIL, 0.0, 150), (TAIL, 20.0, 150), (CLEAR, 3_600.0, 8), (STATS, 0.0, 20)],
+)
+async def test_the_calls_of_one_caller_keep_no_call_of_another_waiting(
+    tool: str, wait_s: float, count: int, autojump_clock: MockClock
+) -> None:
+    """Eight slow queries of one client once failed the query of another one."""
+    bench = Bench()
+    async with opened(bench) as dewey, trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(ask, dewey, "slow", tool, 10.0, wait_s)
+        await trio.testing.wait_all_tasks_blocked()
+        for other in (QUERY, STATS, MAINTAIN):
+            await ask(dewey, "quick", other, 0.0)
+        if tool != CLEAR:
+            await ask(dewey, "quick", CLEAR, 0.0, 3_600.0)
+        await dewey.store([])
+        assert trio.current_time() == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_calls_behind_slow_ones_of_their_own_caller_are_answered_in_the_end(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    answered: list[float] = []
+
+    async def query() -> None:
+        await ask(dewey, "slow", QUERY, 10.0)
+        answered.append(trio.current_time())
+
+    async with opened(bench) as dewey, trio.open_nursery() as nursery:
+        for _ in range(2 * EACH):
+            nursery.start_soon(query)
+    assert answered == [10.0] * EACH + [20.0] * EACH
+
+
+async def test_a_question_that_gets_no_turn_is_refused_with_the_limits(autojump_clock: MockClock) -> None:
+    bench = Bench()
+
+    async def query(who: str) -> None:
+        with suppress(DeweyUnavailable):
+            await ask(dewey, who, QUERY, 14.0)
+
+    async with opened(bench) as dewey, trio.open_nursery() as nursery:
+        for number in range(40):
+            nursery.start_soon(query, f"slow {number % 2}")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(DeweyUnavailable, match=r"^Dewey: busy with other questions \(4 at once, 2 of one caller\)"):
+            await ask(dewey, "slow 0", QUERY, 0.0)
+        assert trio.current_time() == TURN_S
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_call_that_is_not_answered_in_time_is_cancelled_there_and_ends_no_other(
+    autojump_clock: MockClock,
+) -> None:
+    bench = Bench()
+    async with opened(bench) as dewey, trio.open_nursery() as nursery:
+        nursery.start_soon(ask, dewey, "a", CLEAR, 3_000.0, 3_600.0)
+        nursery.start_soon(ask, dewey, "b", TAIL, 600.0, 3_600.0)
+        for tool in (CLEAR, TAIL, QUERY):
+            with pytest.raises(DeweyFailed, match=f"^Dewey: no answer to {tool} within 15 s$"):
+                await ask(dewey, "c", tool, 100.0)
+        await trio.sleep(100)
+        assert (bench.running[CLEAR], bench.running[TAIL], bench.running[QUERY]) == (1, 1, 0)
+        assert bench.cancelled == {CLEAR: 1, TAIL: 1, QUERY: 1}
+        assert bench.connections == 3
+    assert bench.cancelled == {CLEAR: 1, TAIL: 1, QUERY: 1}
