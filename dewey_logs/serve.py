@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
 import trio
 from prometheus_client import CollectorRegistry
 
+from dewey_logs.daily import run_daily
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.retention import run_retention
@@ -74,7 +76,29 @@ async def run_own_retention(store: PostgresStore, settings: DeweySettings) -> No
     def tell(deleted: int, before: str) -> None:
         print_line(status_line("retention", deleted=deleted, before=before))
 
-    await run_retention(store, settings.retention_days, tell=tell)
+    def hold(days: int, before: str) -> None:
+        reason = (
+            f"{days} days would go at once: if a clock is wrong, put it right within an hour, else they go then; "
+            "`godot clear` deletes them now"
+        )
+        print_line(status_line("retention_held", days=days, before=before, reason=reason))
+
+    await run_retention(store, settings.retention_days, tell=tell, hold=hold)
+
+
+async def run_own_maintenance(store: PostgresStore, settings: DeweySettings) -> None:
+    """Make the partitions of the days to come (DEW-005), also where no Godot asks for it. Runs until cancelled."""
+
+    async def prepare() -> None:
+        made = await store.maintain(
+            ahead_days=settings.partitions_ahead,
+            retention_days=settings.retention_days,
+            partitioned=settings.partition_enabled,
+        )
+        if made.created:
+            print_line(status_line("partitions", created=len(made.created), moved=made.moved))
+
+    await run_daily(prepare, lambda: datetime.now(UTC))
 
 
 async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
@@ -134,6 +158,7 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
                 nursery.start_soon(reap_orphans, name="orphans")
             nursery.start_soon(doors.watch_tokens, name="tokens")
             nursery.start_soon(run_own_retention, store, settings, name="retention")
+            nursery.start_soon(run_own_maintenance, store, settings, name="maintenance")
             nursery.start_soon(_run_status_line, metrics, name="status line")
             await nursery.start(partial(serve_websocket, server, doors.mcp), name="listener")
             await nursery.start(serve_http, site, doors.http, name="http")

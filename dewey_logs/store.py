@@ -175,6 +175,12 @@ class LogStore(Protocol):
         :param dry_run: only count them.
         """
 
+    async def doomed_days(self, clearing: Clearing) -> int:
+        """Count the UTC days of which clearing would delete something."""
+
+    async def now(self) -> datetime:
+        """Return the time by the clock of the store."""
+
     async def pins(self) -> Sequence[Pin]:
         """Return what is pinned, oldest pin first."""
 
@@ -318,16 +324,27 @@ class MemoryStore:
 
     async def clear(self, clearing: Clearing, *, by: str, said_by: str | None = None, dry_run: bool = False) -> int:
         """Delete entries."""
-        pinned = {each.trace_id for each in await self.pins()}
-        doomed = [
-            place for place, row in self._rows.items() if clearing.takes(row.entry) and row.entry.trace_id not in pinned
-        ]
+        doomed = await self._doomed(clearing)
         if not dry_run:
             for place in doomed:
                 del self._rows[place]
                 self._foreign_ids.discard(place.id)
             self.clears.append((by, said_by, clearing.filters(), len(doomed)))
         return len(doomed)
+
+    async def _doomed(self, clearing: Clearing) -> list[Cursor]:
+        pinned = {each.trace_id for each in await self.pins()}
+        return [
+            place for place, row in self._rows.items() if clearing.takes(row.entry) and row.entry.trace_id not in pinned
+        ]
+
+    async def doomed_days(self, clearing: Clearing) -> int:
+        """Count the days of which something would go."""
+        return len({place.created_at[:10] for place in await self._doomed(clearing)})
+
+    async def now(self) -> datetime:
+        """Return the time."""
+        return self._now()
 
     async def pins(self) -> Sequence[Pin]:
         """Return what is pinned."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,16 +26,16 @@ class Store(MemoryStore):
     """Knows when it was asked to delete, and can be away."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(lambda: self.clock())
+        self.clock: Callable[[], datetime] = lambda: datetime.max.replace(tzinfo=UTC)
         self.asked: list[float] = []
         self.away = False
 
-    async def clear(self, clearing: Clearing, *, by: str, said_by: str | None = None, dry_run: bool = False) -> int:
-        if dry_run:
-            self.asked.append(trio.current_time())
+    async def doomed_days(self, clearing: Clearing) -> int:
+        self.asked.append(trio.current_time())
         if self.away:
             raise StoreUnavailable("PostgreSQL: down")
-        return await super().clear(clearing, by=by, said_by=said_by, dry_run=dry_run)
+        return await super().doomed_days(clearing)
 
 
 async def run_for(store: Store, hours: float, *, start: datetime = NOON, jump: timedelta = timedelta()) -> list[str]:
@@ -46,7 +47,13 @@ async def run_for(store: Store, hours: float, *, start: datetime = NOON, jump: t
         return start + timedelta(seconds=trio.current_time()) + (jump if late else timedelta())
 
     with trio.move_on_after(hours * 3600):
-        await run_retention(store, 7, tell=lambda deleted, before: told.append(f"{deleted} {before}"), now=now)
+        await run_retention(
+            store,
+            7,
+            tell=lambda deleted, before: told.append(f"{deleted} {before}"),
+            hold=lambda days, before: told.append(f"{days} days held {before}"),
+            now=now,
+        )
     return told
 
 
@@ -86,6 +93,61 @@ async def test_a_clock_that_jumps_is_followed_within_a_minute(autojump_clock: Mo
     store = Store()
     await run_for(store, 1, jump=jump)
     assert store.asked[:2] == [0, 1860]
+
+
+@pytest.mark.parametrize("ours_is_ahead", [True, False])
+@pytest.mark.parametrize("ahead", [timedelta(days=3), timedelta(days=610), timedelta(days=36_500)])
+async def test_one_clock_that_is_ahead_deletes_nothing(
+    autojump_clock: MockClock, ahead: timedelta, ours_is_ahead: bool
+) -> None:
+    store = Store()
+    await log(store, "2026-11-13T00:00:00Z", "2026-11-20T00:00:00Z")
+    store.clock = lambda: NOON if ours_is_ahead else NOON + ahead
+    assert await run_for(store, 3, start=NOON + ahead if ours_is_ahead else NOON) == []
+    assert len((await store.query(Query())).entries) == 2
+
+
+async def log_old_days(store: Store, days: int) -> None:
+    await log(store, *((NOON - timedelta(days=8 + day)).isoformat() for day in range(days)))
+
+
+async def test_both_clocks_jump_and_are_put_right_within_the_hour(autojump_clock: MockClock) -> None:
+    """The machine's clock is the database's, too."""
+    store = Store()
+    await log(store, *((NOON - timedelta(days=day)).isoformat() for day in range(7)))
+    told: list[str] = []
+
+    def now() -> datetime:
+        wrong = 600 < trio.current_time() < 3_000
+        return NOON + timedelta(seconds=trio.current_time()) + timedelta(days=610 if wrong else 0)
+
+    with trio.move_on_after(4 * 3_600):
+        await run_retention(
+            store, 7, tell=lambda deleted, _: told.append(f"{deleted} gone"),
+            hold=lambda days, _: told.append(f"{days} held"), now=now,
+        )  # fmt: skip
+    assert told == ["7 held"]
+    assert len((await store.query(Query())).entries) == 7
+
+
+@pytest.mark.parametrize("days", [1, 2, 3, 30])
+async def test_more_days_than_two_go_at_a_second_look_an_hour_later(autojump_clock: MockClock, days: int) -> None:
+    store = Store()
+    await log_old_days(store, days)
+    before = "2026-11-13T00:00:00.000000Z"
+    held = [f"{days} days held {before}"] if days > 2 else []
+    assert await run_for(store, 0.9) == (held or [f"{days} {before}"])
+    assert await run_for(store, 4) == ([*held, f"{days} {before}"] if held else [])
+    assert (await store.query(Query())).entries == []
+
+
+async def test_a_clock_that_jumps_on_begins_the_hour_anew(autojump_clock: MockClock) -> None:
+    store = Store()
+    await log_old_days(store, 3)
+    await log(store, *((NOON + timedelta(days=day)).isoformat() for day in range(3)))
+    told = await run_for(store, 1.5, jump=timedelta(days=30))
+    assert told == ["3 days held 2026-11-13T00:00:00.000000Z", "6 days held 2026-12-13T00:00:00.000000Z"]
+    assert len((await store.query(Query())).entries) == 6
 
 
 def test_the_end_of_the_retention_is_a_utc_midnight_whatever_the_time_zone() -> None:

@@ -14,11 +14,11 @@ from psycopg import sql
 from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.partitions import Partition
 from dewey_logs.postgres.lane import Connection
-from dewey_logs.postgres.upkeep import PARTITIONS_LOCK
+from dewey_logs.postgres.upkeep import PARTITIONS_LOCK, take_alone
 from dewey_logs.search import ISO_FORMAT
 
 LOCK_ATTEMPTS: Final = 10
-"""Of UPKEEP_LOCK_TIMEOUT_S each: longer than a query may take."""
+"""Of `upkeep.TAKE_ALONE_S` each: longer than a query may take."""
 
 CHUNK: Final = 5_000
 """Entries that one transaction deletes: 0.1 s."""
@@ -37,6 +37,16 @@ def count_doomed(connection: Connection, clearing: Clearing) -> int:
     """Count what clearing would delete."""
     condition, values = clearing.to_sql()
     ((count,),) = connection.execute(f"SELECT count(*) FROM logs WHERE {condition}".encode(), values)  # noqa: S608 - no value
+    return int(count)
+
+
+def count_doomed_days(connection: Connection, clearing: Clearing) -> int:
+    """Count the UTC days of which clearing would delete something."""
+    condition, values = clearing.to_sql()
+    ((count,),) = connection.execute(
+        f"SELECT count(DISTINCT (created_at AT TIME ZONE 'UTC')::date) FROM logs WHERE {condition}".encode(),  # noqa: S608 - no value
+        values,
+    )
     return int(count)
 
 
@@ -87,9 +97,7 @@ def _drop(connection: Connection, partition: Partition, clearing: Clearing, audi
             return 0  # another Dewey was faster
         connection.execute(_LOCK_PINS)
         # As in upkeep: everybody waits at `logs`, where they learn that the partition is gone.
-        connection.execute(
-            sql.SQL("LOCK TABLE ONLY {logs}, logs_default, {day} IN ACCESS EXCLUSIVE MODE").format(**names)
-        )
+        take_alone(connection, "logs", "logs_default", partition.name)
         connection.execute(
             sql.SQL(
                 "CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM {day} AS logs WHERE NOT ({condition})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, cast
 
@@ -15,7 +16,7 @@ from psycopg.rows import class_row
 
 from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.migrate import migrate
-from dewey_logs.postgres.clearing import clear, count_doomed, pin, read_pins, unpin
+from dewey_logs.postgres.clearing import clear, count_doomed, count_doomed_days, pin, read_pins, unpin
 from dewey_logs.postgres.config import read_levels, set_level
 from dewey_logs.postgres.counts import read_stats
 from dewey_logs.postgres.following import count_after, follow
@@ -48,8 +49,7 @@ WRITE_LOCK_TIMEOUT_S: Final = 5.0
 """Longer than maintenance waits for its own locks: it must not make a batch fail."""
 
 UPKEEP_LOCK_TIMEOUT_S: Final = 2.0
-"""Entries wait while maintenance does. Longer than deadlock_timeout (1 s), after which PostgreSQL takes a
-lock away from autovacuum."""
+"""For each lock that keeps nobody waiting; those that do have `upkeep.TAKE_ALONE_S` together."""
 
 _ENOUGH_BYTES: Final = 2 * 1024 * 1024
 """No answer holds more (dewey_logs.tools); a page of 1,000 messages of 2 MB each is not read to its end."""
@@ -148,6 +148,19 @@ class PostgresStore:
         if dry_run:
             return await self._cleaner.run(partial(count_doomed, clearing=clearing))
         return await self._cleaner.run(partial(clear, clearing=clearing, by=by, said_by=said_by))
+
+    async def doomed_days(self, clearing: Clearing) -> int:
+        """Count the days of which something would go."""
+        return await self._cleaner.run(partial(count_doomed_days, clearing=clearing))
+
+    async def now(self) -> datetime:
+        """Return the time by PostgreSQL's clock."""
+
+        def read(connection: Connection) -> datetime:
+            ((instant,),) = connection.execute("SELECT clock_timestamp()")
+            return cast("datetime", instant)
+
+        return await self._lookers.run(read)
 
     async def pins(self) -> Sequence[Pin]:
         """Return what is pinned."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import Final, LiteralString
 
@@ -14,6 +15,26 @@ from dewey_logs.store import Maintained
 
 PARTITIONS_LOCK: Final = 0x60D07_0003
 """Key of an advisory lock, beside those of `dewey_logs.migrate` and `store`."""
+
+
+TAKE_ALONE_S: Final = 2.0
+"""For all the tables together: whoever stores waits meanwhile, and gives up after 5 s. Longer than deadlock_timeout
+(1 s), after which PostgreSQL takes a lock away from autovacuum."""
+
+
+def take_alone(connection: Connection, *tables: str) -> None:
+    """Lock tables, without their partitions, against everybody else until the transaction ends.
+
+    :raises LockNotAvailable: they are not to be had in time. PostgreSQL itself would wait that long for each of
+        them, while it keeps those that it has.
+    """
+    deadline = time.monotonic() + TAKE_ALONE_S
+    ((usual,),) = connection.execute("SELECT current_setting('lock_timeout')")
+    for table in tables:
+        left_ms = max(1, round((deadline - time.monotonic()) * 1000))
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", (str(left_ms),))
+        connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(table)))
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (usual,))
 
 
 def maintain(connection: Connection, ahead_days: int, retention_days: int) -> Maintained:
@@ -78,7 +99,7 @@ def _create(connection: Connection, new: Partition) -> int | None:
         # waited further down, at the default partition, has decided already where to go: a writer would
         # be told that its entry does not belong there any more, a reader would miss what moved. Whoever
         # holds these locks waits for nothing else, so there is no deadlock.
-        execute("LOCK TABLE ONLY logs, logs_default IN ACCESS EXCLUSIVE MODE")
+        take_alone(connection, "logs", "logs_default")
         moved = execute(
             "WITH moving AS (DELETE FROM logs_default WHERE created_at >= {start} AND created_at < {end} "
             "RETURNING *) INSERT INTO {new} SELECT * FROM moving"

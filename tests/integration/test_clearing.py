@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -10,10 +10,11 @@ import pytest
 import trio
 
 from dewey_logs.clearing import Clearing
-from dewey_logs.postgres import PostgresStore
+from dewey_logs.postgres import PostgresStore, upkeep
 from dewey_logs.postgres import clearing as clearing_module
 from dewey_logs.search import Query
 from godot.entries import IdSource, admit_json
+from godot.errors import StoreBusy
 from tests.postgres_fixture import Database, Server, postgres, servers
 
 __all__ = ["postgres", "servers"]
@@ -135,3 +136,54 @@ async def test_two_deweys_that_clear_at_once_delete_once(postgres: Server) -> No
 
 def attrs_only(component: str) -> Clearing:
     return Clearing.parse(retention_days=7, component=component)
+
+
+async def test_a_reader_of_each_table_in_turn_makes_no_writer_wait_for_longer_than_it_can(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seconds for each of three tables would be more than the five that a batch waits."""
+    monkeypatch.setattr(upkeep, "TAKE_ALONE_S", 1.0)
+    monkeypatch.setattr(clearing_module, "LOCK_ATTEMPTS", 1)
+    with trio.fail_after(ENOUGH), ExitStack() as stack:
+        database = stack.enter_context(Database(postgres))
+        store = await fill(stack, database, 1)
+        day = f"logs_{MIDNIGHT - timedelta(days=1):%Y_%m_%d}"
+        readers = [stack.enter_context(closing(psycopg.connect(database.url))) for _ in range(3)]
+        for reader, table in zip(readers, ("logs", "logs_default", day), strict=True):
+            reader.execute(f"LOCK TABLE ONLY {table} IN ACCESS SHARE MODE".encode())
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{}'::regclass"
+        refused: list[StoreBusy] = []
+
+        async def clear() -> None:
+            try:
+                await store.clear(BEFORE_TODAY, by="me")
+            except StoreBusy as exc:
+                refused.append(exc)
+
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clear)
+            for reader, table in zip(readers[:2], ("logs", "logs_default"), strict=True):
+                while not database.value(waits.format(table)):  # noqa: ASYNC110 - another process decides
+                    await trio.sleep(0.01)
+                await trio.sleep(0.3)
+                reader.rollback()
+        assert refused
+        whole = trio.current_time() - began
+        began = trio.current_time()
+        with suppress(StoreBusy):
+            await store.clear(BEFORE_TODAY, by="me")  # one that waits for the last table alone
+        assert whole < 2 * (trio.current_time() - began)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_the_days_of_which_something_would_go_are_counted(postgres: Server, kept: bool) -> None:
+    with trio.fail_after(ENOUGH), ExitStack() as stack:
+        database = stack.enter_context(Database(postgres))
+        store = await fill(stack, database, 3)
+        if kept:
+            trace = str(database.value("SELECT md5('7')::uuid::text"))
+            await store.pin(trace, note="", until=None, by="me")
+        assert await store.doomed_days(BEFORE_TODAY) == 3
+        await store.clear(BEFORE_TODAY, by="me")
+        assert await store.doomed_days(BEFORE_TODAY) == 0
