@@ -19,7 +19,7 @@ from dewey_logs.matching import Work, answers
 from dewey_logs.partitions import Partition, on_demand, standing
 from dewey_logs.search import SEARCHED_CHARS, Cursor, Place, Query, words
 from godot import codec
-from godot.entries import Entry, is_uuid7
+from godot.entries import Entry
 from godot.errors import BatchRefused, EntryRejected
 
 
@@ -254,7 +254,7 @@ class MemoryStore:
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
         self._rows: dict[Cursor, _Row] = {}
-        self._foreign_ids: set[str] = set()
+        self._ids: set[str] = set()
         self._partitions: set[Partition] = set()
         self._batches = 0
         self._pins: dict[str, Pin] = {}
@@ -271,10 +271,9 @@ class MemoryStore:
 
     def _insert(self, entry: Entry) -> bool:
         place = Cursor(entry.created_at, entry.id)
-        if place in self._rows or entry.id in self._foreign_ids:
+        if entry.id in self._ids:
             return False
-        if not is_uuid7(entry.id):
-            self._foreign_ids.add(entry.id)
+        self._ids.add(entry.id)
         self._rows[place] = _Row(entry, self._now(), words(entry.message[:SEARCHED_CHARS]), self._batches)
         return True
 
@@ -328,7 +327,7 @@ class MemoryStore:
         if not dry_run:
             for place in doomed:
                 del self._rows[place]
-                self._foreign_ids.discard(place.id)
+                self._ids.discard(place.id)
             self.clears.append((by, said_by, clearing.filters(), len(doomed)))
         return len(doomed)
 

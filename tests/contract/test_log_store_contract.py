@@ -128,6 +128,32 @@ async def test_an_id_of_another_kind_is_stored_once_although_its_time_differs(st
     assert sorted(messages(await store.query(Query()))) == ["first", "other"]
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize(
+    "times",
+    [
+        ("2026-11-20T08:00:00Z", "2026-11-20T09:00:00Z", None),
+        (None, "2026-11-20T08:00:00Z", "2026-11-21T08:00:00.5Z"),
+        ("2026-10-01T08:00:00Z", "1970-01-01", "2026-11-20T08:00:00Z"),
+        ("2026-11-20T08:00:00.000001Z", "2026-11-20T08:00:00.000002Z", "2026-11-20T08:00:00Z"),
+    ],
+)
+async def test_a_uuid7_is_stored_once_although_its_client_computes_the_time_anew_at_each_try(
+    store: LogStore, times: tuple[str | None, ...], at_once: bool
+) -> None:
+    """MCP-003: as in a batch, so in a new call each. The first one counts."""
+    await store.maintain(ahead_days=1, retention_days=100)
+    entry_id = "01a1fb67-5bd0-716c-b208-6b6eb13e7800"
+    tries = [entry(f"try {n}", id=entry_id, created_at=time) for n, time in enumerate(times)]
+    if at_once:
+        await store.store([*tries, entry("other")])
+    else:
+        for each in [*tries, entry("other")]:
+            await store.store([each])
+    assert sorted(messages(await store.query(Query()))) == ["other", "try 0"]
+    assert (await store.stats()).total == 2
+
+
 async def test_an_id_of_another_kind_twice_in_a_batch_is_stored_once(store: LogStore) -> None:
     foreign = str(uuid4())
     stored = await store.store([entry(str(n), id=foreign, created_at=at(n)) for n in range(3)])

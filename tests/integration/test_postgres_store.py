@@ -121,7 +121,7 @@ async def test_a_database_without_the_schema_is_not_ready_until_maintained(postg
         Database(postgres, template="template1") as empty,
         closing(PostgresStore(empty.url)) as store,
     ):
-        with pytest.raises(StoreUnavailable, match="logs"):
+        with pytest.raises(StoreUnavailable, match="log_known_ids"):
             await store.store([entry()])
         await store.maintain(ahead_days=1, retention_days=7)
         assert (await store.store([entry()])).stored == 1
@@ -391,10 +391,14 @@ async def test_a_path_that_fails_on_what_it_finds_is_the_callers_fault(store: Po
         await store.query(Query.parse(data_path='$.at.datetime() < "2026-11-20T08:30:00+01:00".datetime()'))
 
 
-async def test_two_writers_with_the_same_foreign_id_store_it_once(database: Database) -> None:
+@pytest.mark.parametrize("kind", ["a UUIDv4", "a UUIDv7", "a UUIDv7 that comes with its own time, too"])
+async def test_writers_with_the_same_ids_at_once_store_them_once(database: Database, kind: str) -> None:
+    chosen = [str(uuid4()) if kind == "a UUIDv4" else ids.next() for _ in range(50)]
     batches = [
-        [entry(id=foreign, created_at=f"2026-11-{10 + writer}T00:00:00Z") for foreign in map(str, foreign_ids)]
-        for foreign_ids in [[uuid4() for _ in range(50)]]
+        [
+            entry(id=each, created_at=None if "own" in kind and not writer else f"2026-11-{10 + writer}T00:00:00Z")
+            for each in chosen
+        ]
         for writer in range(4)
     ]
     stored: list[Stored] = []
