@@ -28,9 +28,17 @@ from tests.chaos.run import Plan, Report, run_chaos
 @click.option("--daemons", type=click.IntRange(1, 9), default=1, show_default=True, help="Godots on one Redis.")
 @click.option("--hostile/--no-hostile", default=True, show_default=True, help="Clients that mean no good, too.")
 @click.option("--only", multiple=True, help="How the names of hostile kinds begin that come; all by default.")
+@click.option("--kept", is_flag=True, help="Keep what the programs said also when all is well.")
 @click.option("--faults/--no-faults", default=True, show_default=True, help="Kill, stop and cut.")
 def main(
-    seconds: float, seed: int | None, rate: float, daemons: int, hostile: bool, only: tuple[str, ...], faults: bool
+    seconds: float,
+    seed: int | None,
+    rate: float,
+    daemons: int,
+    hostile: bool,
+    only: tuple[str, ...],
+    faults: bool,
+    kept: bool,
 ) -> None:
     """Kill, stop and cut off every part of Godot under load, and compare what is stored with what was promised."""
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
@@ -46,7 +54,7 @@ def main(
         except BaseException:
             tell(f"seed {seed}: what the programs said is in {keep(place)}")
             raise
-        if report.problems:
+        if report.problems or kept:
             tell(f"what the programs said is in {keep(place)}")
     for line in report.lines():
         tell(line)

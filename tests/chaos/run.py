@@ -34,6 +34,8 @@ ACK_S: Final = 60.0
 
 SAMPLE_S: Final = 0.25
 PROGRESS_S: Final = 10.0
+LAGS_MAX: Final = 5
+"""Calls that kept an event loop, which the report names for each program."""
 
 MEMORY_S: Final = 1.0
 MEMORY_MAX_MIB: Final = 1024
@@ -107,6 +109,8 @@ class Report:
     series: Sequence[Series]
     starts: dict[str, tuple[int, float]]
     """By program: how often it was started, and the longest time that it took until it was ready."""
+    lags: dict[str, dict[str, list[float]]]
+    """By program: see `Service.lags`."""
     problems: list[str]
 
     def lines(self) -> Iterator[str]:
@@ -139,6 +143,10 @@ class Report:
             yield from self.crew.lines()
         for series in self.series:
             yield f"memory          {series.peak()}"
+        for name, lags in self.lags.items():
+            for call, seconds in sorted(lags.items(), key=lambda each: max(each[1]), reverse=True)[:LAGS_MAX]:
+                longest = f"{max(seconds):.1f} s at the longest"
+                yield f"loop lag        {name}: {len(seconds)} times, {longest}, in {call:.100}"
         for reason, times in self.load.refusals.most_common():
             yield f"refused         {times} calls: {reason}…"
         for problem in self.problems:
@@ -266,6 +274,7 @@ async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -
         crew=crew,
         series=series,
         starts={service.name: (service.starts, service.slowest_start) for service in system.services},
+        lags={service.name: service.lags for service in system.services},
         problems=problems,
     )
 

@@ -56,6 +56,8 @@ class Service:
         self.name = name
         self.problems: list[str] = []
         self.starts = 0
+        self.lags: dict[str, list[float]] = {}
+        """By what ran: for how many seconds its event loop came to nothing else. A suspended one says so too."""
         self.slowest_start = 0.0
         """The longest time in seconds from a start to the ready line, of starts in which nothing was done to it."""
         self._start, self._on_ready, self._rng = start, on_ready, rng
@@ -136,6 +138,8 @@ class Service:
             self.problems.append(f"{self.name} ended by itself with status {code}: {program.err[-3:]}")
         self.problems += [f"{self.name}: {line}" for line in program.err if "crashed" in line or "Error" in line]
         self.problems += [f"{self.name}: {line}" for line in program.out if " event=bug " in line]
+        for line in program.events("loop_lag"):
+            self.lags.setdefault(line["call"], []).append(float(line["seconds"]))
 
 
 @attrs.define(eq=False)
