@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, cast
 
-import attrs
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row
@@ -20,12 +19,13 @@ from dewey_logs.postgres.clearing import clear, count_doomed, count_doomed_days,
 from dewey_logs.postgres.config import read_levels, set_level
 from dewey_logs.postgres.counts import read_stats
 from dewey_logs.postgres.following import count_after, follow
-from dewey_logs.postgres.lane import Connection, Lane, at_work, blames_content, first_line
+from dewey_logs.postgres.lane import Connection, Lane, blames_content, first_line
+from dewey_logs.postgres.storing import rows, store_batch
 from dewey_logs.postgres.upkeep import maintain
 from dewey_logs.search import Place, Query
 from dewey_logs.store import Followed, LevelSetting, Maintained, Page, Stats, Stored, StoredEntry, encode_batch
-from godot.entries import Entry, is_uuid7
-from godot.errors import BatchRefused, ConfigError, EntryRejected
+from godot.entries import Entry
+from godot.errors import ConfigError, EntryRejected
 
 READERS: Final = 4
 """Queries that run at once; further ones wait their turn."""
@@ -54,23 +54,9 @@ UPKEEP_LOCK_TIMEOUT_S: Final = 2.0
 _ENOUGH_BYTES: Final = 2 * 1024 * 1024
 """No answer holds more (dewey_logs.tools); a page of 1,000 messages of 2 MB each is not read to its end."""
 
-_INSERT: Final = """
-INSERT INTO logs (id, trace_id, component, level, message, data, created_at)
-SELECT id, trace_id, component, level, message, data, created_at
-FROM json_to_recordset(%s::json) AS entry (
-    id uuid, trace_id uuid, component text, level text, message text, data jsonb, created_at timestamptz
-)
-ON CONFLICT DO NOTHING
-"""
-
 _FAULTS_OF_A_PATH: Final = frozenset({"0A", "22", "42", "54"})
 """Classes of SQLSTATE: something PostgreSQL does not have (a flag of a regular expression), data exception (a regular
 expression), syntax, program limit."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-_IDS_LOCK: Final = 0x60D07_0002
-"""Key of an advisory lock, beside those of `dewey_logs.migrate` and `upkeep`."""
 
 
 class PostgresStore:
@@ -125,11 +111,7 @@ class PostgresStore:
     async def store(self, entries: Sequence[Entry]) -> Stored:
         """Keep a batch, in one transaction."""
         encoded, warnings = encode_batch(entries)
-        batch = [
-            _Row(index, each.id, raw, _is_of_its_time(each))
-            for index, (each, raw) in enumerate(zip(entries, encoded, strict=True))
-        ]
-        stored = await self._writer.run(partial(_store, batch=batch))
+        stored = await self._writer.run(partial(store_batch, batch=rows(entries, encoded)))
         return Stored(stored, len(entries) - stored, warnings)
 
     async def query(self, query: Query) -> Page:
@@ -209,85 +191,6 @@ class PostgresStore:
             await self.migrate()
             return Maintained((), 0)
         return await self._keeper.run(partial(maintain, ahead_days=ahead_days, retention_days=retention_days))
-
-
-@attrs.frozen
-class _Row:
-    """An entry on its way in; `index` is its place in the batch as it came.
-
-    :param is_of_its_time: its id names the millisecond of its `created_at`, as one does that Godot made.
-    """
-
-    index: int
-    id: str
-    raw: bytes
-    is_of_its_time: bool
-
-
-def _is_of_its_time(entry: Entry) -> bool:
-    if not is_uuid7(entry.id):
-        return False
-    happened = datetime.fromisoformat(entry.created_at) - _EPOCH
-    return happened // timedelta(milliseconds=1) == int(entry.id[:8] + entry.id[9:13], 16)
-
-
-def _store(connection: Connection, batch: Sequence[_Row]) -> int:
-    """Insert a batch in one transaction; return how many entries were new."""
-    try:
-        with connection.transaction(), at_work():
-            return _insert(connection, _without_known_ids(connection, batch))
-    except psycopg.Error as exc:
-        if not blames_content(exc):
-            raise
-    # Rare, and worth being exact about: who is at fault is found by storing each on its own. When nobody
-    # is, the batch is stored in this way.
-    with connection.transaction(), at_work():
-        stored = 0
-        faults = []
-        for row in _without_known_ids(connection, batch):
-            try:
-                with connection.transaction():
-                    stored += _insert(connection, [row])
-            except psycopg.Error as exc:
-                if not blames_content(exc):
-                    raise
-                faults.append((row.index, f"PostgreSQL refuses it: {first_line(exc)}"))
-        if faults:
-            raise BatchRefused(faults)
-        return stored
-
-
-def _insert(connection: Connection, batch: Sequence[_Row]) -> int:
-    if not batch:
-        # A probe that writes nothing would pass where the disk below the write-ahead log hangs, and every entry that
-        # fails there would look guilty. This writes, and its commit waits for the disk as every other one does.
-        connection.execute("SELECT pg_logical_emit_message(true, 'dewey', 'probe')")
-    joined = b"[" + b",".join(row.raw for row in batch) + b"]"
-    return connection.execute(_INSERT, (joined.decode(),)).rowcount
-
-
-def _without_known_ids(connection: Connection, batch: Sequence[_Row]) -> Sequence[_Row]:
-    """Leave out what would be a second row with its id although its `created_at` differs.
-
-    The key is (id, created_at), so PostgreSQL itself would take it. To look first is safe only when nobody stores
-    the same id at the same time. Where every id names the time of its entry, nobody does: the same id would come
-    with the same time. Batches with other ids go one at a time, and with none of these beside them.
-    """
-    if not batch:
-        return batch
-    lock = "pg_advisory_xact_lock_shared" if all(row.is_of_its_time for row in batch) else "pg_advisory_xact_lock"
-    connection.execute(f"SELECT {lock}(%s)".encode(), (_IDS_LOCK,))
-    # Who stores may not be allowed to read: schema/0006_roles.sql. 1,000 ids take 2 ms, 5 % of the insert.
-    found = connection.execute(
-        "SELECT known::text FROM log_known_ids(%s::uuid[]) AS known", ([row.id for row in batch],)
-    )
-    known = {entry_id for (entry_id,) in found}
-    new = []
-    for row in batch:
-        if row.id not in known:
-            new.append(row)
-            known.add(row.id)
-    return new
 
 
 def _read(connection: Connection, query: Query, timeout_s: float) -> Page:
