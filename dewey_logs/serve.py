@@ -23,6 +23,7 @@ from godot.config import DeweyServeSettings, DeweySettings
 from godot.doors import open_doors
 from godot.errors import ConfigError, StoreUnavailable
 from godot.http import Site, http_url, serve_http
+from godot.lag import Watchdog
 from godot.lines import choose_format, print_line, ready_line, status_line
 from godot.mcp.budget import Pool
 from godot.mcp.server import Server, listening_url, serve_websocket
@@ -115,6 +116,9 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
         more = {} if is_up else {"reason": reason}
         print_line(status_line("database_back" if is_up else "database_down", **more, **metrics.state()))
 
+    def say(event: str, **fields: object) -> None:
+        print_line(status_line(event, **fields))
+
     metrics = DeweyMetrics(CollectorRegistry(), tell)
     async with open_dewey(settings, metrics) as (toolbox, store):
         doors = await open_doors(settings)
@@ -157,6 +161,7 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
             if os.getpid() == 1:
                 nursery.start_soon(reap_orphans, name="orphans")
             nursery.start_soon(doors.watch_tokens, name="tokens")
+            nursery.start_soon(Watchdog(metrics.registry, "dewey", say).run, name="watchdog")
             nursery.start_soon(run_own_retention, store, settings, name="retention")
             nursery.start_soon(run_own_maintenance, store, settings, name="maintenance")
             nursery.start_soon(_run_status_line, metrics, name="status line")

@@ -30,6 +30,7 @@ from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
 from godot.errors import ConfigError, StoreUnavailable
 from godot.http import http_url
+from godot.lag import Watchdog
 from godot.lines import choose_format, print_line, ready_line, status_line
 from godot.mcp.access import read_token
 from godot.mcp.client import Client, in_process
@@ -147,6 +148,7 @@ async def _run(
         }
         if os.getpid() == 1:
             nursery.start_soon(reap_orphans, name="orphans")
+        nursery.start_soon(Watchdog(registry, "godot", _say).run, name="watchdog")
         for name, client in ways.items():
             await nursery.start(client.run, name=f"dewey, {name}")
         dewey = RemoteDewey(**ways, timeout_s=settings.dewey_timeout_s)
@@ -186,4 +188,8 @@ async def _way_to_dewey(
 
 
 def _tell(text: str) -> None:
-    print_line(status_line("server", reason=text))
+    _say("server", reason=text)
+
+
+def _say(event: str, **fields: object) -> None:
+    print_line(status_line(event, **fields))
