@@ -12,6 +12,7 @@ import attrs
 from dewey_logs.filters import Components, iso, moment
 from godot.entries import LEVELS, Entry, parse_level, parse_uuid
 from godot.errors import EntryRejected
+from godot.structure import shown
 
 MAX_EXCLUDED: Final = 1_000
 MAX_NOTE_CHARS: Final = 1_000
@@ -134,7 +135,7 @@ def trace(name: str, text: str) -> str:
     :raises EntryRejected: naming the argument.
     """
     if (found := parse_uuid(text)) is None:
-        raise EntryRejected(f"{name}: must be a UUID, not {text!r:.80}")
+        raise EntryRejected(f"{name}: must be a UUID, not {shown(text)}")
     return found
 
 
@@ -149,7 +150,8 @@ def end_of_pin(text: str, now: datetime) -> str:
         until = moment("until", text, now)
     except (EntryRejected, OverflowError):
         raise EntryRejected(
-            f"until: must be ISO 8601, such as 2026-12-24T00:00:00Z, or a length of time, such as 30d, not {text!r:.80}"
+            f"until: must be ISO 8601, such as 2026-12-24T00:00:00Z, or a length of time, such as 30d, "
+            f"not {shown(text)}"
         ) from None
     if until <= iso(now):
         raise EntryRejected(f"until: must be to come; {until} is over")

@@ -14,6 +14,7 @@ import attrs
 
 from godot.entries import MAX_COMPONENT_CHARS
 from godot.errors import EntryRejected
+from godot.structure import shown
 
 MAX_NAMES: Final = 100
 """Components in one list."""
@@ -118,7 +119,7 @@ def moment(name: str, text: str, now: datetime) -> str:
     except (ValueError, OverflowError):
         raise EntryRejected(
             f"{name}: must be ISO 8601, such as 2026-11-20T08:30:00Z (UTC without an offset), or relative, "
-            f"such as now, -30s, -15m, -2h, -7d or -4w, not {text!r:.80}"
+            f"such as now, -30s, -15m, -2h, -7d or -4w, not {shown(text)}"
         ) from None
 
 

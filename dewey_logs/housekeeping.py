@@ -19,6 +19,9 @@ MAX_COMPONENTS: Final = 1_000
 """An answer must stay under 1 MiB, whatever components call themselves."""
 
 
+MAX_WORD_CHARS: Final = 100
+"""Of an id, a level, a time."""
+
 MAX_FOR_S: Final = 366 * 86_400
 
 MAX_LEVELS: Final = 10_000
@@ -53,21 +56,24 @@ class ClearArguments:
         "Entries that happened before this time: ISO 8601, UTC when it has no offset; or relative to now, with s, m, "
         "h, d or w.",
         default=None,
+        max_chars=MAX_WORD_CHARS,
         examples=["2026-11-20T00:00:00Z", "-7d"],
     )
     component: str | list[str] | None = argument(
         "Entries of this component, or of one of these: exact names, or patterns in which * stands for anything.",
         default=None,
+        max_chars=MAX_COMPONENT_CHARS,
         examples=["relay", "gates*"],
     )
     level: str | None = argument(
         "Entries of this level and of those that are less severe: DEBUG deletes DEBUG and TRACE. The levels are, most "
         f"severe first, {', '.join(LEVELS)}.",
         default=None,
+        max_chars=MAX_WORD_CHARS,
         examples=["DEBUG"],
     )
     exclude_trace_id: str | list[str] | None = argument(
-        "But not entries of this trace, or of these.", default=None, examples=[_TRACE_ID]
+        "But not entries of this trace, or of these.", default=None, max_chars=MAX_WORD_CHARS, examples=[_TRACE_ID]
     )
     dry_run: bool = argument("true: delete nothing, only count.", default=False)
     by: str | None = _BY
@@ -78,11 +84,14 @@ class ClearArguments:
 class PinArguments:
     """Arguments of `dewey_pin_trace`; without any, it only lists."""
 
-    trace_id: str | None = argument("The trace: a UUID.", default=None, examples=[_TRACE_ID])
-    note: str | None = argument("Why, for a reader.", default=None, examples=["the outage of Friday"])
+    trace_id: str | None = argument("The trace: a UUID.", default=None, max_chars=MAX_WORD_CHARS, examples=[_TRACE_ID])
+    note: str | None = argument(
+        "Why, for a reader.", default=None, max_chars=MAX_NOTE_CHARS, examples=["the outage of Friday"]
+    )
     until: str | None = argument(
         "Until when: ISO 8601, or a length of time from now, with s, m, h, d or w. For ever, without.",
         default=None,
+        max_chars=MAX_WORD_CHARS,
         examples=["30d", "2026-12-24T00:00:00Z"],
     )
     remove: bool = argument("true: let it go again.", default=False)
@@ -96,11 +105,13 @@ class SetLevelArguments:
 
     component: str = argument(
         "Whose entries: the exact name of a component, or * for all that have no level of their own.",
+        max_chars=MAX_COMPONENT_CHARS,
         examples=["relay", "*"],
     )
     level: str | None = argument(
         f"The least severe level that is stored, null for all. The levels are, most severe first, {', '.join(LEVELS)}.",
         default=None,
+        max_chars=MAX_WORD_CHARS,
         examples=["INFO"],
     )
     for_s: float | None = argument(
@@ -118,7 +129,9 @@ class SetLevelArguments:
 class GetLevelsArguments:
     """Arguments of `dewey_get_log_levels`."""
 
-    component: str | None = argument("Only of this component.", default=None, examples=["relay"])
+    component: str | None = argument(
+        "Only of this component.", default=None, max_chars=MAX_COMPONENT_CHARS, examples=["relay"]
+    )
 
 
 def _where_from(for_peer: str | None) -> str:

@@ -23,6 +23,7 @@ from dewey_logs.filters import Components, bounded, moment, storable
 from godot import codec
 from godot.entries import LEVELS, MAX_DEPTH, parse_level, parse_uuid
 from godot.errors import EntryRejected
+from godot.structure import shown
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000
@@ -83,7 +84,7 @@ class Search:
         kept = tuple(tuple(terms) for terms in alternatives if terms)
         if not kept:
             raise EntryRejected(
-                f'search: must contain a word; it takes words, "a phrase", -without and or, not {text!r:.80}'
+                f'search: must contain a word; it takes words, "a phrase", -without and or, not {shown(text)}'
             )
         return cls(kept)
 
@@ -116,7 +117,7 @@ class Cursor:
             created_at, entry_id = urlsafe_b64decode(text.encode()).decode().split(" ")
             return cls(moment("cursor", created_at, _EPOCH), str(UUID(entry_id)))
         except (binascii.Error, ValueError, EntryRejected):
-            raise EntryRejected(f"cursor: must be the next_cursor of an earlier answer, not {text[:80]!r}") from None
+            raise EntryRejected(f"cursor: must be the next_cursor of an earlier answer, not {shown(text)}") from None
 
 
 @attrs.frozen(order=True)
@@ -156,7 +157,7 @@ class Place:
                 raise ValueError(kind)
         except (binascii.Error, ValueError, EntryRejected):
             raise EntryRejected(
-                f"cursor: must be the cursor of an earlier answer of this tool, not {text[:80]!r}"
+                f"cursor: must be the cursor of an earlier answer of this tool, not {shown(text)}"
             ) from None
         # Cursors from before schema/0008 know the server only.
         if of not in (identity, identity.partition(".")[0]) or place.stored_in > end:
@@ -369,5 +370,5 @@ def _check_storable(value: object) -> None:
 
 def _uuid(text: str) -> str:
     if (found := parse_uuid(text)) is None:
-        raise EntryRejected(f"trace_id: must be a UUID, not {text!r:.80}")
+        raise EntryRejected(f"trace_id: must be a UUID, not {shown(text)}")
     return found

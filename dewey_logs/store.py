@@ -21,6 +21,7 @@ from dewey_logs.search import SEARCHED_CHARS, Cursor, Place, Query, words
 from godot import codec
 from godot.entries import Entry
 from godot.errors import BatchRefused, EntryRejected
+from godot.heavy import message_weight, off_the_loop
 
 
 @attrs.frozen
@@ -211,12 +212,16 @@ class LogStore(Protocol):
         """
 
 
-def encode_batch(entries: Sequence[Entry]) -> tuple[list[bytes], list[str]]:
-    """Serialise the entries of a batch.
+async def encode_batch(entries: Sequence[Entry]) -> tuple[list[bytes], list[str]]:
+    """Serialise the entries of a batch; others go on meanwhile when it is large.
 
     :return: the JSON of each, and warnings about what was replaced in them.
     :raises BatchRefused: for what cannot be JSON.
     """
+    return await off_the_loop(message_weight.get(), _encode_batch, entries)
+
+
+def _encode_batch(entries: Sequence[Entry]) -> tuple[list[bytes], list[str]]:
     encoded: list[bytes] = []
     warnings: list[str] = []
     faults: list[tuple[int, str]] = []
@@ -264,7 +269,7 @@ class MemoryStore:
 
     async def store(self, entries: Sequence[Entry]) -> Stored:
         """Keep a batch."""
-        encoded, warnings = encode_batch(entries)
+        encoded, warnings = await encode_batch(entries)
         self._batches += 1
         stored = sum(self._insert(Entry(**codec.loads(each))) for each in encoded)
         return Stored(stored, len(entries) - stored, warnings)

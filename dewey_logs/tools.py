@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
-import trio
 
 from dewey_logs.follow import LAG_MAX, Followers, Tail
 from dewey_logs.housekeeping import (
+    MAX_WORD_CHARS,
     ClearArguments,
     GetLevelsArguments,
     PinArguments,
@@ -31,8 +32,9 @@ from dewey_logs.search import (
 )
 from dewey_logs.store import LogStore, Page, Stored, StoredEntry
 from godot import codec
-from godot.entries import LEVELS, MAX_BATCH, Entry, EntryFields, admit_json
+from godot.entries import LEVELS, MAX_BATCH, MAX_COMPONENT_CHARS, Entry, EntryFields, admit_json
 from godot.errors import BatchRefused, EntryRejected
+from godot.heavy import message_weight, off_the_loop
 from godot.mcp.tools import Answer, Later, Tool, argument, object_schema
 
 DEFAULT_MAX_BYTES: Final = 204_800
@@ -48,6 +50,8 @@ FIELDS: Final = frozenset(get_args(Field))
 DEFAULT_WAIT_S: Final = 20.0
 MOST_WAIT_S: Final = 30.0
 """Common clients give an answer up after 60 s."""
+
+MAX_CURSOR_CHARS: Final = 500
 
 _ENVELOPE_BYTES: Final = 256
 """What an answer has around its entries: the fields of the page, with the longest cursor."""
@@ -81,27 +85,33 @@ class StoreArguments:
 class QueryArguments:
     """Arguments of `dewey_query_logs`; all may be left out or null, and all that are given must hold."""
 
-    trace_id: str | None = argument("Only entries of this request: a UUID.", default=None, examples=[_TRACE_ID])
+    trace_id: str | None = argument(
+        "Only entries of this request: a UUID.", default=None, max_chars=MAX_WORD_CHARS, examples=[_TRACE_ID]
+    )
     component: str | list[str] | None = argument(
         "Only entries of this component, or of one of these: exact names, or patterns in which * stands for anything.",
         default=None,
+        max_chars=MAX_COMPONENT_CHARS,
         examples=["relay", "gates*", ["relay", "marco-*"]],
     )
     level: str | None = argument(
         "Only entries that are at least this severe; the levels are, most severe first, "
         f"{', '.join(LEVELS)}. WARN gives ERROR and WARN.",
         default=None,
+        max_chars=MAX_WORD_CHARS,
         examples=["WARN"],
     )
     start_time: str | None = argument(
         "Only entries that happened at this time or later: ISO 8601, UTC when it has no offset; or relative to "
         "now, with s, m, h, d or w.",
         default=None,
+        max_chars=MAX_WORD_CHARS,
         examples=["2026-11-20T08:30:00Z", "-15m", "-2h", "-7d"],
     )
     end_time: str | None = argument(
         "Only entries that happened before this time, written as start_time is.",
         default=None,
+        max_chars=MAX_WORD_CHARS,
         examples=["2026-11-20T09:00:00+01:00", "-5m", "now"],
     )
     search: str | None = argument(
@@ -110,14 +120,14 @@ class QueryArguments:
         "words: tools/call is the phrase of tools and call. The first 65,536 characters of a message "
         "are searched, its data is not.",
         default=None,
-        maxLength=MAX_SEARCH_CHARS,
+        max_chars=MAX_SEARCH_CHARS,
         examples=["timeout", '"no such tool" -marco', "tools/call or tools/list"],
     )
     contains: str | None = argument(
         "Only entries whose message contains this text, literally, in any case, also inside of a word. It "
         "reads the message of every entry that the other filters leave: give a time, a component or a level.",
         default=None,
-        maxLength=MAX_TEXT_CHARS,
+        max_chars=MAX_TEXT_CHARS,
         examples=["timeout after 3"],
     )
     data: dict[str, Any] | None = argument(
@@ -130,7 +140,7 @@ class QueryArguments:
         "Only entries in whose data this SQL/JSON path (as PostgreSQL has it) selects something, or of which it "
         "is true.",
         default=None,
-        maxLength=MAX_TEXT_CHARS,
+        max_chars=MAX_TEXT_CHARS,
         examples=['$.params.name == "marco"', "$.tools[*] ? (@.calls > 5)", "$.**.inputSchema"],
     )
     limit: int | None = argument(
@@ -145,6 +155,7 @@ class QueryArguments:
     cursor: str | None = argument(
         "next_cursor of the answer before, to go on behind its last entry; with the same other arguments.",
         default=None,
+        max_chars=MAX_CURSOR_CHARS,
     )
     fields: list[Field] | None = argument(
         "Which fields of an entry to show, to fit more entries into an answer; default: all.",
@@ -164,7 +175,7 @@ class QueryArguments:
 def _as_in_query(name: str) -> Any:
     """Return an argument that means what it means in a query."""
     field = getattr(attrs.fields(QueryArguments), name)
-    return attrs.field(default=field.default, metadata=field.metadata)
+    return attrs.field(default=field.default, metadata=field.metadata, validator=field.validator)
 
 
 @attrs.frozen
@@ -175,6 +186,7 @@ class TailArguments:
         "cursor of the answer before, to go on behind it; with the same filters. Without it the present is where it "
         "begins.",
         default=None,
+        max_chars=MAX_CURSOR_CHARS,
     )
     last: int | None = argument(
         f"Without a cursor: begin with so many of the newest entries there are, at most {MAX_LIMIT:,}.",
@@ -225,7 +237,7 @@ def dewey_tools(
     followers = Followers(store)
 
     async def store_batch(arguments: StoreArguments) -> Answer:
-        entries, warnings = _admit_all(arguments.logs)
+        entries, warnings = await off_the_loop(message_weight.get(), _admit_all, arguments.logs)
         result = await store.store(entries)
         on_stored(result)
         if result.stored:
@@ -242,7 +254,9 @@ def dewey_tools(
         asked = attrs.asdict(arguments, recurse=False)
         fields = asked.pop("fields")
         max_bytes = _checked_max_bytes(asked.pop("max_bytes"))
-        return _answer(await store.query(Query.parse(**asked, now=now)), max_bytes, fields or FIELDS)
+        asking = await off_the_loop(message_weight.get(), partial(Query.parse, **asked, now=now))
+        page = await store.query(asking)
+        return await off_the_loop(_size(page.entries), _answer, page, max_bytes, fields or FIELDS)
 
     async def tail(arguments: TailArguments) -> Later:
         asked = attrs.asdict(arguments, recurse=False)
@@ -253,11 +267,13 @@ def dewey_tools(
             raise EntryRejected(f"last: from 0 to {MAX_LIMIT:,}, not {last:,}")
         if not 0 <= (wait_s := DEFAULT_WAIT_S if wait_s is None else wait_s) <= MOST_WAIT_S:
             raise EntryRejected(f"wait_s: from 0 to {MOST_WAIT_S:g} seconds, not {wait_s:g}")
-        found = await followers.tail(Query.parse(**asked, now=now), cursor, last=last, wait_s=wait_s)
+        asking = await off_the_loop(message_weight.get(), partial(Query.parse, **asked, now=now))
+        found = await followers.tail(asking, cursor, last=last, wait_s=wait_s)
+        size = _size([entry for _, entry in found.entries])
 
         async def answer() -> Answer:
-            await trio.lowlevel.checkpoint()
-            return _tail_answer(found, max_bytes, fields or FIELDS, newest_only=cursor is None)
+            newest_only = cursor is None
+            return await off_the_loop(size, _tail_answer, found, max_bytes, fields or FIELDS, newest_only=newest_only)
 
         return Later(answer)
 
@@ -373,6 +389,10 @@ def _admit_all(logs: list[Any]) -> tuple[list[Entry], list[str]]:
     if faults:
         raise BatchRefused(faults)
     return entries, warnings
+
+
+def _size(entries: Sequence[StoredEntry]) -> int:
+    return sum(len(entry.message) + len(entry.data or "") for entry in entries)
 
 
 def _answer(page: Page, max_bytes: int, fields: Collection[str]) -> Answer:

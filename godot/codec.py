@@ -1,8 +1,8 @@
 """JSON in and out, and entries as the bytes that travel.
 
 An entry is serialised once, at the listener, to compact JSON; Redis holds those bytes, the sender
-joins them, PostgreSQL unpacks them. orjson does the work; what it refuses although JSON allows it
-(lone surrogates, integers over 64 bits, deep nesting) takes the standard library's slower way,
+joins them, PostgreSQL unpacks them. orjson does the work; what it refuses or would change although JSON
+allows it (lone surrogates, numbers of many digits, keys that come twice, deep nesting) takes a slower way,
 because a flight recorder records what was said and not what one parser can hold.
 """
 
@@ -11,54 +11,167 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
+from uuid import uuid4
 
+import attrs
 import orjson
 
-from godot.entries import MAX_DEPTH, MAX_ENTRY_BYTES, Entry
+from godot.entries import MAX_DEPTH, MAX_ENTRY_BYTES, MAX_VALUES, Entry, kept_by_us
 from godot.errors import EntryRejected
+from godot.heavy import separators
+from godot.structure import Repeating
 
-_DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789", b"0" * 9)
-_LONG_INTEGER: Final = b"0" * 19
+_ENVELOPE_VALUES: Final = 1_000
+"""What a message may have around the values of an entry."""
+
+_COUNTED_BYTES: Final = 64 * 1024
+"""Looked through at once where values are counted exactly: a millisecond."""
+
+_DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789E", b"0" * 9 + b"e")
+_MANY_DIGITS: Final = b"0" * 16
+_TINY_EXPONENT: Final = b"0e-000"
+_DELICATE: Final = re.compile(rb"[0-9]{19}|(?=[0-9.]{17})[0-9]+\.[0-9]|[0-9]{16}[eE]|[0-9][eE]-[0-9]{3}")
+"""Numbers that 64 bits may not hold: as an integer, or as a float of the same value."""
+
+_MAX_DIGITS: Final = 5_000
+"""PostgreSQL keeps 16,383 digits behind the point; a number may have so many after so many zeros."""
+
+_RAW: Final = f"raw-{uuid4().hex}-"
+"""Marks a text that is to be written as it is: a number, which the standard library cannot write else."""
+_MARKED: Final = re.compile(f'"{_RAW}([^"]*)"'.encode())
+
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 NUL_SHOWN: Final = "\N{SYMBOL FOR NULL}"
 SURROGATE_SHOWN: Final = "\N{REPLACEMENT CHARACTER}"
+
+KEPT_REPEATS: Final = 100
+"""Of so many repeated keys is said that they were, when the values that do not count are more than this."""
+
+_SHOWN_PATH: Final = 200
+
+KEPT_REPEATS_BYTES: Final = 64 * 1024
 
 
 class NotJSON(ValueError):
     """A text that is not JSON; the message says where it breaks off."""
 
 
+class TooManyValues(NotJSON):
+    """A text with more values than may be parsed at once; nothing says whether it is JSON."""
+
+
 def loads(text: str | bytes) -> Any:
     """Parse JSON.
 
-    :raises NotJSON: when it is not, or not UTF-8.
+    An integer of any size is exact; another number that a float would change is a `Decimal`.
+
+    :raises NotJSON: it is not, or not UTF-8.
+    :raises TooManyValues: it has more than `MAX_VALUES`.
     """
+    raw = _bounded(text)
+    return _loads_slowly(raw) if _is_delicate(raw) else _loads(raw)
+
+
+def loads_as_said(text: str | bytes) -> Any:
+    """Parse JSON as `loads` does, and notice keys that come twice in an object: it is a `Repeating`.
+
+    For what others wrote; it costs as much again.
+    """
+    raw = _bounded(text)
+    if _is_delicate(raw):
+        return _loads_slowly(raw, pairs=_object)
+    value = _loads(raw)
+    # What is read has as many keys as what was written, or one of them was lost. That is cheap to compare in the
+    # serialised value; where the two differ for another reason, the slow way finds nothing.
+    try:
+        if raw.count(b'":') == orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_SUBCLASS).count(b'":'):
+            return value
+    except TypeError:
+        pass
+    return _loads_slowly(raw, pairs=_object)
+
+
+def _bounded(text: str | bytes) -> bytes:
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if has_more_values(raw, MAX_VALUES + _ENVELOPE_VALUES):
+        raise TooManyValues(
+            f"a message may have {MAX_VALUES:,} keys and values, this one has more; send it in parts, or the largest "
+            "part as a text, which counts as one"
+        )
+    return raw
+
+
+def has_more_values(raw: bytes, limit: int) -> bool:
+    """Whether JSON has more keys and values than a limit: each costs time and memory, however short it is."""
+    if len(raw) <= limit or separators(raw) <= limit:
+        return False
+    # Some of them may stand in strings. Without escaped quotes, every other piece between quotes is a string.
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    count, inside = 0, False
+    for start in range(0, len(plain), _COUNTED_BYTES):
+        pieces = plain[start : start + _COUNTED_BYTES].split(b'"')
+        count += separators(b" ".join(pieces[inside::2]))
+        inside ^= len(pieces) % 2 == 0
+        if count > limit:
+            return True
+    return False
+
+
+def _is_delicate(raw: bytes) -> bool:
+    """Whether there may be a number in it that 64 bits do not hold."""
+    # Most numbers are short: a search in the translated bytes costs 2 ns a byte, the regular expression ten times that.
+    digits = raw.translate(_DIGITS_TO_ZERO, b".")
+    return (_MANY_DIGITS in digits or _TINY_EXPONENT in digits) and _DELICATE.search(raw) is not None
+
+
+def _loads(raw: bytes) -> Any:
     try:
-        # orjson would round an integer over 64 bits to a float. A search in the translated bytes costs
-        # 1 ns a byte; the regular expression for 19 digits takes ten times as long.
-        if _LONG_INTEGER not in raw.translate(_DIGITS_TO_ZERO):
-            return orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        pass  # the slow way decides, and words the fault
+        return _loads_slowly(raw)  # which decides, and words the fault
+
+
+def _loads_slowly(raw: bytes, pairs: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None) -> Any:
     try:
-        return json.loads(raw.decode(), parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer)
+        return json.loads(
+            raw.decode(),
+            parse_constant=_refuse_constant,
+            parse_float=_float,
+            parse_int=_integer,
+            object_pairs_hook=pairs,
+        )
     except RecursionError:
         raise NotJSON("nested too deeply") from None
     except ValueError as exc:
         raise NotJSON(str(exc)) from None
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    plain = dict(pairs)
+    return plain if len(plain) == len(pairs) else Repeating(pairs)
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _finite(text: str) -> float:
+def _float(text: str) -> float | Decimal:
+    """Return a float when one has this value, else the number as it is written."""
     if not math.isfinite(number := float(text)):
         raise ValueError(f"the number {text:.80} is too large")
-    return number
+    try:
+        exact = Decimal(text) if len(text) <= _MAX_DIGITS else None
+    except InvalidOperation:  # an exponent beyond all bounds
+        exact = None
+    if exact == Decimal(repr(number)):
+        return number
+    if exact is None or exact.adjusted() < -_MAX_DIGITS:
+        raise ValueError(f"the number {text:.80} has more than {_MAX_DIGITS:,} digits")
+    return exact
 
 
 def _integer(text: str) -> int:
@@ -76,13 +189,21 @@ def dumps(value: object) -> bytes:
     try:
         return orjson.dumps(value)
     except TypeError:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_mark)
+        raw = text.encode("utf-8", "backslashreplace")
+        return _MARKED.sub(rb"\1", raw) if _RAW in text else raw
+
+
+def _mark(value: object) -> str:
+    if isinstance(value, Decimal):
+        return f"{_RAW}{value}"
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def encode_entry(entry: Entry, warnings: list[str]) -> bytes:
     """Serialise an entry to the bytes that travel; what PostgreSQL cannot hold is replaced visibly.
 
-    :param warnings: one sentence is appended when something was replaced.
+    :param warnings: a sentence is appended for each kind of thing that is not as a reader may think.
     :raises EntryRejected: it is too large, or `data` is nested too deeply.
     """
     raw = _encode(entry, warnings)
@@ -99,6 +220,11 @@ def check_bounds(raw: bytes, value: object) -> None:
     """
     if len(raw) > MAX_ENTRY_BYTES:
         raise EntryRejected(f"an entry may have {MAX_ENTRY_BYTES:,} bytes as JSON, this one has {len(raw):,}")
+    if has_more_values(raw, MAX_VALUES):
+        raise EntryRejected(
+            f"an entry may have {MAX_VALUES:,} keys and values, this one has more; send it in parts, or the largest "
+            "part as a text, which counts as one"
+        )
     # Every level needs its bracket: counting them spares every flat entry the walk.
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise EntryRejected(f"data: nested more than {MAX_DEPTH} levels deep")
@@ -119,21 +245,14 @@ def _depth(value: object) -> int:
 
 def _encode(entry: Entry, warnings: list[str]) -> bytes:
     try:
-        raw = dumps(_as_dict(entry))
-        # A NUL is always escaped in JSON, a lone surrogate always by the slow way: two searches in the
-        # bytes spare every healthy entry a walk through its data.
-        if b"\\u0000" in raw or b"\\ud" in raw:
-            clean = _scrub(_as_dict(entry))
-            replaced = dumps(clean)
-            if replaced != raw:
-                warnings.append(
-                    f"characters that PostgreSQL cannot store were replaced: NUL by {NUL_SHOWN}, "
-                    f"a lone surrogate by {SURROGATE_SHOWN}"
-                )
-            return replaced
+        try:
+            raw = orjson.dumps(_as_dict(entry), option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+        except TypeError:  # deep, or with something in it that needs a look
+            return _encode_odd(entry, warnings)
+        # A NUL is always escaped in JSON: a search in the bytes spares every healthy entry a walk through its data.
+        return _encode_odd(entry, warnings) if b"\\u0000" in raw else raw
     except RecursionError:
         raise EntryRejected(f"data: nested more than {MAX_DEPTH} levels deep") from None
-    return raw
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:
@@ -148,13 +267,64 @@ def _as_dict(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _scrub(value: Any) -> Any:
-    match value:
-        case str():
-            return _UNSTORABLE.sub(lambda found: NUL_SHOWN if found[0] == "\x00" else SURROGATE_SHOWN, value)
-        case dict():
-            return {_scrub(key): _scrub(each) for key, each in value.items()}
-        case list():
-            return [_scrub(each) for each in value]
-        case _:
+@attrs.define
+class _Found:
+    """What was found on a walk through an entry.
+
+    :param path: where the walk is.
+    :param repeats: where a key came more than once, with the values that do not count.
+    """
+
+    replaced: bool = False
+    exact: bool = False
+    path: list[str] = attrs.Factory(list)
+    repeats: dict[str, list[Any]] = attrs.Factory(dict)
+
+
+def _encode_odd(entry: Entry, warnings: list[str]) -> bytes:
+    found = _Found()
+    value = {name: _mend(each, found) for name, each in _as_dict(entry).items()}
+    if found.replaced:
+        warnings.append(
+            f"characters that PostgreSQL cannot store were replaced: NUL by {NUL_SHOWN}, "
+            f"a lone surrogate by {SURROGATE_SHOWN}"
+        )
+    if found.exact:
+        warnings.append("data: numbers that a 64-bit float cannot hold are stored as written; most readers round them")
+    if found.repeats:
+        kept = (
+            found.repeats if len(dumps(found.repeats)) <= KEPT_REPEATS_BYTES else sorted(found.repeats)[:KEPT_REPEATS]
+        )
+        value["data"] = {**value["data"], "_godot": {**kept_by_us(value["data"]), "repeated_keys": kept}}
+        warnings.append(
+            "data: keys came more than once in one object; the last value of each counts, the others are kept in "
+            "data._godot.repeated_keys"
+        )
+    return dumps(value)
+
+
+def _mend(value: Any, found: _Found) -> Any:
+    kind = type(value)
+    if kind is str:
+        if not _UNSTORABLE.search(value):
             return value
+        found.replaced = True
+        return _UNSTORABLE.sub(lambda match: NUL_SHOWN if match[0] == "\x00" else SURROGATE_SHOWN, value)
+    if kind is list:
+        items = []
+        for each in value:  # a comprehension would take a second frame of Python for each level
+            items.append(_mend(each, found))
+        return items
+    if kind is dict or kind is Repeating:
+        if kind is Repeating:
+            for key, lost in value.lost:
+                path = ".".join([*found.path, _mend(key, found)])[:_SHOWN_PATH]
+                found.repeats.setdefault(path, []).append(_mend(lost, found))
+        mended = {}
+        for key, each in value.items():
+            found.path.append(name := _mend(key, found))
+            mended[name] = _mend(each, found)
+            found.path.pop()
+        return mended
+    found.exact = found.exact or kind is Decimal
+    return value

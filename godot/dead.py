@@ -11,6 +11,7 @@ from godot import codec
 from godot.buffer import DEAD_MAX, DEAD_MAX_BYTES, DeadEntry, DeadLetters
 from godot.errors import EntryRejected
 from godot.mcp.tools import Answer, Tool, argument
+from godot.structure import MAX_ITEMS
 
 LIST: Final = "logger_dead"
 RETRY: Final = "logger_dead_retry"
@@ -39,7 +40,11 @@ class ChosenArguments:
     """The arguments of `logger_dead_retry` and `logger_dead_purge`: `ids`, or `all`."""
 
     ids: list[str] | None = argument(
-        f"Which ones: their id as {LIST} shows it, which is not the id of the entry.", default=None, examples=[[_ID]]
+        f"Which ones: their id as {LIST} shows it, which is not the id of the entry.",
+        default=None,
+        max_chars=100,
+        maxItems=MAX_ITEMS,
+        examples=[[_ID]],
     )
     all: bool = argument("true instead of ids: every one there is.", default=False)
 

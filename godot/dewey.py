@@ -6,13 +6,15 @@ the same tools, the same frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import trio
 
 from godot import codec
+from godot.entries import MAX_VALUES
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable
+from godot.heavy import message_weight, off_the_loop, separators
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.server import MAX_RUNNING
 from godot.mcp.tools import Answer, Toolbox, caller
@@ -41,7 +43,9 @@ class Dewey(Protocol):
     """What Godot asks of Dewey."""
 
     async def store(self, entries: Sequence[bytes]) -> None:
-        """Store a batch of serialised entries, all or none of it; those stored before are not stored twice.
+        """Store a batch of serialised entries; those stored before are not stored twice.
+
+        A large batch goes in parts, each of which is stored as a whole or not at all.
 
         An empty batch asks whether Dewey could store one now.
 
@@ -78,13 +82,14 @@ class RemoteDewey:
 
     async def store(self, entries: Sequence[bytes]) -> None:
         """See `Dewey.store`."""
-        arguments = b'{"logs":[%b]}' % b",".join(entries)
-        try:
-            answer = await self._call(self._stores, STORE, arguments, self._timeout_s)
-        except trio.TooSlowError as exc:
-            self._stores.disconnect()  # nobody else uses it, and Dewey reads nothing on it before it has stored
-            raise self._unanswered(STORE, self._timeout_s) from exc
-        _check_stored(answer)
+        for first, part in _parts(entries):
+            arguments = b'{"logs":[%b]}' % b",".join(part)
+            try:
+                answer = await self._call(self._stores, STORE, arguments, self._timeout_s)
+            except trio.TooSlowError as exc:
+                self._stores.disconnect()  # nobody else uses it, and Dewey reads nothing on it before it has stored
+                raise self._unanswered(STORE, self._timeout_s) from exc
+            _check_stored(answer, first)
 
     async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
         """See `Dewey.ask`."""
@@ -105,8 +110,9 @@ class RemoteDewey:
             self._shares.give_back(who)
 
     async def _ask(self, client: Client, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Answer:
+        raw = await off_the_loop(message_weight.get(), codec.dumps, arguments)
         try:
-            return await self._call(client, tool, codec.dumps(arguments), timeout_s)
+            return await self._call(client, tool, raw, timeout_s)
         except trio.TooSlowError as exc:
             client.check()
             raise self._unanswered(tool, timeout_s) from exc
@@ -146,12 +152,28 @@ class DirectDewey:
         return await self._toolbox.find(tool).call(dict(arguments))
 
 
-def _check_stored(answer: Answer) -> None:
+def _parts(entries: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:
+    """Cut a batch into what one message may have (`codec.MAX_VALUES`), each part with the index of its first entry."""
+    first, values = 0, 0
+    for index, entry in enumerate(entries):
+        more = separators(entry)
+        if index > first and values + more > MAX_VALUES:
+            yield first, entries[first:index]
+            first, values = index, 0
+        values += more
+    yield first, entries[first:]
+
+
+def _check_stored(answer: Answer, first: int = 0) -> None:
+    """Raise what an answer means.
+
+    :param first: the index in the batch of the first entry that was sent.
+    """
     if not answer.is_error:
         return
     match answer.value:
         case {"kind": "refused", "faults": [*faults]}:
-            raise BatchRefused([(fault["index"], fault["error"]) for fault in faults])
+            raise BatchRefused([(first + fault["index"], fault["error"]) for fault in faults])
         case {"kind": "unavailable" | "busy"}:
             raise DeweyUnavailable(f"Dewey: {answer.json}")
     raise DeweyFailed(f"Dewey: {answer.json}")

@@ -22,11 +22,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from godot import __version__, codec
 from godot.entries import MAX_BATCH
+from godot.heavy import message_weight, off_the_loop, weigh
 from godot.http_server import serve_app
 from godot.mcp.access import Gate, Refused
 from godot.mcp.budget import Account, Pool
 from godot.mcp.places import Places
 from godot.mcp.tools import Role, Tool, caller
+from godot.structure import shown
 
 BODY_S: Final = 30.0
 """How long the body of a request may take to be told."""
@@ -36,6 +38,18 @@ ROOM_S: Final = 5.0
 
 REJECTED_MAX: Final = 100
 """Lines that an answer names; further ones are only counted."""
+
+REJECTED_STOP: Final = 1_000
+"""Lines that are rejected until the rest of a request is left unread: whatever it is, it is no list of entries."""
+
+LINES_MAX: Final = 500_000
+"""In one request."""
+
+LINES_PIECE: Final = 100
+"""Lines that are read before others get their turn."""
+
+BATCH_BYTES: Final = 8 * 1024 * 1024
+"""Lines that are handed on at once; they may have as many keys and values as one message."""
 
 RETRY_AFTER_S: Final = 1
 
@@ -220,7 +234,7 @@ async def _take_in(log: Tool, request: Request, site: Site) -> Response:
     """Take in entries, one JSON object a line; each is judged for itself, as by `logger_log_batch`."""
     ack = request.query_params.get("ack")
     if ack not in (None, "queued", "durable"):
-        return _problem(400, f"ack: queued or durable, not {ack!r:.80}")
+        return _problem(400, f"ack: queued or durable, not {shown(ack)}")
     largest = site.max_body_bytes
     told = request.headers.get("content-length", "")
     size = min(int(told), largest) if told.isdecimal() else largest
@@ -252,21 +266,40 @@ async def _take_lines(log: Tool, request: Request, ack: str | None, site: Site) 
     body = await _read_body(request, site)
     if isinstance(body, Response):
         return body
+    return await _take_in_lines(log, body, ack)
+
+
+async def _take_in_lines(log: Tool, body: bytes, ack: str | None) -> Response:
+    if (lines := body.count(b"\n")) > LINES_MAX:
+        return _problem(413, f"at most {LINES_MAX:,} lines in one request, not {lines:,}; send several")
     taken = _Taken()
     batch: list[tuple[int, Any]] = []
-    for number, line in enumerate(body.split(b"\n"), 1):
+    size = start = number = 0
+    while start < len(body):
+        end = body.find(b"\n", start)
+        line = body[start : end if end >= 0 else len(body)]
+        start += len(line) + 1
+        number += 1
+        if number % LINES_PIECE == 0:
+            await trio.lowlevel.checkpoint()
         if not line.strip():
             continue
         try:
-            batch.append((number, codec.loads(line)))
+            batch.append((number, await off_the_loop(weight := weigh(line), codec.loads_as_said, line)))
+            size += weight
         except codec.NotJSON as exc:
             taken.reject(number, f"not JSON: {exc}")
-        if len(batch) == MAX_BATCH:
-            if (failure := await taken.send(log, batch, ack)) is not None:
+        if len(batch) == MAX_BATCH or size > BATCH_BYTES:
+            if (failure := await taken.send(log, batch, size, ack)) is not None:
                 return failure
-            batch = []
-    if batch and (failure := await taken.send(log, batch, ack)) is not None:
+            batch, size = [], 0
+        if taken.has_enough:
+            break
+    if batch and (failure := await taken.send(log, batch, size, ack)) is not None:
         return failure
+    if taken.has_enough:
+        reason = f"{REJECTED_STOP:,} lines were rejected, the last of them line {number:,}: what follows was not read"
+        return _problem(400, reason, **taken.counts())
     return taken.response()
 
 
@@ -290,11 +323,17 @@ class _Taken:
         else:
             self.further_rejected += 1
 
-    async def send(self, log: Tool, batch: list[tuple[int, Any]], ack: str | None) -> Response | None:
-        """Hand a batch on; return a response when there is no use in going on."""
+    @property
+    def has_enough(self) -> bool:
+        """Whether so many lines were rejected that the rest is not worth reading."""
+        return len(self.rejected) + self.further_rejected >= REJECTED_STOP
+
+    async def send(self, log: Tool, batch: list[tuple[int, Any]], size: int, ack: str | None) -> Response | None:
+        """Hand a batch of so many bytes on; return a response when there is no use in going on."""
+        message_weight.set(size)
         answer = await log.call({"logs": [value for _, value in batch]} | ({} if ack is None else {"ack": ack}))
         if answer.kind is not None:
-            return _problem(503, answer.json, **self._counts())
+            return _problem(503, answer.json, **self.counts())
         value = codec.loads(answer.json)
         self.accepted += value["accepted"]
         self.filtered += value["filtered"]
@@ -308,11 +347,12 @@ class _Taken:
     def response(self) -> Response:
         """Answer: 200 also when single lines were rejected, 400 when there was no entry among them."""
         if self.is_full:
-            return _problem(503, "not all was accepted: send the rejected lines again later", **self._counts())
+            return _problem(503, "not all was accepted: send the rejected lines again later", **self.counts())
         code = 400 if self.rejected and not (self.accepted or self.filtered) else 200
-        return JSONResponse(self._counts(), code)
+        return JSONResponse(self.counts(), code)
 
-    def _counts(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
+        """Return what is told of it."""
         found = attrs.asdict(self)
         del found["is_full"]
         if self.status is None:

@@ -22,6 +22,7 @@ from godot.dead import dead_tools
 from godot.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, Dewey
 from godot.entries import MAX_BATCH, EntryFields, admit, admit_json
 from godot.errors import BufferUnavailable, ChannelFull, DeweyUnavailable, EntryRejected
+from godot.heavy import message_weight, off_the_loop
 from godot.levels import Levels
 from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, caller, object_schema, trace
 from godot.status import Status
@@ -33,6 +34,9 @@ INSTRUCTIONS: Final = (
     "logger_status tells whether anything is held back or was dropped."
 )
 
+
+PIECE: Final = 50
+"""Entries of a batch that are looked at before others get their turn: milliseconds when every one has faults."""
 
 _ACK: Final = argument(
     "When to answer. queued: at once; the entry is on disk within 100 ms, if nothing dies before. durable: when it is "
@@ -250,7 +254,7 @@ def _log(
             return Answer.of(
                 {"status": "filtered", "level": levels.of(entry.component), "id": entry.id, "warnings": warnings}
             )
-        raw = codec.encode_entry(entry, warnings)
+        raw = await off_the_loop(message_weight.get(), codec.encode_entry, entry, warnings)
         durable = (arguments.ack or ack) == "durable"
         receipt = Receipt() if durable else None
         try:
@@ -281,24 +285,28 @@ def _log_batch(
         filtered = 0
         full: ChannelFull | None = None
         receipt = Receipt() if (arguments.ack or ack) == "durable" else None
-        for index, value in enumerate(arguments.logs):
-            changes: list[str] = []
-            try:
-                entry = admit_json(value, changes, trace.get())
-                if not levels.admit(entry.component, entry.level):
-                    filtered += 1
-                    continue
-                raw = codec.encode_entry(entry, changes)
-                if full is not None:
-                    raise full  # a call waits once for room, not once an entry
-                await inlet.accept(raw, receipt)
-                on_accepted(entry.component, entry.level)
-            except EntryRejected as exc:
-                if isinstance(exc, ChannelFull):
-                    full = exc
-                    status.refused += 1
-                rejected.append({"index": index, "error": str(exc)})
-            warnings += [f"entry {index}: {change}" for change in changes]
+        for start in range(0, len(arguments.logs), PIECE):
+            piece = arguments.logs[start : start + PIECE]
+            await trio.lowlevel.checkpoint()
+            for index, judged in enumerate(
+                await off_the_loop(message_weight.get(), _judge, piece, levels, trace.get()), start
+            ):
+                try:
+                    if isinstance(judged.fault, EntryRejected):
+                        raise judged.fault
+                    if judged.raw is None:
+                        filtered += 1
+                        continue
+                    if full is not None:
+                        raise full  # a call waits once for room, not once an entry
+                    await inlet.accept(judged.raw, receipt)
+                    on_accepted(judged.component, judged.level)
+                except EntryRejected as exc:
+                    if isinstance(exc, ChannelFull):
+                        full = exc
+                        status.refused += 1
+                    rejected.append({"index": index, "error": str(exc)})
+                warnings += [f"entry {index}: {change}" for change in judged.warnings]
         status.filtered += filtered
         accepted = len(arguments.logs) - len(rejected) - filtered
         numbers = {"accepted": accepted, "filtered": filtered, "rejected": rejected}
@@ -311,6 +319,36 @@ def _log_batch(
         return Later(partial(_when_written, receipt, patience_s, acknowledge, again))
 
     return log_batch
+
+
+@attrs.define
+class _Judged:
+    """What becomes of an entry of a batch.
+
+    :param raw: the entry, serialised; None: it is filtered out, or has a fault.
+    """
+
+    warnings: list[str] = attrs.Factory(list)
+    raw: bytes | None = None
+    component: str = ""
+    level: str = ""
+    fault: EntryRejected | None = None
+
+
+def _judge(values: list[Any], levels: Levels, trace_id: str | None) -> list[_Judged]:
+    """Check and serialise entries of a batch."""
+    all_judged = []
+    for value in values:
+        judged = _Judged()
+        try:
+            entry = admit_json(value, judged.warnings, trace_id)
+            if levels.admit(entry.component, entry.level):
+                judged.raw = codec.encode_entry(entry, judged.warnings)
+                judged.component, judged.level = entry.component, entry.level
+        except EntryRejected as exc:
+            judged.fault = exc
+        all_judged.append(judged)
+    return all_judged
 
 
 def _acknowledgement(fields: Mapping[str, object], warnings: list[str], receipt: Receipt) -> Answer:

@@ -17,6 +17,7 @@ from godot.dewey import Dewey
 from godot.entries import MAX_BATCH, admit_json
 from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected, NotInFlight
 from godot.guard import Guard
+from godot.heavy import off_the_loop, weigh
 
 QUICK_RETRIES: Final = 3
 QUICK_FIRST_S: Final = 0.1
@@ -182,13 +183,7 @@ class Sender:
         The completed batch replaces the one in flight before anything is sent: sent again after a crash,
         it has the same ids.
         """
-        completed: list[bytes] = []
-        dead: list[DeadEntry] = []
-        for raw in batch:
-            try:
-                completed.append(_completed(raw))
-            except (codec.NotJSON, EntryRejected) as exc:
-                dead.append(DeadEntry(raw, str(exc)))
+        completed, dead = await off_the_loop(sum(map(weigh, batch)), _complete_all, batch)
         if completed != batch:
             self.on_counts(await self.buffer.settle(keep=completed, dead=dead))
         return completed
@@ -232,6 +227,17 @@ def describe_drops(drops: Drops) -> bytes:
     return codec.encode_entry(entry, [])
 
 
+def _complete_all(batch: list[bytes]) -> tuple[list[bytes], list[DeadEntry]]:
+    completed: list[bytes] = []
+    dead: list[DeadEntry] = []
+    for raw in batch:
+        try:
+            completed.append(_completed(raw))
+        except (codec.NotJSON, EntryRejected) as exc:
+            dead.append(DeadEntry(raw, str(exc)))
+    return completed, dead
+
+
 def _completed(raw: bytes) -> bytes:
     """Return an entry with an id and a time: as it is when it has both.
 
@@ -242,4 +248,4 @@ def _completed(raw: bytes) -> bytes:
     if type(value) is dict and type(value.get("id")) is str and type(value.get("created_at")) is str:
         codec.check_bounds(raw, value)
         return raw
-    return codec.encode_entry(admit_json(value, []), [])
+    return codec.encode_entry(admit_json(codec.loads_as_said(raw), []), [])

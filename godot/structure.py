@@ -9,7 +9,9 @@ is no integer (cattrs would coerce both).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from difflib import get_close_matches
+from heapq import nsmallest
 from types import UnionType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
@@ -21,8 +23,32 @@ from godot.errors import EntryRejected
 
 T = TypeVar("T")
 
+MAX_ITEMS: Final = 10_000
+"""In an array of arguments; the tools that take arrays have smaller limits, or this one."""
+
+MAX_GUESSED_CHARS: Final = 100
+"""A longer word is not compared with the known ones: it takes time that grows with its length."""
+
+MAX_NUMBER: Final = 2**63 - 1
+"""What a database and a float can hold."""
+
+
+class Repeating(dict[str, Any]):
+    """An object in which keys came more than once: the last value of each counts, as everywhere.
+
+    :param lost: the others, with their keys.
+    """
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        last = {key: at for at, (key, _) in enumerate(pairs)}
+        self.lost = [(key, value) for at, (key, value) in enumerate(pairs) if last[key] != at]
+
+
 _JSON_NAMES: Final = {
+    Decimal: "a number",
     bool: "a boolean",
+    Repeating: "an object",
     dict: "an object",
     float: "a number",
     int: "a number",
@@ -32,13 +58,24 @@ _JSON_NAMES: Final = {
 }
 
 
-def argument(description: str, *, default: Any = attrs.NOTHING, **schema: Any) -> Any:
+def argument(description: str, *, default: Any = attrs.NOTHING, max_chars: int | None = None, **schema: Any) -> Any:
     """Declare one field of an attrs class that clients fill: an argument of a tool, a part of an entry.
 
     :param description: what it means, its unit, its limits.
+    :param max_chars: of a text, and of each text in an array; checked here.
     :param schema: more JSON Schema keywords (`examples`, `minimum`, `maxItems`, …); they tell, the code checks.
     """
-    return attrs.field(default=default, metadata={"schema": {"description": description, **schema}})
+    metadata = {"schema": {"description": description, **schema}}
+    if max_chars is None:
+        return attrs.field(default=default, metadata=metadata)
+    metadata["schema"]["maxLength"] = max_chars
+
+    def check_length(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str) and len(each) > max_chars:
+                raise ValueError(f"{field.name}: at most {max_chars:,} characters, not {len(each):,}")
+
+    return attrs.field(default=default, metadata=metadata, validator=check_length)
 
 
 def json_name(value: object) -> str:
@@ -46,8 +83,16 @@ def json_name(value: object) -> str:
     return _JSON_NAMES.get(type(value), type(value).__name__)
 
 
+def shown(value: object, chars: int = 80) -> str:
+    """Quote what a client sent in an error; a long text is cut before it is quoted, which costs time as well."""
+    quoted = repr(value[:chars] if isinstance(value, str) else value)
+    return quoted[:chars]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` when a known word is near enough, else nothing."""
+    if len(word) > MAX_GUESSED_CHARS:
+        return ""
     by_lower = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
@@ -68,8 +113,24 @@ def _structure_literal(value: Any, kind: Any) -> Any:
         return value
     names = ", ".join(str(each) for each in allowed)
     hint = did_you_mean(value, map(str, allowed)) if isinstance(value, str) else ""
-    shown = f"{value!r:.80}" if isinstance(value, str | int | float) else json_name(value)
-    raise ValueError(f"must be one of {names}, not {shown}{hint}")
+    said = shown(value) if isinstance(value, str | int | float) else json_name(value)
+    raise ValueError(f"must be one of {names}, not {said}{hint}")
+
+
+def _structure_number(value: Any, _: Any) -> Any:
+    if type(value) not in (int, float, Decimal):
+        raise TypeError(f"must be a number, not {json_name(value)}")
+    if not -MAX_NUMBER <= value <= MAX_NUMBER:
+        raise ValueError(f"must be a number between -{MAX_NUMBER:,} and {MAX_NUMBER:,}")
+    return float(value) if type(value) is Decimal else value
+
+
+def _structure_whole_number(value: Any, _: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"must be a whole number, not {json_name(value)}")
+    if not -MAX_NUMBER <= value <= MAX_NUMBER:
+        raise ValueError(f"must be a whole number between -{MAX_NUMBER:,} and {MAX_NUMBER:,}")
+    return value
 
 
 def _origin(kind: Any) -> Any:
@@ -89,14 +150,16 @@ def _converter(*, detailed: bool) -> OrjsonConverter:
     converter = make_converter(detailed_validation=detailed, forbid_extra_keys=True)
     converter.register_structure_hook(str, _exactly("a string", str))
     converter.register_structure_hook(bool, _exactly("true or false", bool))
-    converter.register_structure_hook(int, _exactly("a whole number", int))
-    converter.register_structure_hook(float, _exactly("a number", int, float))
-    converter.register_structure_hook_func(_is_object, _exactly("an object", dict))
+    converter.register_structure_hook(int, _structure_whole_number)
+    converter.register_structure_hook(float, _structure_number)
+    converter.register_structure_hook_func(_is_object, _exactly("an object", dict, Repeating))
     converter.register_structure_hook_func(lambda kind: _origin(kind) is Literal, _structure_literal)
 
     def structure_list(value: Any, kind: Any) -> list[Any]:
         if type(value) is not list:
             raise TypeError(f"must be an array, not {json_name(value)}")
+        if len(value) > MAX_ITEMS:
+            raise ValueError(f"must have at most {MAX_ITEMS:,} items, not {len(value):,}")
         (item,) = get_args(kind)
         return [converter.structure(each, item) for each in value]
 
@@ -131,7 +194,7 @@ def structure(value: object, kind: type[T]) -> T:
     """
     try:
         if type(value) is not dict:
-            raise TypeError
+            raise TypeError  # also when a field came twice
         return _fast.structure(value, kind)
     except (
         AttributeError,
@@ -145,6 +208,8 @@ def structure(value: object, kind: type[T]) -> T:
 
 
 def _wording(value: object, kind: type[Any]) -> str:
+    if isinstance(value, Repeating):
+        return f"{shown(value.lost[0][0])}: given more than once"
     if type(value) is not dict:
         return f"must be an object, not {json_name(value)}"
     known = [field.name for field in kind.__attrs_attrs__]
@@ -156,9 +221,10 @@ def _wording(value: object, kind: type[Any]) -> str:
             case AttributeError():  # a class in a class, of which cattrs takes the keys unseen
                 return "must be an object"
             case cattrs.ForbiddenExtraKeysError():
-                extras = sorted(fault.extra_fields)
-                words = [f"unknown field {extra!r:.80}{did_you_mean(extra, known)}" for extra in extras[:5]]
-                words += [f"and {len(extras) - 5} more"] if len(extras) > 5 else []
+                extras = nsmallest(5, fault.extra_fields)
+                others = len(fault.extra_fields) - len(extras)
+                words = [f"unknown field {shown(extra)}{did_you_mean(extra, known)}" for extra in extras]
+                words += [f"and {others} more"] if others else []
                 return f"{'; '.join(words)} (known: {', '.join(known)})"
             case _:
                 return str(fault)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -77,7 +78,7 @@ def storable(value: Any) -> Any:
         ("-123456789012345678901234567890", -123456789012345678901234567890),
         ('{"deep":[{"n":99999999999999999999}]}', {"deep": [{"n": 99999999999999999999}]}),
         ('"12345678901234567890123"', "12345678901234567890123"),
-        ("0.12345678901234567890123", 0.12345678901234567890123),
+        ("0.12345678901234567890123", Decimal("0.12345678901234567890123")),
         ('"\\ud83d\\ude00"', "😀"),
         ('"\\ud83d"', "\ud83d"),
     ],
@@ -203,9 +204,10 @@ def nested(depth: int) -> dict[str, Any]:
     return data
 
 
-def test_data_nested_deeper_than_the_fast_serialiser_goes_survives() -> None:
-    read, warnings = travelled(entry(data=nested(300)))
-    assert read["data"] == nested(300)
+@pytest.mark.parametrize("data", [nested(300), nested(499), {"a": json.loads("[" * 498 + "]" * 498)}])
+def test_data_nested_deeper_than_the_fast_serialiser_goes_survives(data: dict[str, Any]) -> None:
+    read, warnings = travelled(entry(data=data))
+    assert read["data"] == data
     assert warnings == []
 
 
@@ -213,3 +215,101 @@ def test_data_nested_deeper_than_the_fast_serialiser_goes_survives() -> None:
 def test_data_nested_too_deeply_to_be_stored_is_refused(message: str) -> None:
     with pytest.raises(EntryRejected, match=r"^data: nested more than 500 levels deep$"):
         codec.encode_entry(entry(message, nested(50_000)), [])
+
+
+# Numbers and keys that a parser would change
+
+
+def said(data: str) -> tuple[str, list[str]]:
+    """Return `data` as it travels, and the warnings, of an entry whose `data` was written so."""
+    warnings: list[str] = []
+    raw = codec.encode_entry(entry(data=codec.loads_as_said(data)), warnings).decode()
+    return raw[raw.index('"data":') + 7 : raw.rindex(',"created_at"')], warnings
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["3.14159265358979323846", "1E-400", "0.12345678901234567", "12345678901234567.25", "1.00000000000000000001"],
+)
+def test_a_number_that_no_float_holds_was_changed_without_a_word(number: str) -> None:
+    assert said(f'{{"n":{number},"m":[1.5,{2**70}]}}') == (
+        f'{{"n":{number},"m":[1.5,{2**70}]}}',
+        ["data: numbers that a 64-bit float cannot hold are stored as written; most readers round them"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "travels"),
+    [("1.50", "1.5"), ("0.1", "0.1"), ("1E2", "100.0"), ("1732091400123456", "1732091400123456"), ("0e-999", "0.0"),
+     ("1.2345678901234567", "1.2345678901234567"), ("1e-300", "1e-300"),
+     ('"192.168.100.200:1234567890"', '"192.168.100.200:1234567890"')],
+)  # fmt: skip
+def test_a_number_that_a_float_holds_travels_without_a_warning(number: str, travels: str) -> None:
+    assert said(f'{{"n":{number}}}') == (f'{{"n":{travels}}}', [])
+
+
+@pytest.mark.parametrize("number", ["1e-99999", "1e-99999999999999999999", "0." + "1" * 6_000])
+def test_a_number_that_postgresql_cannot_hold_is_refused(number: str) -> None:
+    with pytest.raises(codec.NotJSON, match="has more than 5,000 digits"):
+        codec.loads(number)
+
+
+REPEATED = (
+    "data: keys came more than once in one object; the last value of each counts, the others are kept in "
+    "data._godot.repeated_keys"
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "travels"),
+    [
+        ('{"dup":1,"dup":2}', '{"dup":2,"_godot":{"repeated_keys":{"dup":[1]}}}'),
+        ('{"a":[{"b":1,"b":[2],"b":3}]}', '{"a":[{"b":3}],"_godot":{"repeated_keys":{"a.b":[1,[2]]}}}'),
+        ('{"a" : 1, "\\u0061" : 2}', '{"a":2,"_godot":{"repeated_keys":{"a":[1]}}}'),
+    ],
+)
+def test_keys_that_came_twice_were_lost_without_a_word(data: str, travels: str) -> None:
+    assert said(data) == (travels, [REPEATED])
+
+
+@pytest.mark.parametrize(
+    "data", ['{"a" : 1, "b": "\\u0022:"}', '{"a":{"b":1},"c":{"b":1}}', '{"t":"{\\"a\\":1,\\"a\\":2}"}']
+)
+def test_keys_that_only_look_as_if_they_came_twice_are_no_reason_for_a_warning(data: str) -> None:
+    travels, warnings = said(data)
+    assert (json.loads(travels), warnings) == (json.loads(data), [])
+
+
+def test_so_many_repeated_keys_that_only_their_names_are_kept() -> None:
+    text = "x" * 100
+    many = ",".join(f'"k{number}":"{text}","k{number}":0' for number in range(1_000))
+    travels, warnings = said("{" + many + "}")
+    assert len(json.loads(travels)["_godot"]["repeated_keys"]) == codec.KEPT_REPEATS
+    assert warnings == [REPEATED]
+
+
+# How much may be parsed
+
+
+@pytest.mark.parametrize("part", ["1", "[]", '{"a":1}', '"k":1'])
+def test_more_keys_and_values_than_may_be_parsed_are_refused_in_words(part: str) -> None:
+    """LIM-001."""
+    inner = ",".join([part] * 450_000)
+    text = f"{{{inner}}}" if part.startswith('"') else f"[{inner}]"
+    with pytest.raises(
+        codec.TooManyValues, match=r"may have 400,000 keys and values, .* as a text, which counts as one"
+    ):
+        codec.loads(text)
+
+
+@pytest.mark.parametrize("text", ["a, b: [c] {d} " * 50_000, '{"a": [1, 2]}, ' * 50_000, '\\", [' * 150_000])
+def test_a_long_text_is_one_value_whatever_is_in_it(text: str) -> None:
+    """LIM-001."""
+    assert codec.loads(json.dumps([text, text])) == [text, text]
+
+
+def test_an_entry_with_hundreds_of_thousands_of_values_passes_and_one_with_more_is_refused() -> None:
+    """LIM-001."""
+    assert codec.encode_entry(entry(data={"a": list(range(390_000))}), [])
+    with pytest.raises(EntryRejected, match="an entry may have 400,000 keys and values"):
+        codec.encode_entry(entry(data={"a": list(range(400_000))}), [])

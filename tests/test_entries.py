@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -337,3 +338,25 @@ def test_only_version_7_of_the_standard_variant_carries_a_time(text: str, *, sev
 
 def test_parse_level_returns_the_level_that_is_meant() -> None:
     assert parse_level("trace") == "TRACE"
+
+
+@pytest.mark.parametrize("field", ["component", "message", "data"])
+def test_an_entry_that_gives_a_field_twice_is_refused(field: str) -> None:
+    value = {"component": "c", "level": "INFO", "message": "m", "data": {}}
+    twice = json.dumps(value)[:-1] + f', "{field}": {json.dumps(value[field])}}}'
+    with pytest.raises(EntryRejected, match=f"^'{field}': given more than once$"):
+        admit_json(codec.loads_as_said(twice), [])
+
+
+def test_repeated_keys_are_kept_beside_a_trace_id_that_is_none() -> None:
+    data = codec.loads_as_said('{"a":1,"a":2}')
+    entry, warnings = admitted(data=data, trace_id="no UUID")
+    kept = codec.loads(codec.encode_entry(entry, warnings))["data"]
+    assert kept == {"a": 2, "_godot": {"trace_id": "no UUID", "repeated_keys": {"a": [1]}}}
+    assert len(warnings) == 2
+
+
+@pytest.mark.parametrize("field", ["level", "id", "created_at"])
+def test_what_is_quoted_in_a_refusal_is_cut(field: str) -> None:
+    """LIM-001: before it is quoted, too."""
+    assert len(refusal(**{field: "x" * 1_000_000})) < 300

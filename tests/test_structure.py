@@ -53,7 +53,7 @@ def fault(**fields: object) -> str:
 def test_fills_the_fields_and_their_defaults() -> None:
     given_fields = {
         "name": "n",
-        "count": 2**70,
+        "count": 2**62,
         "ratio": 2,
         "deep": True,
         "data": {"a": [None]},
@@ -63,7 +63,7 @@ def test_fills_the_fields_and_their_defaults() -> None:
         "anything": [1],
         "point": {"x": 1.5},
     }
-    expected = Sample("n", 2**70, 2, True, {"a": [None]}, "oldest", ["a", "b"], ["c"], [1], Point(1.5))
+    expected = Sample("n", 2**62, 2, True, {"a": [None]}, "oldest", ["a", "b"], ["c"], [1], Point(1.5))
     assert structure(given_fields, Sample) == expected
     assert structure({"name": "n"}, Sample) == Sample("n")
 
@@ -80,6 +80,11 @@ def test_a_field_whose_default_is_null_takes_an_explicit_null() -> None:
         ("name", None, "name: must be a string, not null"),
         ("count", "1", "count: must be a whole number, not a string"),
         ("count", 1.0, "count: must be a whole number, not a number"),
+        (
+            "count",
+            2**63,
+            "count: must be a whole number between -9,223,372,036,854,775,807 and 9,223,372,036,854,775,807",
+        ),
         ("count", True, "count: must be a whole number, not a boolean"),
         ("ratio", "0.5", "ratio: must be a number, not a string"),
         ("ratio", True, "ratio: must be a number, not a boolean"),

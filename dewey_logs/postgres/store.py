@@ -110,7 +110,7 @@ class PostgresStore:
 
     async def store(self, entries: Sequence[Entry]) -> Stored:
         """Keep a batch, in one transaction."""
-        encoded, warnings = encode_batch(entries)
+        encoded, warnings = await encode_batch(entries)
         stored = await self._writer.run(partial(store_batch, batch=rows(entries, encoded)))
         return Stored(stored, len(entries) - stored, warnings)
 

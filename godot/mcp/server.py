@@ -18,11 +18,12 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from wsproto.utilities import ProtocolError
 
 from godot.errors import ConfigError, Unavailable
+from godot.heavy import message_weight, off_the_loop, weigh
 from godot.mcp.access import Gate, Refused
 from godot.mcp.budget import OWN_BYTES, Account, Claim, Pool
 from godot.mcp.meter import Meter
 from godot.mcp.places import Place, Places, accept_connections, peer_address
-from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
+from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop, parse
 from godot.mcp.tools import INSIDE, ROLES, Answer, Later, Role, Toolbox, caller, trace
 from godot.mcp.transport import (
     GOODBYE_S,
@@ -33,6 +34,7 @@ from godot.mcp.transport import (
     TransportClosed,
     WebSocketTransport,
 )
+from godot.structure import shown
 
 HANDSHAKE_S: Final = 5.0
 """How long a peer may take from the TCP connection to the end of its upgrade request."""
@@ -185,7 +187,7 @@ async def serve(
         in_flight[call] = scope = trio.CancelScope()
         if claim is not None:
             claim.keep()
-        calls.start_soon(beside, call, scope, claim, work, name=f"{call.tool.name} {call.id!r:.40}")
+        calls.start_soon(beside, call, scope, claim, work, name=f"{call.tool.name} {shown(call.id, 40)}")
 
     async def tell_changes(watched: Watched) -> None:
         told = session.told[watched.capability]
@@ -202,9 +204,10 @@ async def serve(
     async def read_frame() -> None:
         # In a function of its own, so that nothing of a frame is kept while the next one is awaited.
         frame = await transport.receive()
+        message_weight.set(weight := weigh(frame))
         claim = None if meter is None else meter.claim()
         try:
-            for event in session.receive(frame):
+            for event in session.take(await off_the_loop(weight, parse, frame)):
                 match event:
                     case Send(answer):
                         await send(answer)

@@ -49,6 +49,18 @@ META: Final = "io.modelcontextprotocol/"
 LIST_TTL_MS: Final = 3_600_000
 """How long a client may keep the list of tools: it changes with a release only."""
 
+MAX_BATCH_MESSAGES: Final = 1_000
+"""In a JSON-RPC batch."""
+
+BATCH_ANSWER_MAX_BYTES: Final = 8 * 1024 * 1024
+"""Of the answers of a JSON-RPC batch, which are one frame; those that pass it are errors."""
+
+MAX_ID_CHARS: Final = 1_000
+
+_ID_FIRST: Final = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(-?\d{1,18}|"[^"\\]{0,100}")\s*,')
+_ID_LAST: Final = re.compile(rb',\s*"id"\s*:\s*(-?\d{1,18}|"[^"\\]{0,100}")\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
+"""Where clients write the id of a request: they find it in a frame that is not parsed."""
+
 _LOG_LEVELS: Final = {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
 
 _TRACEPARENT: Final = re.compile("(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -110,15 +122,54 @@ class Stop:
 Event: TypeAlias = Send | Run | Stop
 
 
+@attrs.frozen
+class Parsed:
+    """A frame as JSON, or the frame that says why it is none."""
+
+    message: Any = None
+    fault: str | None = None
+
+
+def parse(frame: str | bytes) -> Parsed:
+    """Read a frame. It takes time that grows with the frame, and touches nothing: a thread may do it."""
+    try:
+        return Parsed(codec.loads_as_said(frame))
+    except codec.TooManyValues as exc:
+        return Parsed(fault=_frame(_failure(_id_of(frame), INVALID_REQUEST, f"Invalid Request: {exc}")))
+    except codec.NotJSON as exc:
+        return Parsed(fault=_frame(_failure(None, PARSE_ERROR, f"Parse error: {exc}")))
+
+
+def _id_of(frame: str | bytes) -> RequestId | None:
+    """Return the id of a request that is not parsed, when it is at the beginning or at the end."""
+    head, tail = (
+        each.encode("utf-8", "replace") if isinstance(each, str) else each for each in (frame[:200], frame[-200:])
+    )
+    found = _ID_FIRST.match(head) or _ID_LAST.search(tail)
+    if found is None:
+        return None
+    request_id: RequestId = codec.loads(found[1])
+    return request_id
+
+
 @attrs.define(eq=False)
 class _Batch:
     """A JSON-RPC batch (2025-03-26 only): answered in one array, when its last answer is there."""
 
     open: int = 0
-    answers: list[dict[str, Any]] = attrs.Factory(list)
+    answers: list[str] = attrs.Factory(list)
+    chars: int = 0
+
+    def add(self, response: dict[str, Any]) -> None:
+        text = _frame(response)
+        if self.chars + len(text) > BATCH_ANSWER_MAX_BYTES:
+            reason = f"the answers of one batch may have {BATCH_ANSWER_MAX_BYTES:,} bytes; ask for this one alone"
+            text = _frame(_failure(response["id"], INVALID_REQUEST, reason))
+        self.answers.append(text)
+        self.chars += len(text)
 
     def frame(self) -> str | None:
-        return None if self.open or not self.answers else _frame(self.answers)
+        return None if self.open or not self.answers else f"[{','.join(self.answers)}]"
 
 
 class _Refused(Exception):
@@ -167,13 +218,15 @@ class Session:
 
         Nothing that a peer sends raises: what is not understood is answered with an error.
         """
-        try:
-            message = codec.loads(frame)
-        except codec.NotJSON as exc:
-            return [_error(None, PARSE_ERROR, f"Parse error: {exc}")]
-        if isinstance(message, list):
-            return self._receive_batch(message)
-        return self._receive_message(message, None)
+        return self.take(parse(frame))
+
+    def take(self, parsed: Parsed) -> list[Event]:
+        """Take in one frame that is parsed."""
+        if parsed.fault is not None:
+            return [Send(parsed.fault)]
+        if isinstance(parsed.message, list):
+            return self._receive_batch(parsed.message)
+        return self._receive_message(parsed.message, None)
 
     def answer(self, call: Call, answer: Answer) -> str | None:
         """Return the frame that answers a call.
@@ -200,12 +253,15 @@ class Session:
         if call.batch is None:
             return _frame(response)
         call.batch.open -= 1
-        call.batch.answers.append(response)
+        call.batch.add(response)
         return call.batch.frame()
 
     def _receive_batch(self, messages: list[Any]) -> list[Event]:
         if self._agreed != BATCH_VERSION or not messages:
             return [_error(None, INVALID_REQUEST, f"Invalid Request: batches belong to MCP {BATCH_VERSION} only")]
+        if len(messages) > MAX_BATCH_MESSAGES:
+            reason = f"a batch may have {MAX_BATCH_MESSAGES:,} messages, not {len(messages):,}; send several"
+            return [_error(None, INVALID_REQUEST, f"Invalid Request: {reason}")]
         batch = _Batch()
         events: list[Event] = []
         for message in messages:
@@ -232,6 +288,9 @@ class Session:
             return self._reply(
                 batch, _failure(None, INVALID_REQUEST, 'Invalid Request: "id" must be a string or an integer')
             )
+        if type(request_id) is str and len(request_id) > MAX_ID_CHARS:
+            reason = f'Invalid Request: "id" may have {MAX_ID_CHARS:,} characters, not {len(request_id):,}'
+            return self._reply(batch, _failure(None, INVALID_REQUEST, reason))
         try:
             answered = self._receive_request(request_id, method, message.get("params", {}), batch)
         except _Refused as refused:
@@ -246,7 +305,7 @@ class Session:
     def _reply(self, batch: _Batch | None, response: dict[str, Any]) -> list[Event]:
         if batch is None:
             return [Send(_frame(response))]
-        batch.answers.append(response)
+        batch.add(response)
         return []
 
     def _receive_notification(self, method: str, params: object, batch: _Batch | None) -> list[Event]:

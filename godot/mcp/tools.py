@@ -175,6 +175,7 @@ class Toolbox:
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._tools = {tool.name: tool for tool in tools}
+        self._listings = {name: tool.listing() for name, tool in self._tools.items()}
         self._by_any_name = {name: tool for tool in self._tools.values() for name in (tool.name, *tool.aliases)}
 
     def find(self, name: str) -> Tool:
@@ -189,7 +190,7 @@ class Toolbox:
 
     def listing(self, roles: frozenset[Role] = ROLES) -> list[dict[str, Any]]:
         """Describe for `tools/list` the tools that these roles may call, always in the same order."""
-        return [tool.listing() for tool in self._tools.values() if tool.allowed(roles)]
+        return [self._listings[name] for name, tool in self._tools.items() if tool.allowed(roles)]
 
 
 def object_schema(kind: type[Any]) -> dict[str, Any]:

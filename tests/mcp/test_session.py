@@ -617,3 +617,56 @@ def test_no_conversation_raises_and_every_answer_is_json_rpc(conversation: list[
         for answer in frame if isinstance(frame, list) else [frame]:
             assert answer["jsonrpc"] == "2.0"
             assert ("result" in answer) is not ("error" in answer)
+
+
+# What one frame may ask for
+
+
+MANY = ",".join(["1"] * 450_000)
+
+
+@pytest.mark.parametrize(
+    ("frame", "request_id"),
+    [
+        (f'{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"a":[{MANY}]}}}}', 7),
+        (f'{{"id": "seven", "method":"tools/call","params":{{"id":8,"a":[{MANY}]}}}}', "seven"),
+        (f'{{"method":"tools/call","params":{{"a":[{MANY}],"id":8}},"jsonrpc":"2.0","id":-7}}', -7),
+        (f'{{"method":"tools/call","params":{{"a":[{MANY}],"id":8}} , "id" : 7 , "jsonrpc" : "2.0" }} '.encode(), 7),
+        (f'{{"method":"x","id":7,"params":{{"a":[{MANY}],"id":8}}}}', None),
+        (f"[{MANY}]", None),
+    ],
+)
+def test_a_frame_with_too_many_values_is_refused_to_the_call_that_sent_it(
+    frame: str | bytes, request_id: object
+) -> None:
+    """LIM-001: it is not parsed, but a client finds its call by the id."""
+    (answer,) = Peer().say(frame)
+    assert error(answer) == (request_id, -32600)
+    assert "may have 400,000 keys and values" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("size", [1_001, 100_000, 300_000])
+def test_a_batch_of_so_many_messages_stopped_the_daemon(size: int) -> None:
+    """LIM-001."""
+    (answer,) = Peer("2025-03-26").say([1] * size)
+    assert error(answer) == (None, -32600)
+    assert answer["error"]["message"].endswith(f"a batch may have 1,000 messages, not {size:,}; send several")
+
+
+def test_a_batch_whose_answers_are_larger_than_one_frame_gets_errors_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """LIM-001."""
+    monkeypatch.setattr("godot.mcp.session.BATCH_ANSWER_MAX_BYTES", 1_000)
+    (answers,) = Peer("2025-03-26").say([call(number, text="x" * 300) for number in range(9)])
+    assert [each["id"] for each in answers] == list(range(9))
+    assert ["error" in each for each in answers] == [False] * 2 + [True] * 7
+    assert answers[-1]["error"]["message"] == "the answers of one batch may have 1,000 bytes; ask for this one alone"
+
+
+@pytest.mark.parametrize("chars", [1_001, 1_000_000])
+def test_an_id_of_a_request_is_not_sent_back_however_long_it_is(chars: int) -> None:
+    """LIM-001."""
+    answer = Peer().ask("ping", request_id="x" * chars)
+    assert error(answer) == (None, -32600)
+    assert f"1,000 characters, not {chars:,}" in answer["error"]["message"]

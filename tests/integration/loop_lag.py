@@ -1,0 +1,160 @@
+"""The whole pipeline in this process, and how long one message keeps its event loop."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from statistics import median
+from typing import Any, Final
+
+import attrs
+import trio
+
+from dewey_logs.serve import DEWEY_INFO
+from dewey_logs.store import MemoryStore, Stored, encode_batch
+from dewey_logs.tools import ARGUMENTS, dewey_tools
+from godot.buffer import MemoryBuffer
+from godot.config import GodotSettings
+from godot.daemon import Parts, run_pipeline
+from godot.dewey import RemoteDewey
+from godot.entries import Entry
+from godot.mcp.access import Gate
+from godot.mcp.client import Client, in_process
+from godot.mcp.server import Server, open_listeners, serve
+from godot.mcp.tools import Toolbox
+from godot.signals import Life
+from tests.integration.test_hostile_frames import UPGRADE, ws_frame
+
+ALLOWED_BARE: Final = 100
+"""A message may keep the loop as long as so many bare frames take, each on a connection of its own."""
+
+TRIES: Final = 4
+"""Whatever else a machine does can only add to what is measured: the least of a few counts."""
+
+BARE: Final = json.dumps(
+    {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "logger_log", "arguments": {"component": "bare", "level": "INFO", "message": "m"}},
+    }
+).encode()
+
+
+class Sink(MemoryStore):
+    """Takes batches as PostgreSQL does, and keeps nothing: its place is not in the process that is measured."""
+
+    async def store(self, entries: Sequence[Entry]) -> Stored:
+        _, warnings = await encode_batch(entries)
+        return Stored(len(entries), 0, warnings)
+
+
+@attrs.frozen
+class Pipeline:
+    """What runs, and where it listens."""
+
+    port: int
+    http: int
+    toolbox: Toolbox
+    lines: list[str]
+    _bare: list[float] = attrs.field(factory=list, init=False)
+
+    async def lag(self, exchange: Callable[[], Any]) -> tuple[float, Any]:
+        """Return the longest time in which the loop did not come round while an exchange went on in a thread."""
+        worst = 0.0
+        done = trio.Event()
+        said: list[Any] = []
+
+        async def talk() -> None:
+            said.append(await trio.to_thread.run_sync(exchange))
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk)
+            last = time.perf_counter()
+            # What was sent is still stored after it was answered: the loop is watched until it rests.
+            rests = 0
+            while rests < 20:
+                await trio.sleep(0.001)
+                now = time.perf_counter()
+                worst = max(worst, now - last - 0.001)
+                rests = rests + 1 if done.is_set() and now - last < 0.003 else 0
+                last = now
+        return worst, said[0]
+
+    async def bare_s(self, *, again: bool) -> float:
+        """Return how long a bare frame takes, on a connection of its own (GOD-000).
+
+        :param again: it is measured anew: others may be using the machine now.
+        """
+        if self._bare and not again:
+            return self._bare[-1]
+
+        def many() -> list[float]:
+            took: list[float] = []
+            for _ in range(20):
+                began = time.perf_counter()
+                self.ask(BARE)
+                took.append(time.perf_counter() - began)
+            return took
+
+        self._bare.append(median(await trio.to_thread.run_sync(many)))
+        return self._bare[-1]
+
+    def ask(self, message: bytes) -> str:
+        """Send one message, and return the first frame that comes back."""
+        with socket.create_connection(("127.0.0.1", self.port)) as peer:
+            peer.settimeout(60)
+            peer.sendall(UPGRADE)
+            stream = peer.makefile("rb")
+            while stream.readline() != b"\r\n":
+                pass
+            peer.sendall(ws_frame(message))
+            size = stream.read(2)[1]
+            if size >= 126:
+                size = int.from_bytes(stream.read(2 if size == 126 else 8), "big")
+            return stream.read(size).decode(errors="replace")
+
+    def post(self, body: bytes) -> str:
+        """Post entries, and return the answer."""
+        head = (
+            f"POST /v1/entries HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", self.http)) as peer:
+            peer.settimeout(60)
+            peer.sendall(head.encode() + body)
+            return peer.makefile("rb").read().decode()
+
+
+@asynccontextmanager
+async def pipeline() -> AsyncIterator[Pipeline]:
+    """Run Godot with Dewey inside."""
+    lines: list[str] = []
+    listeners, http = await open_listeners("127.0.0.1", 0), await open_listeners("127.0.0.1", 0)
+    settings = GodotSettings()
+    ports = [each[0].socket.getsockname()[1] for each in (listeners, http)]
+    toolbox = Toolbox(dewey_tools(Sink()))
+    connect = in_process(partial(serve, Server(DEWEY_INFO, toolbox, lambda *event: lines.append(str(event)))))
+    life = Life()
+    async with trio.open_nursery() as nursery:
+        clients = [Client(connect, name="godot", version="0") for _ in range(4)]
+        for client in clients:
+            await nursery.start(client.run)
+        dewey = RemoteDewey(*clients, timeout_s=settings.dewey_timeout_s)
+        parts = Parts(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append, http)
+        ended = trio.Event()
+
+        async def run() -> None:
+            await run_pipeline(settings, parts, life, lambda: None)
+            ended.set()
+
+        nursery.start_soon(run)
+        await life.ready.wait()
+        yield Pipeline(ports[0], ports[1], toolbox, lines)
+        life.stop.set()
+        await ended.wait()
+        nursery.cancel_scope.cancel()
