@@ -129,6 +129,7 @@ class _Connection(TCPServer):
             try:
                 with trio.fail_after(UNREAD_S):
                     await self.stream.send_all(event.data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, trio.TooSlowError):
+                # Busy: the connection is just being closed, since what came behind the request is no HTTP.
                 await trio.aclose_forcefully(self.stream)
                 await self.protocol.handle(Closed())

@@ -228,6 +228,25 @@ async def test_who_says_nothing_or_too_much_hurts_nobody(daemons: Daemons) -> No
             each.close()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\nnonsense\r\n\r\n",
+        b"POST /v1/entries HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}{}{}\r\n\r\n",
+    ],
+    ids=["the preface of HTTP/2", "nonsense behind a request", "more than the length says"],
+)
+async def test_what_comes_behind_a_request_and_is_no_http_is_no_bug_of_ours(daemons: Daemons, said: bytes) -> None:
+    """LIM-001. The connection is closed for it while the answer to the request is written."""
+    address = urlsplit(daemons.godot.http)
+    for _ in range(30):
+        with socket.create_connection((str(address.hostname), address.port), timeout=ENOUGH) as peer:
+            peer.sendall(said)
+            assert request(f"{daemons.godot.http}/livez").status == 200
+    assert daemons.godot.events("bug") == []
+
+
 async def test_it_says_what_is_down_and_stops_with_connections_open(place: Workplace) -> None:
     """Degraded while Dewey is away (200: entries are kept); a kept-alive connection does not delay the stop."""
     with trio.fail_after(ENOUGH):
