@@ -10,6 +10,7 @@ import attrs
 from godot import codec
 from godot.buffer import DEAD_MAX, DEAD_MAX_BYTES, DeadEntry, DeadLetters
 from godot.errors import EntryRejected
+from godot.heavy import off_the_loop
 from godot.mcp.tools import Answer, Tool, argument
 from godot.structure import MAX_ITEMS
 
@@ -59,7 +60,7 @@ def dead_tools(dead: DeadLetters) -> list[Tool]:
         shown: list[dict[str, object]] = []
         room = PAGE_MAX_BYTES
         for entry in page.entries:
-            value = _shown(entry)
+            value = await off_the_loop(len(entry.raw), _shown, entry)
             room -= len(codec.dumps(value))
             if room < 0 and shown:
                 break

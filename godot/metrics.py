@@ -21,6 +21,7 @@ from godot.buffer import Buffer, Counts, DeadEntry
 from godot.dewey import Dewey
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
 from godot.exposition import SECONDS, Declared, Values, families
+from godot.heavy import off_the_loop, weigh
 from godot.lines import lines_dropped
 from godot.mcp.tools import Answer
 from godot.status import Status
@@ -119,7 +120,10 @@ class Metrics(Collector):
             oldest = await buffer.oldest()
         except BufferUnavailable:
             return
-        self.oldest_age_s = 0.0 if oldest is None else max(0.0, time.time() - _created_at(oldest))
+        if oldest is None:
+            self.oldest_age_s = 0.0
+        else:
+            self.oldest_age_s = max(0.0, time.time() - await off_the_loop(weigh(oldest), _created_at, oldest))
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: what is collected is known when it is."""

@@ -14,6 +14,7 @@ import attrs
 import h11
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
+from wsproto.events import TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, ProtocolError
 
@@ -25,6 +26,9 @@ GOODBYE_S: Final = 1.0
 
 READ_BYTES: Final = 64 * 1024
 """Taken from a socket at once; trio-websocket's own 4 KiB make a large frame slow."""
+
+PIECE_CHARS: Final = 1024 * 1024
+"""A longer message goes in several frames of WebSocket, and others have their turn between them."""
 
 Frame: TypeAlias = str | bytes
 
@@ -123,10 +127,19 @@ class WebSocketTransport:
     """A transport over an accepted or opened WebSocket."""
 
     connection: WebSocketConnection
+    _in_pieces: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    """Held while a message is sent in pieces: no other may come between them."""
 
     async def send(self, frame: str) -> None:
         try:
-            await self.connection.send_message(frame)
+            if len(frame) <= PIECE_CHARS and not self._in_pieces.locked():
+                await self.connection.send_message(frame)
+                return
+            async with self._in_pieces:
+                # trio-websocket itself sends a message as a whole, and masking 16 MB takes 80 ms.
+                for start in range(0, len(frame), PIECE_CHARS):
+                    end = start + PIECE_CHARS
+                    await self.connection._send(TextMessage(frame[start:end], message_finished=end >= len(frame)))
         except ConnectionClosed as exc:
             raise TransportClosed(_goodbye(exc)) from exc
         except LocalProtocolError as exc:

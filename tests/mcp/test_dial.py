@@ -9,12 +9,13 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketRequest, serve_websocket
 
 from godot.errors import ConfigError
 from godot.mcp import dial
 from godot.mcp.dial import CONNECT_S, SILENT_S, Address, over_websocket
-from godot.mcp.transport import GOODBYE_S, Refused, TransportClosed, Unreachable
+from godot.mcp.transport import GOODBYE_S, PIECE_CHARS, Refused, TransportClosed, Unreachable
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,11 @@ async def test_who_does_not_shake_hands_is_not_waited_for(answer: bytes, why: st
 async def listening(accept: Callable[[WebSocketRequest], Awaitable[None]]) -> AsyncIterator[Address]:
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            port = (await nursery.start(partial(serve_websocket, accept, "127.0.0.1", 0, ssl_context=None))).port
+            port = (
+                await nursery.start(
+                    partial(serve_websocket, accept, "127.0.0.1", 0, ssl_context=None, max_message_size=2**24)
+                )
+            ).port
             yield Address.parse(f"ws://127.0.0.1:{port}")
             nursery.cancel_scope.cancel()
 
@@ -182,3 +187,27 @@ async def test_who_does_not_speak_tls_is_not_spoken_to_without() -> None:
                     pass
             nursery.cancel_scope.cancel()
     assert b"sesame" not in heard[0]
+
+
+@pytest.mark.parametrize("size", [PIECE_CHARS, PIECE_CHARS + 1, 5 * PIECE_CHARS])
+async def test_a_large_message_arrives_whole_and_what_is_said_meanwhile_behind_it(size: int) -> None:
+    """LIM-001: it travels in pieces."""
+    heard: list[str | bytes] = []
+
+    async def accept(request: WebSocketRequest) -> None:
+        connection = await request.accept()
+        while len(heard) < 3:
+            heard.append(await connection.get_message())
+        await connection.aclose()
+
+    with trio.fail_after(20):
+        async with listening(accept) as address, over_websocket(address, max_message_bytes=1_000)() as transport:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(transport.send, "ü" * size)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(transport.send, "small")
+                nursery.start_soon(transport.send, "x" * size)
+            with pytest.raises(TransportClosed):
+                await transport.receive()
+    assert heard[0] == "ü" * size
+    assert sorted(map(len, heard[1:])) == [5, size]
