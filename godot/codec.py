@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal, InvalidOperation
+from itertools import accumulate
 from typing import Any, Final
 from uuid import uuid4
 
@@ -38,6 +39,13 @@ _DELICATE: Final = re.compile(rb"[0-9]{19}|(?=[0-9.]{17})[0-9]+\.[0-9]|[0-9]{16}
 
 _MAX_DIGITS: Final = 5_000
 """PostgreSQL keeps 16,383 digits behind the point; a number may have so many after so many zeros."""
+
+MAX_DIGITS_OF_EXPONENTS: Final = 1024 * 1024
+"""Digits that the exponents of an entry's numbers may stand for, in all."""
+
+_EXPONENT: Final = re.compile(rb"[0-9][eE][+-]?([0-9]{2,6})")
+_LARGE_EXPONENTS: Final = (b"0e00", b"0e+00", b"0e-00")
+"""How those of two digits and more look where every digit is a zero."""
 
 _RAW: Final = f"raw-{uuid4().hex}-"
 """Marks a text that is to be written as it is: a number, which the standard library cannot write else."""
@@ -109,16 +117,36 @@ def has_more_values(raw: bytes, limit: int) -> bool:
     """Whether JSON has more keys and values than a limit: each costs time and memory, however short it is."""
     if len(raw) <= limit or separators(raw) <= limit:
         return False
-    # Some of them may stand in strings. Without escaped quotes, every other piece between quotes is a string.
+    # Some of them may stand in strings.
+    return _is_more(map(separators, _outside_of_strings(raw)), limit)
+
+
+def _has_long_numbers(raw: bytes) -> bool:
+    """Whether the numbers in it have more digits when they are written without exponents than may be.
+
+    PostgreSQL writes them so whenever it is asked for them: 1e308 has 5 bytes on the way in and 309 on the way out.
+    """
+    digits = raw.translate(_DIGITS_TO_ZERO)
+    if sum(map(digits.count, _LARGE_EXPONENTS)) * _MAX_DIGITS <= MAX_DIGITS_OF_EXPONENTS:
+        return False
+    lengths = (sum(map(int, _EXPONENT.findall(piece))) for piece in _outside_of_strings(raw))
+    return _is_more(lengths, MAX_DIGITS_OF_EXPONENTS)
+
+
+def _outside_of_strings(raw: bytes) -> Iterator[bytes]:
+    """Yield what of JSON stands outside of its strings, in pieces of some milliseconds' work."""
+    # Without escaped quotes, every other piece between quotes is a string.
     plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    count, inside = 0, False
+    inside = False
     for start in range(0, len(plain), _COUNTED_BYTES):
         pieces = plain[start : start + _COUNTED_BYTES].split(b'"')
-        count += separators(b" ".join(pieces[inside::2]))
+        yield b" ".join(pieces[inside::2])
         inside ^= len(pieces) % 2 == 0
-        if count > limit:
-            return True
-    return False
+
+
+def _is_more(counts: Iterable[int], limit: int) -> bool:
+    """Whether some counts are more than a limit in all; the others are not even counted then."""
+    return any(total > limit for total in accumulate(counts))
 
 
 def _is_delicate(raw: bytes) -> bool:
@@ -224,6 +252,11 @@ def check_bounds(raw: bytes, value: object) -> None:
         raise EntryRejected(
             f"an entry may have {MAX_VALUES:,} keys and values, this one has more; send it in parts, or the largest "
             "part as a text, which counts as one"
+        )
+    if _has_long_numbers(raw):
+        raise EntryRejected(
+            f"data: its numbers have more than {MAX_DIGITS_OF_EXPONENTS:,} digits without their exponents, as the "
+            "database writes them; send them as texts"
         )
     # Every level needs its bracket: counting them spares every flat entry the walk.
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:

@@ -58,16 +58,19 @@ def whole(minimum: int, maximum: int | None = None) -> Parse:
     return parse
 
 
+LONGEST_S: Final = 86_400
+
+
 def seconds(minimum: float) -> Parse:
-    """Parse a number of seconds."""
+    """Parse a number of seconds, up to a day: whoever wants to wait for longer has mistaken the unit."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not minimum <= value < math.inf:
-            raise ValueError(f"must be a number of seconds of {minimum:g} or more, not {text!r}")
+        if not minimum <= value <= LONGEST_S:
+            raise ValueError(f"must be a number of seconds from {minimum:g} to {LONGEST_S:,}, not {text!r}")
         return value
 
     return parse

@@ -313,3 +313,24 @@ def test_an_entry_with_hundreds_of_thousands_of_values_passes_and_one_with_more_
     assert codec.encode_entry(entry(data={"a": list(range(390_000))}), [])
     with pytest.raises(EntryRejected, match="an entry may have 400,000 keys and values"):
         codec.encode_entry(entry(data={"a": list(range(400_000))}), [])
+
+
+@pytest.mark.parametrize(
+    ("number", "many"),
+    [("1e308", 4_000), ("1.5e-300", 4_000), ("1e-4999", 300), ("-2.5e+200", 6_000)],
+)
+def test_numbers_that_the_database_would_write_out_at_great_length_are_refused_in_words(number: str, many: int) -> None:
+    """One such entry made every query that met it run out of time, and every follower behind it."""
+    data = codec.loads_as_said(f"[{','.join([number] * many)}]")
+    with pytest.raises(EntryRejected, match="without their exponents, as the database writes them; send them as texts"):
+        codec.encode_entry(entry(data={"a": data}), [])
+
+
+@pytest.mark.parametrize("number", ["1e308", "1e-4999", "2.5e-7", "1e22"])
+def test_some_numbers_with_large_exponents_pass(number: str) -> None:
+    codec.encode_entry(entry(data={"a": codec.loads_as_said(f"[{','.join([number] * 100)}]")}), [])
+
+
+def test_what_looks_like_a_large_exponent_in_a_text_is_none() -> None:
+    text = "0e99999 " * 50_000
+    assert codec.loads(codec.encode_entry(entry(message=text, data={"a": text}), []))["message"] == text
