@@ -6,6 +6,9 @@ end for a peer that does not read: such a peer would hold the daemon up when it 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import h11
@@ -17,7 +20,7 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
+from hypercorn.typing import ASGIReceiveEvent, ConnectionState
 from hypercorn.utils import parse_socket_addr
 from starlette.types import ASGIApp
 
@@ -31,6 +34,9 @@ SILENT_S: Final = 5.0
 
 UNREAD_S: Final = 30.0
 """How long a peer may take to read a piece of an answer."""
+
+LINGER_S: Final = 1.0
+"""How long a peer is read on that was answered before it had sent all: closing at once would take the answer back."""
 
 
 async def serve_app(
@@ -46,7 +52,6 @@ async def serve_app(
     config.include_server_header = False
     config.keep_alive_timeout = config.read_timeout = SILENT_S  # type: ignore[assignment]
     config.h11_max_incomplete_size = 16 * 1024
-    config.max_app_queue_size = 1  # else ten pieces of a body wait for an application that waits for room
     context = WorkerContext(None)
     stopping = trio.Event()
 
@@ -69,11 +74,75 @@ async def serve_app(
             stopping.set()
 
 
+_OVER: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
+"""What a stream says at its end. Busy: it is closed for what came behind a request while the answer is still written."""
+
+
 class _Http1(H11Protocol):
     """HTTP/1.1 that does not become HTTP/2, neither by an upgrade nor by what the first line says."""
 
     async def _check_protocol(self, event: h11.Request) -> None:
         pass
+
+
+class _Inbox:
+    """What a request says to the application: one piece at a time, and no more of it once the application answers.
+
+    Hypercorn's own queue waits for an application that takes no more, and the connection stays for ever.
+    """
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[ASGIReceiveEvent](math.inf)
+        self._changed = trio.Event()
+        self._is_answering = False
+
+    async def put(self, message: ASGIReceiveEvent) -> None:
+        """Wait until the piece before is taken."""
+        while self._receive.statistics().current_buffer_used and not self._is_answering:
+            await self._changed.wait()
+        if not (self._is_answering and message["type"] == "http.request"):
+            self._send.send_nowait(message)
+
+    async def take(self) -> ASGIReceiveEvent:
+        """Wait for a piece."""
+        message = await self._receive.receive()
+        self._wake()
+        return message
+
+    def note_answering(self) -> None:
+        """Take note that the application answers."""
+        self._is_answering = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class _Tasks(TaskGroup):
+    """Runs an application for each request."""
+
+    async def spawn_app(
+        self,
+        app: Any,
+        config: Config,
+        scope: Any,
+        send: Callable[[Any], Awaitable[None]],
+    ) -> Callable[[Any], Awaitable[None]]:
+        """Start the application; return what hands it the request piece by piece."""
+        del config
+        inbox = _Inbox()
+
+        async def answer(message: Any) -> None:
+            inbox.note_answering()
+            await send(message)
+
+        async def run() -> None:
+            await app(scope, inbox.take, answer, trio.to_thread.run_sync, trio.from_thread.run)
+            await answer(None)
+
+        self.spawn(run)
+        return inbox.put
 
 
 class _Connection(TCPServer):
@@ -85,6 +154,7 @@ class _Connection(TCPServer):
         super().__init__(app, config, context, ConnectionState({}), cast(Any, stream))
         self._place = place
         self._socket_stream = stream
+        self._read_to_the_end = trio.Event()
 
     async def run(self) -> None:
         """Answer what comes. Returns when the connection is over."""
@@ -92,7 +162,7 @@ class _Connection(TCPServer):
         try:
             client = parse_socket_addr(socket.family, socket.getpeername())
             server = parse_socket_addr(socket.family, socket.getsockname())
-            async with TaskGroup() as task_group:
+            async with _Tasks() as task_group:
                 self._task_group = task_group
                 self.protocol = cast(
                     Any,
@@ -109,7 +179,10 @@ class _Connection(TCPServer):
                     ),
                 )
                 await self.idle_task.restart(task_group, self._idle_timeout)
-                await self._read_data()
+                try:
+                    await self._read_data()
+                finally:
+                    self._read_to_the_end.set()
         except* OSError:
             pass  # the peer is gone
         except* Exception as bugs:  # noqa: BLE001 - the top of the connection handler
@@ -122,14 +195,16 @@ class _Connection(TCPServer):
         """Send what the protocol says, for as long as the peer takes it."""
         if isinstance(event, Updated):
             (self._place.note_silent if event.idle else self._place.note_asked)()
-        if not isinstance(event, RawData):
-            await super().protocol_send(event)
-            return
-        async with self.send_lock:
-            try:
-                with trio.fail_after(UNREAD_S):
+        if isinstance(event, RawData):
+            async with self.send_lock:
+                with trio.move_on_after(UNREAD_S), suppress(*_OVER):
                     await self.stream.send_all(event.data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, trio.TooSlowError):
-                # Busy: the connection is just being closed, since what came behind the request is no HTTP.
-                await trio.aclose_forcefully(self.stream)
-                await self.protocol.handle(Closed())
+                    return
+            self._place.scope.cancel()  # it is gone, or does not read
+        elif isinstance(event, Closed):
+            with trio.move_on_after(LINGER_S), suppress(*_OVER):
+                await self._socket_stream.send_eof()
+                await self._read_to_the_end.wait()
+            self._place.scope.cancel()
+        else:
+            await super().protocol_send(event)

@@ -34,7 +34,7 @@ class Meter(trio.abc.Stream):
 
     def __init__(
         self,
-        stream: trio.SocketStream,
+        stream: trio.abc.Stream,
         account: Account,
         *,
         largest: int,

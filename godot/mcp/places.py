@@ -128,8 +128,7 @@ async def _refuse(places: Places, stream: trio.SocketStream) -> None:
             with trio.move_on_after(REFUSAL_S):
                 await stream.send_all(_refusal(places.reason))
                 await stream.send_eof()
-                while await stream.receive_some():  # closing with something unread would take the answer back
-                    pass
+                await stream.receive_some()  # closing with its request unread would take the answer back
     except trio.BrokenResourceError:
         pass  # it did not wait for the answer
     finally:
