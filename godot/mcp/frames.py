@@ -42,7 +42,12 @@ class End:
     """A message is complete."""
 
 
-Event: TypeAlias = Begin | Part | End
+@attrs.frozen
+class Control:
+    """A frame that belongs to no message begins: a ping, a pong, or the end of the connection."""
+
+
+Event: TypeAlias = Begin | Part | End | Control
 
 
 class FrameScanner:
@@ -63,6 +68,11 @@ class FrameScanner:
         """Whether a message has begun and not ended."""
         return self._is_open
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether a message is complete, and its end is the next event."""
+        return self._is_open and self._is_last and not self._left
+
     def scan(self, data: bytes, start: int) -> tuple[int, Event | None]:
         """Read on to the next event; return the offset behind it, or the end of `data` when there is none."""
         if not self._is_upgraded:
@@ -74,7 +84,7 @@ class FrameScanner:
                 start += step
             if self._left:
                 return start, None
-            if self._is_open and self._is_last:
+            if self.is_ending:
                 self._is_open = self._is_last = False
                 return start, End()
             if start == len(data):
@@ -106,7 +116,7 @@ class FrameScanner:
             size = int.from_bytes(head[2 : 4 if size == 126 else 10], "big")
         self._left = size
         if head[0] & _CONTROL:
-            return start, None
+            return start, Control()
         self._is_last = bool(head[0] & _FIN)
         if self._is_open:
             return start, Part(size)

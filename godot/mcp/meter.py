@@ -19,6 +19,9 @@ from godot.mcp.transport import READ_BYTES
 SLOWEST_BYTES_PER_S: Final = 64 * 1024
 """A message that comes more slowly than this, and than the time any peer has, is given up."""
 
+FRAMES_AT_ONCE: Final = 50
+"""Handed over together. trio-websocket takes empty ones without a pause, and 64 KiB hold eleven thousand of them."""
+
 PART_BYTES: Final = 64
 """What the assembly of a message takes for each part that came by itself, whatever is in it."""
 
@@ -83,8 +86,10 @@ class Meter(trio.abc.Stream):
             due = self._due
             self._open(await self._account.claim(self._room_for(due)), due)
             self._due = None
+        if self._ahead:
+            await trio.lowlevel.checkpoint()
         data, self._ahead = self._ahead or await self._read(), b""
-        end = 0
+        end = frames = 0
         while self._due is None:
             end, event = self._scanner.scan(data, end)
             match event:
@@ -101,6 +106,9 @@ class Meter(trio.abc.Stream):
                     self._close()
                 case None:
                     break
+            frames += 1
+            if frames >= FRAMES_AT_ONCE and not self._scanner.is_ending:
+                break
         self._ahead = data[end:]
         if self._scanner.is_open:
             self._parts += 1

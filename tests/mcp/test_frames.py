@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import Ping, TextMessage
 
-from godot.mcp.frames import Begin, End, Event, FrameScanner, Part
+from godot.mcp.frames import Begin, Control, End, Event, FrameScanner, Part
 
 UPGRADE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -30,14 +30,15 @@ def sent(messages: list[list[int]], *, pings: bool) -> bytes:
 
 def scanned(chunks: list[bytes]) -> list[Event]:
     scanner = FrameScanner()
-    found = []
+    found: list[Event] = []
     for chunk in chunks:
         end, event = 0, None
         while True:
             end, event = scanner.scan(chunk, end)
             if event is None:
                 break
-            found.append(event)
+            if not isinstance(event, Control):
+                found.append(event)
         assert end == len(chunk)
     return found
 

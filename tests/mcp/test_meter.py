@@ -13,7 +13,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, Ping
 
 from godot.mcp.budget import HASTE_S, OWN_BYTES, Account, Pool
-from godot.mcp.meter import PART_BYTES, SLOWEST_BYTES_PER_S, Meter
+from godot.mcp.meter import FRAMES_AT_ONCE, PART_BYTES, SLOWEST_BYTES_PER_S, Meter
 
 MB = 1024 * 1024
 LARGEST = 4 * MB
@@ -31,6 +31,7 @@ class Peer:
     dropped: list[tuple[int, str]] = attrs.Factory(list)
     ended: trio.Event = attrs.Factory(trio.Event)
     read: int = 0
+    turns: int = 0
 
     def give_up(self, code: int, reason: str) -> None:
         self.dropped.append((code, reason))
@@ -59,6 +60,7 @@ async def metered(pool: Pool) -> AsyncIterator[Peer]:
     async def read() -> None:
         while data := await meter.receive_some():
             peer.read += len(data)
+            peer.turns += 1
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
@@ -165,3 +167,25 @@ async def test_a_large_message_in_parts_of_4_kib_is_taken() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert not peer.dropped
         assert peer.meter.claim().size == LARGEST
+
+
+@pytest.mark.parametrize("count", [1, 49, 50, 51, 1_500])
+async def test_thousands_of_tiny_messages_are_handed_over_in_turns_with_a_claim_for_each(count: int) -> None:
+    async with metered(Pool(16 * MB)) as peer:
+        await peer.send(peer.part(0, final=True) * count + peer.client.send(Ping(b"")) * count)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(count):
+            peer.meter.claim().release()
+
+
+@pytest.mark.parametrize("kind", ["parts", "pings", "messages"])
+async def test_frames_with_nothing_in_them_do_not_come_eleven_thousand_at_once(kind: str) -> None:
+    async with metered(Pool(16 * MB)) as peer:
+        frames = {
+            "parts": peer.part(1, final=False) + peer.part(0, final=False) * 10_000,
+            "pings": peer.client.send(Ping(b"")) * 10_000,
+            "messages": peer.part(0, final=True) * 10_000,
+        }
+        await peer.send(frames[kind])
+        await trio.testing.wait_all_tasks_blocked()
+        assert peer.turns >= 10_000 // FRAMES_AT_ONCE
