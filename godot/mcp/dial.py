@@ -170,11 +170,12 @@ async def _secure(stream: trio.SocketStream, host: str) -> Stream:
 def _unreachable(address: Address, exc: Exception) -> Unreachable:
     """Word what went wrong before there was a connection."""
     match exc:
-        case ConnectionRejected(status_code=401 | 403 as status):
-            body = " ".join((exc.body or b"").decode("utf-8", "replace").split())
-            return Refused(str(address), f"HTTP {status}" + (f", {body:.200}" if body else ""), status)
         case ConnectionRejected():
-            why = f"it answered HTTP {exc.status_code}"
+            body = " ".join((exc.body or b"").decode("utf-8", "replace").split())
+            why = f"HTTP {exc.status_code}" + (f", {body:.200}" if body else "")
+            if exc.status_code in (401, 403):
+                return Refused(str(address), why, exc.status_code)
+            why = f"it answered {why}"
         case ProtocolError() | h11.ProtocolError():  # they speak of our side's state, which says nothing to people
             why = "it does not speak WebSocket"
         case TransportClosed():
