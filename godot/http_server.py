@@ -75,7 +75,7 @@ async def serve_app(
 
 
 _OVER: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
-"""What a stream says at its end. Busy: it is closed for what came behind a request while the answer is still written."""
+"""What a stream says at its end. Busy: it is closed for what came behind a request, with the answer still under way."""
 
 
 class _Http1(H11Protocol):
