@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -249,6 +250,32 @@ async def test_the_longest_component_and_odd_data_are_stored_as_they_are(godot: 
         component = "日" * 255
         assert (await peer.log("x", component=component, data=odd))["warnings"] == []
         assert (await peer.found(component=component))["data"] == odd
+
+
+async def test_the_digits_of_a_number_and_keys_that_come_twice_were_lost_without_a_word(godot: Program) -> None:
+    said = '{"pi":3.14159265358979323846,"small":1e-400,"large":1234567890.12345678901,"dup":1,"dup":2}'
+    call = frame("logger_log", component="exact", level="INFO", message="x", data={"here": "HERE"})
+    async with peer_of(godot) as peer:
+        logged = answer(await peer.ask(call.replace('{"here": "HERE"}', said)))
+        assert len(logged["warnings"]) == 2
+        await peer.found(component="exact")
+        response = await peer.ask(frame("logger_query", component="exact"))
+        (entry,) = json.loads(response["result"]["content"][0]["text"], parse_float=Decimal)["entries"]
+        wanted = json.loads(said, parse_float=Decimal)
+        assert entry["data"] == {**wanted, "_godot": {"repeated_keys": {"dup": [1]}}}
+
+
+async def test_an_entry_of_five_million_values_stopped_the_delivery_of_all_others(godot: Program) -> None:
+    """LIM-001: it is refused at the door; the largest that is let in is stored."""
+    call = frame("logger_log", component="many", level="INFO", message="x", data={"here": "HERE"})
+    async with peer_of(godot) as peer:
+        many = ",".join(f'"k{number}":[{",".join(map(str, range(99)))}]' for number in range(52_000))
+        refused = await peer.ask(call.replace('"here": "HERE"', many))
+        assert "may have 400,000 keys and values" in refused["error"]["message"]
+        assert refused["id"] == json.loads(call)["id"]
+        most = ",".join(f'"k{number}":[{",".join(map(str, range(99)))}]' for number in range(3_800))
+        logged = answer(await peer.ask(call.replace('"here": "HERE"', most)))
+        assert (await peer.found(component="many"))["id"] == logged["id"]
 
 
 @pytest.mark.parametrize("depth", [100, 490, 600, 5_000, 50_000])
