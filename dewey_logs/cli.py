@@ -26,7 +26,7 @@ def serve(**options: Any) -> None:
     \b
     DATABASE_URL   PostgreSQL, such as postgresql://dewey@host/winni
 
-    Godot finds it by DEWEY_MCP_URL. The README lists all settings.
+    Godot finds it by DEWEY_MCP_URL. docs/reference/settings.md lists all settings.
     """
     from dewey_logs.serve import run_serve
     from godot.config import DeweyServeSettings, load

@@ -132,6 +132,7 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
             peer_timeout_s=settings.peer_timeout_s,
             max_connections=doors.connections.mcp,
             prefix="DEWEY",
+            http_port=doors.http[0].socket.getsockname()[1],
             received=Pool(settings.max_bytes_in_flight),
             answers=Pool(settings.max_bytes_in_flight),
         )

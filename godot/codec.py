@@ -174,6 +174,12 @@ def _loads_slowly(raw: bytes, pairs: Callable[[list[tuple[str, Any]]], dict[str,
         )
     except RecursionError:
         raise NotJSON("nested too deeply") from None
+    except json.JSONDecodeError as exc:
+        what = exc.msg[:1].lower() + exc.msg[1:].removesuffix(" at")
+        line = f" of line {exc.lineno:,}" if exc.lineno > 1 else ""
+        raise NotJSON(f"not JSON: {what} at character {exc.colno:,}{line}") from None
+    except UnicodeDecodeError as exc:
+        raise NotJSON(f"not JSON: no UTF-8 at byte {exc.start + 1:,}") from None
     except ValueError as exc:
         raise NotJSON(str(exc)) from None
 

@@ -124,6 +124,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
         max_in_flight=settings.max_inflight,
         peer_timeout_s=settings.peer_timeout_s,
         max_connections=parts.connections.mcp,
+        http_port=parts.http[0].socket.getsockname()[1] if parts.http else None,
         received=Pool(settings.max_bytes_in_flight),
         answers=Pool(settings.max_bytes_in_flight),
         watched=Watched(CAPABILITY, lambda: {"levels": levels.current()}, levels.changed),

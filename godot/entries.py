@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -44,6 +44,7 @@ _UUID: Final = re.compile("[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\\1){3}[0-9a-fA-F]
 _OUR_UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OUR_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z", re.ASCII)
 """What is written like this need not be written anew: an entry is looked at by Godot, and by Dewey once more."""
+_OF_ENTRY: Final = re.compile("entry ([0-9]+): ")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999; a UUIDv7 can name a time 900 years beyond."""
@@ -236,3 +237,19 @@ def _utc(text: str) -> str:
 
 def _format(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def of_entry(index: int, warning: str) -> str:
+    """Say of which entry of a batch a warning is."""
+    return f"entry {index}: {warning}"
+
+
+def by_line(warning: str, lines: Sequence[int]) -> str:
+    """Say of which line a warning is, to somebody who knows lines and not the batches that were made of them.
+
+    :param warning: as `of_entry` has made it; one that is not of an entry stays as it is.
+    :param lines: the number of the line that each entry of the batch came from.
+    """
+    if (found := _OF_ENTRY.match(warning)) is None:
+        return warning
+    return f"line {lines[int(found[1])]}: {warning[found.end() :]}"

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from godot import __version__, codec
-from godot.entries import MAX_BATCH
+from godot.entries import MAX_BATCH, by_line
 from godot.heavy import message_weight, off_the_loop, weigh
 from godot.http_server import serve_app
 from godot.mcp.access import Gate, Refused
@@ -256,7 +256,10 @@ async def _read_body(request: Request, site: Site) -> bytes | Response:
         async for chunk in request.stream():
             body += chunk
             if len(body) > site.max_body_bytes:
-                return _problem(413, f"at most {site.max_body_bytes:,} bytes in one request; send several")
+                setting = f"{site.prefix}_MAX_MESSAGE_BYTES"
+                reason = f"at most {site.max_body_bytes:,} bytes in one request ({setting}); send several"
+                site.report("refused", _peer(request.scope), f"POST {request.url.path}: {reason}")
+                return _problem(413, reason)
     if patience.cancelled_caught:
         return _problem(408, "the request took too long to be told; nothing was taken in")
     return bytes(body)
@@ -288,7 +291,7 @@ async def _take_in_lines(log: Tool, body: bytes, ack: str | None) -> Response:
             batch.append((number, await off_the_loop(weight := weigh(line), codec.loads_as_said, line)))
             size += weight
         except codec.NotJSON as exc:
-            taken.reject(number, f"not JSON: {exc}")
+            taken.reject(number, str(exc))
         if len(batch) == MAX_BATCH or size > BATCH_BYTES:
             if (failure := await taken.send(log, batch, size, ack)) is not None:
                 return failure
@@ -341,7 +344,8 @@ class _Taken:
             self.reject(batch[each["index"]][0], each["error"])
         if self.status != "queued":
             self.status = value.get("status")
-        self.warnings += value["warnings"][: REJECTED_MAX - len(self.warnings)]
+        lines = [number for number, _ in batch]
+        self.warnings += [by_line(each, lines) for each in value["warnings"][: REJECTED_MAX - len(self.warnings)]]
         return None
 
     def response(self) -> Response:

@@ -20,7 +20,7 @@ from godot.channel import PATIENCE_S, Inlet, Receipt
 from godot.config import Ack
 from godot.dead import dead_tools
 from godot.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, Dewey
-from godot.entries import MAX_BATCH, EntryFields, admit, admit_json
+from godot.entries import MAX_BATCH, EntryFields, admit, admit_json, of_entry
 from godot.errors import BufferUnavailable, ChannelFull, DeweyUnavailable, EntryRejected
 from godot.heavy import message_weight, off_the_loop
 from godot.levels import Levels
@@ -306,7 +306,7 @@ def _log_batch(
                         full = exc
                         status.refused += 1
                     rejected.append({"index": index, "error": str(exc)})
-                warnings += [f"entry {index}: {change}" for change in judged.warnings]
+                warnings += [of_entry(index, change) for change in judged.warnings]
         status.filtered += filtered
         accepted = len(arguments.logs) - len(rejected) - filtered
         numbers = {"accepted": accepted, "filtered": filtered, "rejected": rejected}

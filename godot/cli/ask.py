@@ -22,6 +22,7 @@ from godot.cli.connect import Target
 from godot.masking import masked
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.dial import over_websocket
+from godot.mcp.transport import in_a_line
 from godot.signals import Life
 
 EXIT_NONE: Final = 1
@@ -29,6 +30,9 @@ EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 3
 EXIT_PARTIAL: Final = 4
 EXIT_INTERRUPTED: Final = 130
+
+TOO_LARGE: Final = 1009
+"""The close code for a message that is larger than the daemon takes (`GODOT_MAX_MESSAGE_BYTES`)."""
 
 ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 CALL_S: Final = 60.0
@@ -39,11 +43,14 @@ class Unanswered(Exception):
     """The daemon did not do what it was asked; the text says why.
 
     :param code: the exit code that follows from it.
+    :param refusal: of whom was asked, when that is why: an HTTP status, a close code of WebSocket, or the code of a
+        JSON-RPC error.
     """
 
-    def __init__(self, reason: str, code: int = EXIT_UNREACHABLE) -> None:
+    def __init__(self, reason: str, code: int = EXIT_UNREACHABLE, refusal: int | None = None) -> None:
         super().__init__(reason)
         self.code = code
+        self.refusal = refusal
 
 
 class ReaderGone(Exception):
@@ -74,11 +81,12 @@ class Daemon:
             with trio.fail_after(timeout_s):
                 answer = await self._client.call(tool, arguments)
         except CallFailed as exc:
-            raise Unanswered(str(exc)) from exc
+            if exc.code == TOO_LARGE:
+                raise Unanswered(exc.said or str(exc), EXIT_USAGE, exc.code) from exc
+            raise Unanswered(str(exc), refusal=exc.code) from exc
         except CallRefused as exc:
-            raise Unanswered(
-                f"{exc}; it takes a token whose role allows {tool}, and a Godot that has it", EXIT_USAGE
-            ) from exc
+            hint = f"; the daemon is older than this command ({__version__})" if "Unknown tool" in exc.message else ""
+            raise Unanswered(f"{in_a_line(exc.message)}{hint}", EXIT_USAGE, exc.code) from exc
         except trio.TooSlowError as exc:
             raise Unanswered(f"no answer within {timeout_s:g} s") from exc
         if answer.kind is not None:

@@ -136,7 +136,7 @@ async def there(daemon: Daemon) -> list[Finding]:
     try:
         state = await daemon.ask("logger_status", timeout_s=ANSWER_S)
     except Unanswered as exc:
-        return [Finding("bad", f"no daemon answers at {address} ({exc})", _what_listens(daemon))]
+        return [_why_not(daemon, exc)]
     findings = [Finding("ok", f"a daemon answers at {address}")]
     for part, advice in (
         ("redis", "entries are refused until it is back; see the status lines of the daemon"),
@@ -177,11 +177,24 @@ async def _newest(daemon: Daemon) -> Finding:
     return Finding("ok", f"the newest entry is of {newest['created_at']}, stored {max(delay, 0):.1f} s later")
 
 
-def _what_listens(daemon: Daemon) -> str:
-    """Find out whether the port is free, or has somebody else."""
+def _why_not(daemon: Daemon, exc: Unanswered) -> Finding:
+    """Tell who does not answer, and why: a daemon that refuses is there, and says so itself."""
     address = daemon.target.address
+    why = str(exc).removeprefix(f"cannot connect to {address}: ")
+    match exc.refusal:
+        case 401:
+            return Finding("bad", f"the daemon at {address} wants another token ({why})", "--token-file or GODOT_TOKEN")
+        case 403:
+            return Finding("bad", f"the daemon at {address} lets nobody in by this name ({why})")
+        case 503:
+            return Finding("bad", f"the daemon at {address} is busy ({why})", "raise the limit, or ask again later")
+        case code if code is not None and code < 0:
+            return Finding("bad", f"the daemon at {address} answers, and refuses", why)
+        case code if code is not None and code >= 1000:
+            return Finding("bad", f"the daemon at {address} has ended the connection", why)
     try:
         with socket.create_connection((address.host, address.port), timeout=1):
-            return "something else listens there, or it wants a token (--token-file)"
+            return Finding("bad", f"no daemon answers at {address} ({why})", "something else listens there")
     except OSError:
-        return "start one with godot up, or say where it is with --url or GODOT_URL"
+        advice = "start one with godot up, or say where it is with --url or GODOT_URL"
+        return Finding("bad", f"no daemon answers at {address} ({why})", advice)

@@ -6,25 +6,28 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, cast
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
+import attrs
 import click
 import trio
 
 from godot import codec
-from godot.cli.ask import EXIT_PARTIAL, EXIT_UNREACHABLE, Daemon, Unanswered, Work, complain, write
+from godot.cli.ask import EXIT_PARTIAL, EXIT_UNREACHABLE, TOO_LARGE, Daemon, Unanswered, Work, complain, write
 from godot.cli.render import counted, harmless
+from godot.entries import by_line
 
 LOG: Final = "logger_log"
 LOG_BATCH: Final = "logger_log_batch"
 
 BATCH: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024
-"""Far under what a frame may have (`GODOT_MAX_MESSAGE_BYTES`, 16 MiB)."""
+"""Far under what a message may have (`GODOT_MAX_MESSAGE_BYTES`, 16 MiB); less is tried where it has less."""
 
 READ_BYTES: Final = 256 * 1024
 
@@ -56,6 +59,21 @@ def log_entry(level: str, message: str, component: str, trace: str | None, data:
     return work
 
 
+@attrs.define
+class Line:
+    """A line of the file.
+
+    :param entry: that is in it; None: none.
+    :param size: bytes of the line.
+    :param fault: why it is refused, once that is known.
+    """
+
+    number: int
+    entry: dict[str, Any] | None
+    size: int
+    fault: str | None = None
+
+
 class Ingest:
     """A file on its way to the daemon, batch by batch; each is on disk there before the next one is sent.
 
@@ -67,6 +85,7 @@ class Ingest:
         self._known_as = known_as
         self._size = size
         self._so_far = hashlib.sha256()
+        self._batch_bytes = BATCH_BYTES
         self.accepted = self.filtered = self.rejected = 0
         self.durable = True
 
@@ -75,27 +94,38 @@ class Ingest:
 
         :raises Unanswered: the daemon is gone, or has not taken a batch for `BUSY_S`.
         """
-        batch: list[tuple[int, dict[str, Any]]] = []
+        batch: list[Line] = []
         size = 0
         progress = click.progressbar(
             length=self._size or 0, label="ingest", file=sys.stderr, hidden=not (self._size and sys.stderr.isatty())
         )
-        with progress as bar:
-            async for number, line, more in self._lines():
-                if (entry := self._read(number, line)) is not None:
-                    batch.append((number, entry))
-                    size += len(line)
-                if batch and (len(batch) == BATCH or size > BATCH_BYTES or not more):
-                    await self._send(batch)
-                    batch, size = [], 0
-                bar.update(len(line))
-        filtered = f", {self.filtered:,} below the level of their component" if self.filtered else ""
-        rejected = f", {counted(self.rejected, 'line', 'lines')} refused" if self.rejected else ""
-        taken = "on disk" if self.durable else "taken in"
-        complain(f"{counted(self.accepted)} {taken}{filtered}{rejected}")
+        try:
+            async with aclosing(self._lines()) as lines:
+                with progress as bar:
+                    async for number, line, more in lines:
+                        if batch and size + len(line) > self._batch_bytes:
+                            await self._send_and_tell(batch)
+                            batch, size = [], 0
+                        if line.strip():
+                            batch.append(self._read(number, line))
+                            size += len(line)
+                        if batch and (len(batch) == BATCH or not more):
+                            await self._send_and_tell(batch)
+                            batch, size = [], 0
+                        bar.update(len(line))
+        finally:
+            self._tell_counts()
         return EXIT_PARTIAL if self.rejected else 0
 
-    async def _lines(self) -> AsyncIterator[tuple[int, bytes, bool]]:
+    def _tell_counts(self) -> None:
+        filtered = f", {self.filtered:,} below the level of their component" if self.filtered else ""
+        rejected = f", {counted(self.rejected, 'line', 'lines')} refused" if self.rejected else ""
+        disk = " and on disk" if self.durable and self.accepted else ""
+        # Whether they are new shows when they are stored, which the daemon does not wait for.
+        once = "; those that came from this file before are stored once" if self._known_as and self.accepted else ""
+        complain(f"{counted(self.accepted)} taken in{disk}{filtered}{rejected}{once}")
+
+    async def _lines(self) -> AsyncGenerator[tuple[int, bytes, bool], None]:
         """Yield each line with its number, and whether another one is there already.
 
         The thread is left alone when we are cancelled: nothing bounds how long a pipe has nothing to say.
@@ -113,23 +143,19 @@ class Ingest:
                 yield number, line, place < len(lines) or (self._size is not None and not ended)
         yield number + 1, b"", False
 
-    def _read(self, number: int, line: bytes) -> dict[str, Any] | None:
-        """Read a line; None when there is nothing in it, or no entry, which is told."""
-        if not line.strip():
-            return None
+    def _read(self, number: int, line: bytes) -> Line:
         try:
             entry = codec.loads(line)
-            if not isinstance(entry, dict):
-                raise codec.NotJSON("no JSON object")
         except codec.NotJSON as exc:
-            self._reject(number, str(exc))
-            return None
+            return Line(number, None, len(line), str(exc))
+        if not isinstance(entry, dict):
+            return Line(number, None, len(line), "not an entry: a JSON object is needed")
         if entry.get("id") is None:
             entry["id"] = str(self._next_id())
         # What `godot export` and `godot query` add.
         for name in ("ingested_at", "age"):
             entry.pop(name, None)
-        return entry
+        return Line(number, entry, len(line))
 
     def _next_id(self) -> UUID:
         """Return an id that is the same when the file is sent again, and another one for each of its lines.
@@ -141,32 +167,45 @@ class Ingest:
             return uuid4()
         return uuid5(NAMESPACE_URL, f"{self._known_as} {self._so_far.hexdigest()}")
 
+    async def _send_and_tell(self, batch: list[Line]) -> None:
+        """Send lines, and tell which of them were refused, in their order."""
+        try:
+            await self._send([line for line in batch if line.fault is None])
+        finally:
+            for line in batch:
+                if line.fault is not None:
+                    self._reject(line.number, line.fault)
+
     def _reject(self, number: int, reason: str) -> None:
         self.rejected += 1
         if self.rejected <= COMPLAINTS_MAX:
             complain(f"line {number}: {harmless(reason)}")
         elif self.rejected == COMPLAINTS_MAX + 1:
-            complain("further lines that are no entry are only counted")
+            complain("further lines that are refused are only counted")
 
-    async def _send(self, batch: list[tuple[int, dict[str, Any]]]) -> None:
+    async def _send(self, batch: list[Line]) -> None:
         """Send until all of it is on disk, or was refused for what it is: with its ids, that stores it once."""
         began = trio.current_time()
-        while True:
+        while batch:
             patient = trio.current_time() - began < BUSY_S
             try:
-                done = await self._daemon.ask(LOG_BATCH, logs=[entry for _, entry in batch], ack="durable")
+                done = await self._daemon.ask(LOG_BATCH, logs=[line.entry for line in batch], ack="durable")
             except Unanswered as exc:
+                if exc.refusal == TOO_LARGE:
+                    await self._send_in_parts(batch, str(exc))
+                    return
                 if exc.code != EXIT_UNREACHABLE or not patient:
                     raise
                 await trio.sleep(RETRY_S)
                 continue
             again = []
             for each in done["rejected"]:
-                number, entry = batch[each["index"]]
+                line = batch[each["index"]]
                 if NOT_NOW in each["error"] and patient:
-                    again.append((number, entry))
+                    again.append(line)
                 else:
-                    self._reject(number, each["error"])
+                    line.fault = each["error"]
+            numbers = [line.number for line in batch]
             warnings = done["warnings"]
             if done.get("status") == "queued":
                 why, *warnings = warnings
@@ -174,13 +213,21 @@ class Ingest:
                     self.durable = False
                     complain(harmless(why))
             for warning in warnings[:COMPLAINTS_MAX]:
-                complain(harmless(warning))
+                complain(harmless(by_line(warning, numbers)))
             self.accepted += done["accepted"]
             self.filtered += done["filtered"]
-            if not again:
-                return
-            batch = again
-            await trio.sleep(RETRY_S)
+            if batch := again:
+                await trio.sleep(RETRY_S)
+
+    async def _send_in_parts(self, batch: list[Line], reason: str) -> None:
+        """Send what is too large for one message, and from now on less at once; a line that is refuses itself."""
+        if len(batch) == 1:
+            batch[0].fault = f"{batch[0].size:,} bytes are too large: {reason}"
+            return
+        self._batch_bytes = max(1, min(self._batch_bytes, sum(line.size for line in batch) // 2))
+        half = len(batch) // 2
+        await self._send(batch[:half])
+        await self._send(batch[half:])
 
 
 def ingest_file(path: Path, *, again: bool) -> Work:

@@ -26,7 +26,17 @@ PING_S: Final = 5.0
 
 
 class CallFailed(Exception):
-    """There will be no answer: no connection, a broken one, or one that says what is not MCP."""
+    """There will be no answer: no connection, a broken one, or one that says what is not MCP.
+
+    :param code: by which the other end refused it, when it did: an HTTP status (nobody was let in), or the close code
+        of a WebSocket (of four digits).
+    :param said: its own words for that.
+    """
+
+    def __init__(self, text: str, code: int | None = None, said: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.said = said
 
 
 class CallRefused(Exception):
@@ -38,6 +48,7 @@ class CallRefused(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"{message} ({code})")
         self.code = code
+        self.message = message
 
 
 @attrs.define(eq=False)
@@ -63,13 +74,25 @@ class _Connection:
     notices: deque[str] = attrs.Factory(deque)
     waiting: dict[int, _Waiting] = attrs.Factory(dict)
     being_checked: bool = False
+    ended: TransportClosed | None = None
+    """With these words of the other end, if it has closed the connection with any."""
 
     async def write(self, transport: Transport, frames: trio.MemoryReceiveChannel[str]) -> None:
         async with frames:
-            async for frame in frames:
-                await transport.send(frame)
-                while self.notices:
-                    await transport.send(self.notices.popleft())
+            try:
+                async for frame in frames:
+                    await transport.send(frame)
+                    while self.notices:
+                        await transport.send(self.notices.popleft())
+            except TransportClosed as exc:
+                self.ended = exc
+                raise
+
+    def failure(self, when: str) -> CallFailed:
+        """Return what a call ends with when the connection has ended."""
+        if self.ended is None or self.ended.code is None:
+            return CallFailed(f"the connection broke {when}")
+        return CallFailed(f"the connection broke {when} ({self.ended})", self.ended.code, self.ended.reason)
 
     def notify(self, frame: str) -> None:
         """Send a frame as soon as the writer is ready, without waiting for it."""
@@ -81,9 +104,10 @@ class _Connection:
             pass  # the connection is over, and with it what the notice is about
 
     async def request(self, request_id: int, frame: str, cancel: str | None = None) -> Any:
-        """Send a request and wait for its response; None: the connection broke before.
+        """Send a request and wait for its response.
 
         :param cancel: is sent when this is cancelled after the request was sent.
+        :raises CallFailed: the connection broke before.
         """
         waiting = self.waiting[request_id] = _Waiting()
         sent = False
@@ -92,13 +116,15 @@ class _Connection:
             sent = True
             await waiting.done.wait()
         except trio.BrokenResourceError as exc:
-            raise CallFailed("the connection broke while the call was sent") from exc
+            raise self.failure("while the call was sent") from exc
         except trio.Cancelled:
             if sent and cancel is not None and not waiting.done.is_set():
                 self.notify(cancel)
             raise
         finally:
             del self.waiting[request_id]
+        if waiting.response is None:
+            raise self.failure("before the answer")
         return waiting.response
 
 
@@ -193,10 +219,14 @@ class Client:
                     try:
                         while True:
                             _hand_out(connection, codec.loads(await transport.receive()))
+                    except TransportClosed as exc:
+                        connection.ended = exc
+                        raise
                     finally:
                         self._forget(connection)  # before the goodbye, which takes its time
         except* Unreachable as reasons:
-            failure = CallFailed(str(reasons.exceptions[0]))
+            unreachable = reasons.exceptions[0]
+            failure = CallFailed(str(unreachable), getattr(unreachable, "status", None))
         except* (TransportClosed, codec.NotJSON):
             pass
         if connection is None:
@@ -230,8 +260,6 @@ def _answer(response: Any) -> Answer:
             return Answer(text, result.get("structuredContent"), result.get("isError") is True)
         case {"error": {"code": int(code), "message": str(message)}}:
             raise CallRefused(code, message)
-        case None:
-            raise CallFailed("the connection broke before the answer")
     raise CallFailed(f"what came back is no answer of a tool: {response!s:.200}")
 
 

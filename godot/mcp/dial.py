@@ -32,6 +32,7 @@ from godot.mcp.transport import (
     TransportClosed,
     Unreachable,
     WebSocketTransport,
+    in_a_line,
 )
 
 CONNECT_S: Final = 5.0
@@ -170,12 +171,13 @@ async def _secure(stream: trio.SocketStream, host: str) -> Stream:
 def _unreachable(address: Address, exc: Exception) -> Unreachable:
     """Word what went wrong before there was a connection."""
     match exc:
-        case ConnectionRejected():
-            body = " ".join((exc.body or b"").decode("utf-8", "replace").split())
-            why = f"HTTP {exc.status_code}" + (f", {body:.200}" if body else "")
-            if exc.status_code in (401, 403):
-                return Refused(str(address), why, exc.status_code)
-            why = f"it answered {why}"
+        case ConnectionRejected(status_code=status):
+            said = in_a_line((exc.body or b"").decode("utf-8", "replace"))
+            said = "" if said.startswith(("<", "{")) else said  # a page, or something else that is not for people
+            why = f"HTTP {status}" + (f", {said}" if said else "")
+            if status in (401, 403):
+                return Refused(str(address), why, status)
+            return Unreachable(str(address), f"it answered {why}", status)
         case ProtocolError() | h11.ProtocolError():  # they speak of our side's state, which says nothing to people
             why = "it does not speak WebSocket"
         case TransportClosed():

@@ -14,8 +14,24 @@ import attrs
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 """Ends the upgrade request, by the rule of h11."""
 
+_HTTP: Final = re.compile(rb"[A-Z]+ [^\r\n]+ HTTP/1\.[01]\r?\n")
+_UPGRADE: Final = re.compile(rb"\nupgrade:[^\n]*websocket", re.IGNORECASE)
+
 _CONTROL: Final = 0x8
 _FIN: Final = 0x80
+
+
+def ends_request(seen: bytes, before: int) -> bool:
+    """Whether a request has come to its end.
+
+    :param before: so many bytes of it have been looked at.
+    """
+    return _BLANK_LINE.search(seen, max(0, before - 2)) is not None
+
+
+def is_plain_http(request: bytes) -> bool:
+    """Whether a request is one of HTTP that does not ask for a WebSocket."""
+    return _HTTP.match(request) is not None and ends_request(request, 0) and _UPGRADE.search(request) is None
 
 
 @attrs.frozen

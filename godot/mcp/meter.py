@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from godot.mcp.budget import Account, Claim
-from godot.mcp.frames import Begin, End, FrameScanner, Part
+from godot.mcp.frames import Begin, End, FrameScanner, Part, ends_request
 from godot.mcp.transport import READ_BYTES
 
 SLOWEST_BYTES_PER_S: Final = 64 * 1024
@@ -25,12 +25,16 @@ FRAMES_AT_ONCE: Final = 50
 PART_BYTES: Final = 64
 """What the assembly of a message takes for each part that came by itself, whatever is in it."""
 
+REQUEST_MAX_BYTES: Final = 16 * 1024
+"""Of an upgrade request; whoever reads it refuses more."""
+
 
 class Meter(trio.abc.Stream):
     """The stream of one connection.
 
     :param account: what is received is claimed of it.
-    :param largest: `max_message_bytes`; whoever reads the messages refuses a larger one.
+    :param largest: bytes that a message may have.
+    :param setting: what sets that, for the refusal of a larger one.
     :param timeout_s: how long any peer has for a message, beside the time for its size.
     :param give_up: called with a close code and the reason when the peer is to be dropped; nothing is read then.
     """
@@ -41,12 +45,14 @@ class Meter(trio.abc.Stream):
         account: Account,
         *,
         largest: int,
+        setting: str,
         timeout_s: float,
         give_up: Callable[[int, str], None],
     ) -> None:
         self._stream = stream
         self._account = account
         self._largest = largest
+        self._setting = setting
         self._timeout_s = timeout_s
         self._give_up = give_up
         self._scanner = FrameScanner()
@@ -79,6 +85,14 @@ class Meter(trio.abc.Stream):
         self._whole.clear()
         self._claim = None
 
+    async def read_request(self) -> bytes:
+        """Return what the peer begins with, up to the end of its upgrade request, or of what it says."""
+        before = -1
+        while before < len(self._ahead) < REQUEST_MAX_BYTES and not ends_request(self._ahead, before):
+            before = len(self._ahead)
+            self._ahead += await self._read()
+        return self._ahead
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what came, up to the point where there is no room for more."""
         del max_bytes  # trio-websocket asks for READ_BYTES
@@ -93,6 +107,8 @@ class Meter(trio.abc.Stream):
         while self._due is None:
             end, event = self._scanner.scan(data, end)
             match event:
+                case Begin(size, is_whole) if size > self._largest:
+                    return await self._refuse_size(f"{size:,}" if is_whole else f"{size:,} or more")
                 case Begin():
                     claim = self._account.claim_nowait(self._room_for(event))
                     if claim is None:
@@ -102,6 +118,8 @@ class Meter(trio.abc.Stream):
                 case Part(size):
                     self._size += size
                     self._parts += 1
+                    if self._size > self._largest:
+                        return await self._refuse_size(f"{self._size:,} or more")
                 case End():
                     self._close()
                 case None:
@@ -112,8 +130,8 @@ class Meter(trio.abc.Stream):
         self._ahead = data[end:]
         if self._scanner.is_open:
             self._parts += 1
-            if self._size <= self._largest and self._size + self._parts * PART_BYTES > 2 * self._largest + READ_BYTES:
-                await self._drop(1009, f"a message came in {self._parts:,} parts; send it in larger ones")
+            if self._size + self._parts * PART_BYTES > 2 * self._largest + READ_BYTES:
+                return await self._drop(1009, f"a message came in {self._parts:,} parts; send it in larger ones")
         return data[:end]
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -145,12 +163,12 @@ class Meter(trio.abc.Stream):
                 data = bytes(await self._stream.receive_some(READ_BYTES))
         self._deadline = patience.deadline
         if patience.cancelled_caught:
-            await self._drop(1008, "a message was begun and not finished in time")
+            return await self._drop(1008, "a message was begun and not finished in time")
         return data
 
     def _room_for(self, begun: Begin) -> int:
         # Nobody knows how long a message in several frames will be.
-        return min(begun.size, self._largest) if begun.is_whole else self._largest
+        return begun.size if begun.is_whole else self._largest
 
     def _open(self, claim: Claim, begun: Begin) -> None:
         self._claim = claim
@@ -163,6 +181,17 @@ class Meter(trio.abc.Stream):
             self._whole.append(self._claim)
             self._claim = None
 
-    async def _drop(self, code: int, reason: str) -> None:
+    async def _refuse_size(self, size: str) -> bytes:
+        return await self._drop(
+            1009, f"a message of {size} bytes; {self._setting} allows {self._largest:,}: send it in parts"
+        )
+
+    async def _drop(self, code: int, reason: str) -> bytes:
+        """Give the connection up, and read on for nothing until it is closed.
+
+        Closing it with something unread would take the goodbye back before the peer has read it.
+        """
         self._give_up(code, reason)
-        await trio.sleep_forever()
+        while await self._stream.receive_some(READ_BYTES):
+            pass
+        return b""

@@ -126,7 +126,7 @@ async def _refuse(places: Places, stream: trio.SocketStream) -> None:
     try:
         if places.refusing <= MAX_REFUSALS:
             with trio.move_on_after(REFUSAL_S):
-                await stream.send_all(_refusal(places.reason))
+                await stream.send_all(http_answer("503 Service Unavailable", "Retry-After: 1", places.reason))
                 await stream.send_eof()
                 await stream.receive_some()  # closing with its request unread would take the answer back
     except trio.BrokenResourceError:
@@ -136,12 +136,13 @@ async def _refuse(places: Places, stream: trio.SocketStream) -> None:
         await trio.aclose_forcefully(stream)
 
 
-def _refusal(reason: str) -> bytes:
-    body = f"{reason}\n".encode()
+def http_answer(status: str, header: str, text: str) -> bytes:
+    """Return a sentence as an answer of HTTP, whatever was asked, after which the connection is closed."""
+    body = f"{text}\n"
     return (
-        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\n"
-        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
+        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n{header}\r\n"
+        f"Connection: close\r\nContent-Length: {len(body.encode())}\r\n\r\n{body}"
+    ).encode()
 
 
 def peer_address(stream: trio.SocketStream) -> str:

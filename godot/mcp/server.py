@@ -21,8 +21,9 @@ from godot.errors import ConfigError, Unavailable
 from godot.heavy import message_weight, off_the_loop, weigh
 from godot.mcp.access import Gate, Refused
 from godot.mcp.budget import OWN_BYTES, Account, Claim, Pool
+from godot.mcp.frames import is_plain_http
 from godot.mcp.meter import Meter
-from godot.mcp.places import Place, Places, accept_connections, peer_address
+from godot.mcp.places import REFUSAL_S, Place, Places, accept_connections, http_answer, peer_address
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop, parse
 from godot.mcp.tools import INSIDE, ROLES, Answer, Later, Role, Toolbox, caller, trace
 from godot.mcp.transport import (
@@ -70,6 +71,7 @@ class Server:
     :param peer_timeout_s: after which a peer is dropped that takes no answer, or does not answer a ping.
     :param max_connections: beyond, a newcomer is refused with 503.
     :param prefix: of the settings that a refusal names.
+    :param http_port: where HTTP is answered, for those who ask here for it.
     :param received: bounds what was read and is not answered yet, of all connections.
     :param answers: bounds what was answered and is not read yet, of all connections.
     """
@@ -83,6 +85,7 @@ class Server:
     peer_timeout_s: float = 30.0
     max_connections: int = 1_000
     prefix: str = "GODOT"
+    http_port: int | None = None
     received: Pool = attrs.field(factory=Pool)
     answers: Pool = attrs.field(factory=Pool)
     watched: Watched | None = None
@@ -327,6 +330,7 @@ async def _handle(server: Server, stopping: trio.Event, place: Place, stream: tr
         stream,
         Account(server.received, server.max_message_bytes),
         largest=server.max_message_bytes,
+        setting=f"{server.prefix}_MAX_MESSAGE_BYTES",
         timeout_s=server.peer_timeout_s,
         give_up=giving.up,
     )
@@ -334,6 +338,9 @@ async def _handle(server: Server, stopping: trio.Event, place: Place, stream: tr
         async with stream, trio.open_nursery() as nursery:
             request = None
             with trio.move_on_after(HANDSHAKE_S) as handshake:
+                if is_plain_http(await meter.read_request()):
+                    await _send_elsewhere(server, peer, stream)
+                    return
                 request = await wrap_server_stream(
                     cast(trio.Nursery, Reader(nursery, handshake)),
                     meter,
@@ -353,6 +360,19 @@ async def _handle(server: Server, stopping: trio.Event, place: Place, stream: tr
             server.report("bug", peer, f"it ended the connection: {bug!r}")
     finally:
         meter.release()
+
+
+async def _send_elsewhere(server: Server, peer: str, stream: trio.SocketStream) -> None:
+    """Tell somebody who speaks HTTP, such as a browser or a health checker, which port does."""
+    reason = "this port speaks WebSocket (MCP)"
+    server.report("refused", peer, f"plain HTTP: {reason}")
+    where = "" if server.http_port is None else f"; HTTP is on port {server.http_port}"
+    answer = http_answer("426 Upgrade Required", "Connection: Upgrade\r\nUpgrade: websocket", f"{reason}{where}")
+    with trio.move_on_after(REFUSAL_S):
+        await stream.send_all(answer)
+        await stream.send_eof()
+        while await stream.receive_some(READ_BYTES):  # closing with something unread would take the answer back
+            pass
 
 
 async def _admit(

@@ -13,9 +13,9 @@ from typing import Final, Protocol, TypeAlias
 import attrs
 import h11
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
+from trio_websocket import CloseReason, ConnectionClosed, HandshakeError, WebSocketConnection
 from wsproto.events import TextMessage
-from wsproto.frame_protocol import CloseReason
+from wsproto.frame_protocol import CloseReason as CloseCode
 from wsproto.utilities import LocalProtocolError, ProtocolError
 
 SUBPROTOCOL: Final = "mcp"
@@ -37,7 +37,16 @@ GONE: Final = "it went away"
 
 
 class TransportClosed(Exception):
-    """The other end is gone, or this end was closed; the text says why, in words about the other end."""
+    """The other end is gone, or this end was closed; the text says why, in words about the other end.
+
+    :param code: with which it closed the connection; None: it did not say.
+    :param reason: what it gave as the reason beside the code.
+    """
+
+    def __init__(self, text: str, code: int | None = None, reason: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.reason = reason
 
 
 class Unreachable(Exception):
@@ -45,22 +54,17 @@ class Unreachable(Exception):
 
     :param where: the URL, without secrets.
     :param why: it cannot be reached, in words about it.
+    :param status: of HTTP, when that is what it answered.
     """
 
-    def __init__(self, where: str, why: str) -> None:
+    def __init__(self, where: str, why: str, status: int | None = None) -> None:
         super().__init__(f"cannot connect to {where}: {why}")
         self.why = why
+        self.status = status
 
 
 class Refused(Unreachable):
-    """The other end does not let us in, and will not until somebody mends that.
-
-    :param status: of HTTP: 401 or 403.
-    """
-
-    def __init__(self, where: str, why: str, status: int) -> None:
-        super().__init__(where, why)
-        self.status = status
+    """The other end does not let us in (401 or 403), and will not until somebody mends that."""
 
 
 class Transport(Protocol):
@@ -141,25 +145,33 @@ class WebSocketTransport:
                     end = start + PIECE_CHARS
                     await self.connection._send(TextMessage(frame[start:end], message_finished=end >= len(frame)))
         except ConnectionClosed as exc:
-            raise TransportClosed(_goodbye(exc)) from exc
+            raise _goodbye(exc.reason) from exc
         except LocalProtocolError as exc:
-            raise TransportClosed("it is just being closed") from exc
+            said = self.connection.closed
+            if said is None or said.code == CloseCode.NORMAL_CLOSURE:  # which is also what we say
+                raise TransportClosed("it is just being closed") from exc
+            raise _goodbye(said) from exc
 
     async def receive(self) -> Frame:
         try:
             return await self.connection.get_message()
         except ConnectionClosed as exc:
-            raise TransportClosed(_goodbye(exc)) from exc
+            raise _goodbye(exc.reason) from exc
 
     async def aclose(self, code: int = 1000, reason: str | None = None) -> None:
         await self.connection.aclose(code, reason)
 
 
-def _goodbye(exc: ConnectionClosed) -> str:
-    said = exc.reason
-    if said is None or said.code == CloseReason.ABNORMAL_CLOSURE:
-        return GONE
-    return f"close code {said.code}" + (f", {said.reason}" if said.reason else "")
+def _goodbye(said: CloseReason | None) -> TransportClosed:
+    if said is None or said.code == CloseCode.ABNORMAL_CLOSURE:
+        return TransportClosed(GONE)
+    reason = in_a_line(said.reason or "")
+    return TransportClosed(f"close code {said.code}" + (f", {reason}" if reason else ""), int(said.code), reason)
+
+
+def in_a_line(text: str, chars: int = 200) -> str:
+    """Write what the other end said so that it does not break a line, nor is obeyed by a terminal."""
+    return "".join(each if each.isprintable() else " " for each in " ".join(text[: 2 * chars].split()))[:chars]
 
 
 @attrs.frozen

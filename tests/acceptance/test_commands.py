@@ -220,6 +220,54 @@ def test_a_daemon_with_tokens_and_ports_of_its_own_is_healthy(environ: dict[str,
         assert (gone.code, gone.err) == (1, "godot healthcheck: http://127.0.0.1:9: [Errno 111] Connection refused\n")
 
 
+def test_what_a_daemon_refuses_is_told_in_its_words_by_every_command(tmp_path: Path) -> None:
+    """A daemon that is full, wants a token or a role, or gets too large a message is there, and nothing else is."""
+    write, read = "write-0123456789abcdef", "read-0123456789abcdef"
+    with workplace() as place:
+        tokens = place.path / "tokens"
+        tokens.write_text(f"write {write}\nread {read}\n")
+        program = place.up(GODOT_TOKENS_FILE=tokens, GODOT_MAX_CONNECTIONS=1, GODOT_MAX_MESSAGE_BYTES=4_000)
+        shell = Shell(place, trio.run(program.ready))
+        needless = ("no daemon answers", "something else", "(-32", "not known; ")
+
+        def told(*arguments: object, token: str, code: int, stdin: str = "") -> str:
+            done = shell.run(*arguments, stdin=stdin, GODOT_TOKEN=token)
+            assert done.code == code, done
+            assert not [each for each in needless if each in done.out + done.err], done
+            return done.out + done.err
+
+        assert "HTTP 401, a token is needed" in told("status", token="", code=3)
+        assert "bad   the daemon at" in (doctor := told("doctor", token="wrong-0123456789abcdef", code=1))
+        assert "wants another token (HTTP 401, this token is not known)" in doctor
+        refusal = "logger_status needs the role read; this token has write"
+        assert told("status", token=write, code=2).strip() == f"godot status: {shell.url}: {refusal}"
+        assert f"answers, and refuses: {refusal}" in told("doctor", token=write, code=1)
+
+        limit = "GODOT_MAX_MESSAGE_BYTES allows 4,000: send it in parts"
+        assert limit in told("log", "INFO", "y" * 5_000, token=write, code=2)
+        entry = {"component": "file", "level": "INFO"}
+        lines = [json.dumps(entry | {"message": each}) for each in (*"abcdefghijklmnopqrst" * 4, "y" * 5_000, "last")]
+        *complaints, counts = told("ingest", "-", stdin="\n".join(lines), token=write, code=4).splitlines()
+        assert [each.partition(" are too large: a message of ")[0] for each in complaints] == [
+            f"godot ingest: line 81: {len(lines[80]):,} bytes"
+        ]
+        assert limit in complaints[0]
+        assert counts == "godot ingest: 81 entries taken in and on disk, 1 line refused"
+        assert limit in trio.run(program.event, "refused")["reason"] or program.events("refused")
+
+        tail = shell.start("tail", "-f", GODOT_TOKEN=read)
+        try:
+            ends = time.monotonic() + ENOUGH
+            while (full := shell.run("status", GODOT_TOKEN=read)).code != 3:
+                assert time.monotonic() < ends, full
+            words = "all 1 connections are in use; see GODOT_MAX_CONNECTIONS"
+            assert words in full.err
+            assert f"is busy (it answered HTTP 503, {words})" in told("doctor", token=read, code=1)
+        finally:
+            tail.send_signal(signal.SIGINT)
+            tail.communicate(timeout=ENOUGH)
+
+
 # Sending.
 
 
@@ -232,7 +280,7 @@ def test_a_file_of_which_every_line_is_refused_is_told_line_by_line(shell: Shell
     assert [each.partition(": level: must be one of")[0] for each in complaints] == [
         f"godot ingest: line {number}" for number in range(1, lines + 1)
     ]
-    assert counts.startswith("godot ingest: 0 entries on disk, ")
+    assert counts.startswith("godot ingest: 0 entries taken in, ")
     assert sent.code == 4
 
 
@@ -249,9 +297,12 @@ def test_a_file_is_ingested_once_however_often_it_is_sent(shell: Shell, tmp_path
         sent = shell.run("ingest", file)
         assert (sent.code, sent.out) == (4, "")
         complaints = sent.err.splitlines()
-        assert complaints[0].startswith("godot ingest: line 2: ")
+        assert complaints[0] == "godot ingest: line 2: not JSON: expecting value at character 1"
         assert complaints[1].startswith("godot ingest: line 3: level: must be one of")
-        assert complaints[-1] == "godot ingest: 1,202 entries on disk, 2 lines refused"
+        assert complaints[-1] == (
+            "godot ingest: 1,202 entries taken in and on disk, 2 lines refused; "
+            "those that came from this file before are stored once"
+        )
     log = shell.run("log", "INFO", "last", "-c", "file").out.strip()
     while log not in (exported := shell.run("export", "-c", "file")).out:
         pass
@@ -290,6 +341,29 @@ def test_equal_lines_of_two_files_are_each_stored_and_a_file_that_is_sent_again_
     first.write_text(line)
     assert stored_after(first) == 4, "today's file has the name of yesterday's"
     assert stored_after("--again", first) == 5
+
+
+def test_a_file_that_was_emptied_and_filled_anew_is_stored_from_where_it_differs(shell: Shell, tmp_path: Path) -> None:
+    """What --help says of copytruncate."""
+    file = tmp_path / "rot.log"
+    first, second, third = (
+        json.dumps({"component": "rot", "level": "INFO", "message": each}) + "\n" for each in ("a", "b", "c")
+    )
+
+    def stored_after(text: str, *options: str) -> int:
+        file.write_text(text)
+        sent = shell.run("ingest", *options, file)
+        assert sent.code == 0
+        assert ("those that came from this file before are stored once" in sent.err) is not bool(options)
+        last = shell.run("log", "INFO", "last", "-c", "after").out.strip()
+        while last not in shell.run("export", "-c", "after").out:
+            pass
+        return len(shell.run("export", "-c", "rot").lines)
+
+    assert stored_after(first + second) == 2
+    assert stored_after(first + third) == 3
+    assert stored_after(third + first) == 5
+    assert stored_after(third + first, "--again") == 7
 
 
 def test_the_demo_reads_as_a_story(shell: Shell) -> None:

@@ -109,7 +109,7 @@ def test_entries_come_in_line_by_line_each_judged_for_itself(daemons: Daemons) -
     assert [each["line"] for each in answer["rejected"]] == [2, 4, 6]
     assert "not JSON" in answer["rejected"][0]["error"]
     assert "must be one of ERROR" in answer["rejected"][1]["error"]
-    assert "trace_id" in answer["warnings"][0]
+    assert answer["warnings"][0].startswith("line 5: trace_id: "), "as in rejected, from 1 on"
     assert post(daemons.godot.http, b"garbage").status == 400
     assert post(daemons.godot.http).json()["accepted"] == 0
     assert post(daemons.godot.http, GOOD, ack="maybe").status == 400
@@ -117,7 +117,9 @@ def test_entries_come_in_line_by_line_each_judged_for_itself(daemons: Daemons) -
     many = post(daemons.godot.http, *[{**GOOD, "component": "many", "message": str(n)} for n in range(2_500)])
     assert many.json()["accepted"] == 2_500
     huge = post(daemons.godot.http, {**GOOD, "message": "x" * 17_000_000})
-    assert (huge.status, "send several" in huge.json()["error"]) == (413, True)
+    assert huge.status == 413
+    assert huge.json()["error"] == "at most 16,777,216 bytes in one request (GODOT_MAX_MESSAGE_BYTES); send several"
+    assert any("GODOT_MAX_MESSAGE_BYTES" in line["reason"] for line in daemons.godot.events("refused"))
     listed = post(daemons.godot.http, *[b"x"] * 150).json()
     assert (len(listed["rejected"]), listed["further_rejected"]) == (100, 50)
 

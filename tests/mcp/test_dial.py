@@ -120,6 +120,27 @@ async def test_the_kernel_looks_after_a_connection_that_is_silent(streams: list[
         assert streams[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == SILENT_S // 2
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"all 4 connections\n are in use\n", ", all 4 connections are in use"),
+        (b"\x1b[31mred\x07", ",  [31mred "),
+        (b"<html><h1>503</h1>", ""),
+        (b"", ""),
+        (b"x" * 10_000, ", " + "x" * 200),
+    ],
+)
+async def test_a_server_that_is_busy_is_quoted_in_one_harmless_line(body: bytes, words: str) -> None:
+    async def refuse(request: WebSocketRequest) -> None:
+        await request.reject(503, body=body)
+
+    async with listening(refuse) as address:
+        with pytest.raises(Unreachable) as refused:
+            async with over_websocket(address, max_message_bytes=1000)():
+                pass
+    assert (refused.value.why, refused.value.status) == (f"it answered HTTP 503{words}", 503)
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refusal_says_what_the_server_said_and_repeats_no_token(
     status: int, streams: list[trio.SocketStream]

@@ -51,6 +51,7 @@ async def metered(pool: Pool) -> AsyncIterator[Peer]:
     meter = Meter(
         ours,
         Account(pool, LARGEST),
+        setting="GODOT_MAX_MESSAGE_BYTES",
         largest=LARGEST,
         timeout_s=TIMEOUT_S,
         give_up=lambda code, reason: peer.give_up(code, reason),

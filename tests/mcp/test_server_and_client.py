@@ -15,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+from wsproto.events import TextMessage
 
 from godot import codec
 from godot.errors import BufferUnavailable, ConfigError
@@ -569,12 +570,67 @@ async def test_a_stop_does_not_wait_for_those_who_are_gone_or_never_said_hello(
     assert bench.reports == []
 
 
-async def test_plain_http_gets_400_and_the_server_lives() -> None:
-    async with listening(Bench()) as url:
+@pytest.mark.parametrize("pieces", [1, 7])
+async def test_a_browser_on_this_port_is_told_which_one_speaks_http(pieces: int) -> None:
+    bench = Bench()
+    request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with listening(bench, http_port=9061) as url:
         async with await trio.open_tcp_stream(*address(url)) as stream:
-            await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert (await stream.receive_some()).startswith(b"HTTP/1.1 400 ")
+            for start in range(0, len(request), len(request) // pieces):
+                await stream.send_all(request[start : start + len(request) // pieces])
+                await trio.testing.wait_all_tasks_blocked()
+            head, _, body = (await stream.receive_some()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 426 ")
+        assert body == b"this port speaks WebSocket (MCP); HTTP is on port 9061\n"
         await assert_alive(url)
+    assert [reason for _, _, reason in bench.reports] == ["plain HTTP: this port speaks WebSocket (MCP)"]
+
+
+@pytest.mark.parametrize("asked", [b"upgrade: WebSocket", b"Upgrade: h2c, websocket"])
+async def test_who_asks_for_a_websocket_in_his_own_spelling_gets_it(asked: bytes) -> None:
+    async with listening(Bench()) as url, await trio.open_tcp_stream(*address(url)) as stream:
+        await stream.send_all(UPGRADE.replace(b"Upgrade: websocket", asked))
+        assert not (await stream.receive_some()).startswith(b"HTTP/1.1 426 ")
+
+
+@pytest.mark.parametrize("parts", [[20_000_000], [600_000, 600_000]])
+async def test_a_message_that_is_too_large_is_refused_with_its_size_and_the_setting(parts: list[int]) -> None:
+    bench, limit = Bench(), 1_000_000
+    async with listening(bench, max_message_bytes=limit) as url, opened(url) as connection:
+        for size in parts:
+            await connection._send(TextMessage("x" * size, message_finished=False))
+        with pytest.raises(ConnectionClosed) as closed:
+            await connection.get_message()
+        reason = (
+            f"a message of {sum(parts):,} or more bytes; GODOT_MAX_MESSAGE_BYTES allows {limit:,}: send it in parts"
+        )
+        assert closed.value.reason is not None
+        assert (closed.value.reason.code, closed.value.reason.reason) == (1009, reason)
+        await assert_alive(url)
+    assert [(event, said) for event, _, said in bench.reports] == [("refused", reason)]
+
+
+async def test_a_call_whose_connection_is_closed_for_it_says_what_the_server_said() -> None:
+    async with listening(Bench(), max_message_bytes=1_000_000) as url, client_of(way_to(url)) as client:
+        with pytest.raises(CallFailed) as failed:
+            await echo(client, "x" * 20_000_000)
+        assert failed.value.code == 1009
+        assert "GODOT_MAX_MESSAGE_BYTES allows 1,000,000" in failed.value.said
+        assert str(failed.value).startswith("the connection broke ")
+        assert failed.value.said in str(failed.value)
+        assert await echo(client) == "hi"
+
+
+async def test_a_call_that_finds_no_place_says_so_in_the_words_of_the_server() -> None:
+    async with (
+        listening(Bench(), max_connections=1) as url,
+        opened(url) as holder,
+        client_of(way_to(url)) as client,
+    ):
+        await ask_raw(holder, ping_frame())
+        with pytest.raises(CallFailed, match=r"all 1 connections are in use; see GODOT_MAX_CONNECTIONS$") as failed:
+            await client.call("echo", b"{}")
+        assert failed.value.code == 503
 
 
 UPGRADE = (
