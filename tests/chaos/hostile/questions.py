@@ -82,6 +82,6 @@ async def ask_much(visitor: Visitor) -> None:
 
 
 KINDS: Final = (
-    Kind("followers", follow, clients="followers", patience_s=120.0),
+    Kind("followers", follow, clients="followers", patience_s=ROUNDS_MAX * 40.0),
     Kind("expensive queries", ask_much, pause_s=4.0, clients=3),
 )
