@@ -38,8 +38,9 @@ LAGS_MAX: Final = 5
 """Calls that kept an event loop, which the report names for each program."""
 
 MEMORY_S: Final = 1.0
-MEMORY_MAX_MIB: Final = 1024
-"""Of each program, whatever is done to it."""
+MEMORY_MAX_MIB: Final = 1536
+"""Of each program, whatever is done to it. Three times 128 MiB may be in flight (`GODOT_MAX_BYTES_IN_FLIGHT`), and what
+is being parsed takes several times its bytes."""
 
 
 @attrs.frozen

@@ -92,7 +92,11 @@ class Series:
             return f"{self.name}: never seen"
         most = max(sample.memory for sample in self.samples) / MIB
         middle = median(sample.memory for sample in self.samples) / MIB
-        return f"{self.name}: peak {most:.0f} MiB, median {middle:.0f}, trend {self.slope() * 3600 / MIB:+.0f} an hour"
+        quarter = len(self.samples) // 4 + 1
+        quarters = [self.samples[start : start + quarter] for start in range(0, len(self.samples), quarter)]
+        # A program that is killed now and then has no trend; but one that grows has higher peaks.
+        peaks = ", ".join(f"{max(sample.memory for sample in each) / MIB:.0f}" for each in quarters)
+        return f"{self.name}: peak {most:.0f} MiB, median {middle:.0f}; the peaks of each quarter {peaks}"
 
     def over(self, most_mib: float) -> Iterator[str]:
         """Yield a line if it ever held more than that."""
