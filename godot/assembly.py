@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -21,13 +22,15 @@ from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.serve import DEWEY_INFO, open_dewey, run_own_retention
 from dewey_logs.tools import ARGUMENTS
 from godot import __version__
-from godot.config import GodotSettings
+from godot.config import GodotSettings, make_gate
 from godot.daemon import Parts, run_pipeline
 from godot.datadir import DataDir, default_data_dir
+from godot.descriptors import raise_limit, share_out
 from godot.dewey import RemoteDewey
-from godot.doors import Doors, open_doors
+from godot.doors import Doors, check_address, open_doors
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
+from godot.embedded.binaries import find_redis
 from godot.errors import ConfigError, StoreUnavailable
 from godot.http import http_url
 from godot.lag import Watchdog
@@ -39,6 +42,7 @@ from godot.mcp.server import Server, listening_url, serve
 from godot.mcp.transport import Connect
 from godot.orphans import reap_orphans
 from godot.redis_buffer import RedisBuffer
+from godot.redis_buffer.servers import find_servers
 from godot.signals import Life
 from godot.status import PeerLog
 
@@ -94,11 +98,7 @@ async def run_serve(settings: GodotSettings, life: Life) -> int:
     :returns: the exit code.
     :raises ConfigError: something cannot be started; no process is left behind.
     """
-    if settings.dewey_mcp_url is None and settings.database_url is None:
-        raise ConfigError(
-            "neither DEWEY_MCP_URL nor DATABASE_URL is set, so there is nowhere to store; "
-            "set one of them, or run `godot up`, which brings its own database"
-        )
+    _check_destination(settings)
     choose_format(settings.log_format)
     with ExitStack() as held:
         doors = await open_doors(settings)
@@ -115,6 +115,47 @@ async def run_serve(settings: GodotSettings, life: Life) -> int:
             code = await _run(settings, life, doors, redis_url, settings.daemon or daemon, announce)
             servers.cancel_scope.cancel()
     return code
+
+
+async def check_serve(settings: GodotSettings) -> list[str]:
+    """Return what would end the start of `godot serve`, as far as that shows without starting anything."""
+    problems: list[str] = []
+
+    async def check_dewey() -> None:
+        _check_destination(settings)
+        if settings.dewey_mcp_url is not None:
+            _address_of_dewey(settings.dewey_mcp_url, settings.dewey_token_file)
+        else:
+            async with open_dewey(settings, DeweyMetrics(CollectorRegistry())):
+                pass
+
+    async def check_redis() -> None:
+        if settings.redis_url is None:
+            find_redis()
+        else:
+            find_servers(settings.redis_url, settings.queue_name)
+
+    async def check_gate() -> None:
+        await check_address(settings)
+        make_gate(settings)
+
+    async def check_descriptors() -> None:
+        share_out("GODOT_MAX_CONNECTIONS", settings.max_connections, raise_limit())
+
+    for check in (check_dewey, check_redis, check_gate, check_descriptors):
+        try:
+            await check()
+        except ConfigError as exc:
+            problems += exc.problems
+    return problems
+
+
+def _check_destination(settings: GodotSettings) -> None:
+    if settings.dewey_mcp_url is None and settings.database_url is None:
+        raise ConfigError(
+            "neither DEWEY_MCP_URL nor DATABASE_URL is set, so there is nowhere to store; "
+            "set one of them, or run `godot up`, which brings its own database"
+        )
 
 
 async def _start(servers: trio.Nursery, *embedded: EmbeddedServer) -> None:
@@ -167,11 +208,7 @@ async def _way_to_dewey(
 ) -> AsyncIterator[tuple[Connect, Callable[[], Awaitable[None]]]]:
     """Yield how to connect to Dewey, and what is to be called before a scrape of what it counts, when it is inside."""
     if settings.dewey_mcp_url is not None:
-        token = None if settings.dewey_token_file is None else read_token(settings.dewey_token_file)
-        try:
-            address = Address.parse(settings.dewey_mcp_url)
-        except ConfigError as exc:
-            raise ConfigError(f"DEWEY_MCP_URL: {exc}") from None
+        address, token = _address_of_dewey(settings.dewey_mcp_url, settings.dewey_token_file)
         yield over_websocket(address, token, max_message_bytes=DEWEY_ANSWER_MAX_BYTES), trio.lowlevel.checkpoint
         return
     metrics = DeweyMetrics(registry)
@@ -185,6 +222,14 @@ async def _way_to_dewey(
             connect = in_process(partial(serve, Server(DEWEY_INFO, toolbox, PeerLog(print_line).note)))
             yield connect, partial(metrics.look, store.count_partitions)
             nursery.cancel_scope.cancel()
+
+
+def _address_of_dewey(url: str, token_file: Path | None) -> tuple[Address, str | None]:
+    token = None if token_file is None else read_token(token_file)
+    try:
+        return Address.parse(url), token
+    except ConfigError as exc:
+        raise ConfigError(f"DEWEY_MCP_URL: {exc}") from None
 
 
 def _tell(text: str) -> None:

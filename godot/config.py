@@ -16,7 +16,7 @@ import attrs
 from godot.buffer import QUEUE_MAX_BYTES
 from godot.descriptors import DEFAULT_CONNECTIONS
 from godot.entries import MAX_BATCH, MAX_ENTRY_BYTES
-from godot.errors import ConfigError
+from godot.errors import ConfigError, why_unreadable
 from godot.mcp.access import LOOPBACK, Gate, is_loopback, read_tokens
 from godot.structure import did_you_mean
 
@@ -340,7 +340,7 @@ def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, obje
 
     :param overrides: by field name; what is not None wins over the environment.
     :returns: the settings, and warnings about names that are not known.
-    :raises ConfigError: one line for each bad value.
+    :raises ConfigError: one line for each bad value, and the warnings.
     """
     values: dict[str, object] = {}
     problems = []
@@ -357,16 +357,16 @@ def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, obje
             try:
                 text = Path(path).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as exc:
-                problems.append(f"{name}: {path} cannot be read ({exc})")
+                problems.append(f"{name}{FILE}: {path} cannot be read: {why_unreadable(exc)}")
                 continue
             try:
                 values[field.name] = field.metadata["parse"](text)
             except ValueError:  # its words would show what may be the secret of something else
-                problems.append(f"{name}: what {path} holds is no value of it; it is {field.metadata['meaning']}")
+                problems.append(f"{name}{FILE}: what {path} holds is no value of it; it is {field.metadata['meaning']}")
     if (values.get("redis_aof_enabled"), values.get("redis_persistence")) in ((True, "none"), (False, "aof")):
         problems.append("REDIS_AOF_ENABLED and REDIS_PERSISTENCE contradict each other; set one of them")
     if problems:
-        raise ConfigError(*problems)
+        raise ConfigError(*problems, warnings=_unknown(environ))
     return kind(**values), _unknown(environ)
 
 

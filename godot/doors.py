@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,9 @@ from godot.errors import ConfigError
 from godot.lines import print_line, status_line
 from godot.mcp.access import Gate, read_tokens
 from godot.mcp.server import open_listeners
+
+SECRETS: Final = Path("/run/secrets")
+"""Where containers have their secrets."""
 
 TOKENS_S: Final = 1.0
 """How often the file of tokens is looked at."""
@@ -65,16 +69,33 @@ async def open_doors(settings: GodotSettings | DeweyServeSettings) -> Doors:
     """
     prefix = "GODOT" if isinstance(settings, GodotSettings) else "DEWEY"
     connections = share_out(f"{prefix}_MAX_CONNECTIONS", settings.max_connections, raise_limit())
+    await check_address(settings)  # that there is none is to be known before who might reach it
     gate = make_gate(settings)
     if settings.tokens_file is not None:
         _warn_of_readers(settings.tokens_file)
-    mcp = await open_listeners(settings.host, settings.port)
-    http = await open_listeners(settings.host, http_port(settings.port, settings.http_port))
+    mcp = await open_listeners(settings.host, settings.port, prefix)
+    http = await open_listeners(settings.host, http_port(settings.port, settings.http_port), prefix)
     ports = frozenset(each.socket.getsockname()[1] for each in (*mcp, *http))
     return Doors(attrs.evolve(gate, ports=ports), mcp, http, connections, settings.tokens_file)
 
 
+async def check_address(settings: GodotSettings | DeweyServeSettings) -> None:
+    """Look whether this machine has the address to listen on.
+
+    :raises ConfigError: it has not, or there is no such host.
+    """
+    prefix = "GODOT" if isinstance(settings, GodotSettings) else "DEWEY"
+    for listener in await open_listeners(settings.host, 0, prefix):
+        await listener.aclose()
+
+
 def _warn_of_readers(path: Path) -> None:
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
+    """Tell whoever can mend it that others may read the tokens.
+
+    A secret of a container belongs to somebody on the host, and has to be readable for the user in there; it is the
+    directory above it that keeps others out.
+    """
+    found = path.stat()
+    mode = found.st_mode & 0o777
+    if mode & 0o077 and found.st_uid == os.geteuid() and SECRETS not in path.resolve().parents:
         print_line(status_line("tokens_readable", reason=f"{path} has mode {mode:04o}: others may read it; chmod 600"))

@@ -30,11 +30,13 @@ class ConfigError(GodotError):
     """A setting, a file or a server that the operator has to put right.
 
     :param problems: one line each: what, where, what to do.
+    :param warnings: the same, of what would not have ended the start.
     """
 
-    def __init__(self, *problems: str) -> None:
+    def __init__(self, *problems: str, warnings: Sequence[str] = ()) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+        self.warnings = warnings
 
 
 class EntryRejected(GodotError):
@@ -94,3 +96,8 @@ class StoreFailed(StoreUnavailable):
 
     The call itself may be the reason, or how busy the database is: nobody can tell from one such failure.
     """
+
+
+def why_unreadable(exc: OSError | UnicodeDecodeError) -> str:
+    """Say why a text file cannot be read; its name is not repeated."""
+    return (exc.strerror or str(exc)) if isinstance(exc, OSError) else "it is no text in UTF-8"

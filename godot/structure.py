@@ -94,8 +94,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if len(word) > MAX_GUESSED_CHARS:
         return ""
     by_lower = {name.lower(): name for name in known}
-    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+    head, _, rest = (word := word.lower()).partition("_")
+    # What all names of a kind begin with, as GODOT_, says nothing about which of them is meant.
+    rests = {name: name.removeprefix(f"{head}_") for name in by_lower}
+    for near in get_close_matches(word, by_lower, cutoff=0.6):
+        if rests[near] == near or get_close_matches(rest, [rests[near]], cutoff=0.6):
+            return f"; did you mean {by_lower[near]!r}?"
+    return ""
 
 
 def _exactly(wanted: str, *types: type) -> Callable[[Any, Any], Any]:

@@ -248,5 +248,19 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     assert (settings.database_url, warnings) == ("postgresql://dewey:secret@winni/winni", [])
     named, _ = load(GodotSettings, {"DATABASE_URL_FILE": str(secret), "DATABASE_URL": "postgresql://here/winni"}, {})
     assert named.database_url == "postgresql://here/winni"
-    with pytest.raises(ConfigError, match=r"DATABASE_URL: .*missing cannot be read"):
+    with pytest.raises(ConfigError, match=r"^DATABASE_URL_FILE: \S+missing cannot be read: No such file or directory$"):
         load(GodotSettings, {"DATABASE_URL_FILE": str(tmp_path / "missing")}, {})
+
+
+def test_a_bad_value_does_not_hide_a_name_that_is_not_known() -> None:
+    with pytest.raises(ConfigError) as wrong:
+        load(GodotSettings, {"BATCH_SIZE": "many", "GODOT_PROT": "1"}, {})
+    assert [each.partition(":")[0] for each in (*wrong.value.problems, *wrong.value.warnings)] == [
+        "BATCH_SIZE",
+        "GODOT_PROT",
+    ]
+
+
+@pytest.mark.parametrize("name", ["GODOT_FOO", "DEWEY_BAR", "GODOT_", "GODOT_LOGGER_NOPE"])
+def test_what_only_begins_like_a_setting_is_taken_for_none(name: str) -> None:
+    assert load(GodotSettings, {name: "1"}, {})[1] == [f"{name}: no such setting"]

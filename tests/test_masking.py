@@ -106,8 +106,8 @@ def test_a_file_that_cannot_be_used_is_named_and_so_is_what_belongs_into_it(tmp_
     with pytest.raises(ConfigError) as refused:
         load(GodotSettings, {"BATCH_SIZE_FILE": str(tmp_path / "it"), "REDIS_URL_FILE": "/gone"}, {})
     batch, gone = sorted(refused.value.problems)
-    assert batch == f"BATCH_SIZE: what {tmp_path}/it holds is no value of it; it is entries that make a batch full"
-    assert gone.startswith("REDIS_URL: /gone cannot be read")
+    assert batch == f"BATCH_SIZE_FILE: what {tmp_path}/it holds is no value of it; it is entries that make a batch full"
+    assert gone.startswith("REDIS_URL_FILE: /gone cannot be read")
 
 
 @pytest.mark.parametrize("url", ["ws://u:sek/rit@h", "ws:/u:sekrit@h", "ws://u:sekrit@h:port", "sekrit@h"])

@@ -35,12 +35,19 @@ def list_dead(limit: int | None, *, as_json: bool) -> Work:
 
 
 def act_on_dead(action: str, ids: tuple[str, ...], *, as_json: bool) -> Work:
-    """Put entries back (`retry`) or delete them (`purge`): those of these ids or, without any, all."""
+    """Put entries back (`retry`) or delete them (`purge`): those of these ids or, without any, all.
+
+    Ids of entries that are not there are told.
+    """
     tool, count = (RETRY, "retried") if action == "retry" else (PURGE, "purged")
 
     async def work(daemon: Daemon) -> int:
         done = await daemon.ask(tool, **({"ids": list(ids)} if ids else {"all": True}))
         write(codec.dumps(done).decode() if as_json else " ".join(f"{name}={value}" for name, value in done.items()))
+        if (missing := len(set(ids)) - done[count]) > 0:
+            other = "" if action == "purge" else ", or the queue has no room for it"
+            which = f"there is no entry {harmless(ids[0])}" if len(ids) == 1 else f"{missing} of these are not there"
+            complain(f"{which}{other} (see godot dead list)")
         return 0 if done[count] else EXIT_NONE
 
     return work

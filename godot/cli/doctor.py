@@ -94,6 +94,8 @@ def here() -> Iterator[Finding]:
         for warning in warnings:
             yield Finding("note", warning)
     except ConfigError as exc:
+        for warning in exc.warnings:
+            yield Finding("note", warning)
         for problem in exc.problems:
             yield Finding("bad", "a setting", problem)
     yield from _binaries(settings)

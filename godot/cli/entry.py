@@ -81,6 +81,8 @@ def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life
         problems = list(_config_problems(exc))
         if not problems:
             _crash(name, exc)
+        for warning in exc.warnings if isinstance(exc, ConfigError) else ():
+            click.echo(f"{name}: warning: {masked(warning)}", err=True)
         for problem in problems:
             click.echo(f"{name}: {masked(problem)}", err=True)
         sys.exit(EXIT_CONFIG)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -13,13 +14,15 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import attrs
+import click
+import trio
 
 from godot import codec
 from godot.cli.ask import EXIT_NONE, EXIT_USAGE, Daemon, Style, Work, complain, run_asking, write
 from godot.cli.connect import load as load_target
 from godot.cli.entry import run_command
 from godot.cli.render import harmless, paint, table
-from godot.config import GodotSettings, http_port, load, make_gate
+from godot.config import GodotSettings, http_port, load
 from godot.datadir import default_data_dir, read_endpoints
 from godot.errors import ConfigError
 from godot.masking import masked
@@ -28,6 +31,9 @@ from godot.signals import Life
 STATUS: Final = "logger_status"
 HEALTH_S: Final = 4.0
 """Under the 5 s that the image gives the command."""
+
+GUESS_S: Final = 1.0
+"""How long /readyz may take where it is only looked for."""
 
 ANSWER_BYTES: Final = 4_096
 
@@ -43,9 +49,13 @@ def show_status(style: Style, *, as_json: bool) -> Work:
         if as_json:
             write(codec.dumps(state).decode())
         else:
+            sentence = state.pop("not_durable", None)  # as wide as it is, it would push every number away
             rows = [[name, *_cells(value, style)] for name, value in state.items()]
             for line in table(rows, right=(1,)):
                 write(line)
+            if sentence is not None:
+                write("")
+                write(click.wrap_text(f"not durable: {harmless(sentence)}", style.width or 80))
         return 0 if state["redis"] == "up" and state["dewey"] == "up" else EXIT_NONE
 
     return work
@@ -61,9 +71,12 @@ def _cells(value: Any, style: Style) -> list[str]:
 def check_health(url: str | None, token_file: Path | None) -> None:
     """Exit with 0 when entries are taken in, else with 1: Docker knows no other codes.
 
-    /readyz needs no token, so it is asked, unless a URL names the port for MCP.
+    /readyz needs no token, so it is asked. A URL that names the port for MCP, as GODOT_URL does, is asked over MCP only
+    where /readyz is not found beside it.
     """
     if (found := url or os.environ.get("GODOT_URL", "")).startswith(("ws:", "wss:")):
+        if (beside := _http_beside(found)) is not None and (answer := _readyz_there(beside)) is not None:
+            sys.exit(_judge(beside, *answer))
         run_command(partial(load_target, found, token_file, os.environ.get("GODOT_TOKEN", "")), _check_over_mcp)
     try:
         sys.exit(_check_over_http(found or _http_here()))
@@ -85,27 +98,61 @@ async def _check_over_mcp(target: Any, life: Life) -> int:
 
 def _check_over_http(url: str) -> int:
     try:
-        parts = urlsplit(url)
-        make = {"http": HTTPConnection, "https": HTTPSConnection}[parts.scheme]
-        connection = make(parts.hostname or "", parts.port, timeout=HEALTH_S)
+        return _judge(url, *_readyz(url, HEALTH_S))
     except (KeyError, ValueError):
         complain("--url must look like http://127.0.0.1:9061, or ws://127.0.0.1:9060")
-        return EXIT_NONE
+    except (OSError, HTTPException) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else None
+        complain(f"{url}: {why or exc or type(exc).__name__}")
+    return EXIT_NONE
+
+
+def _readyz(url: str, timeout_s: float) -> tuple[int, str]:
+    """Ask /readyz; return the HTTP status and what it said.
+
+    :raises KeyError, ValueError: it is no URL of HTTP.
+    """
+    parts = urlsplit(url)
+    make = {"http": HTTPConnection, "https": HTTPSConnection}[parts.scheme]
+    connection = make(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
         # By this name every daemon may be asked; behind a proxy it is the proxy that has to know the name.
         names = {"Host": "localhost"} if parts.scheme == "http" else {}
         connection.request("GET", "/readyz", headers=names)
         answer = connection.getresponse()
-        said = answer.read(ANSWER_BYTES).decode("utf-8", "replace")
-    except (OSError, HTTPException) as exc:
-        complain(f"{url}: {exc}")
-        return EXIT_NONE
+        return answer.status, answer.read(ANSWER_BYTES).decode("utf-8", "replace")
     finally:
         connection.close()
-    if answer.status != HTTPStatus.OK:
-        complain(f"{url}/readyz: HTTP {answer.status}, {harmless(said)}")
+
+
+def _judge(url: str, status: int, said: str) -> int:
+    if status != HTTPStatus.OK:
+        complain(f"{url}/readyz: HTTP {status}, {harmless(said)}")
         return EXIT_NONE
     return 0
+
+
+def _http_beside(url: str) -> str | None:
+    """Return where the daemon with this port for MCP should answer HTTP; None: nobody can tell."""
+    parts = urlsplit(url)
+    try:
+        settings, _ = load(GodotSettings, os.environ, {})
+        here = read_endpoints(settings.data_dir or default_data_dir())
+        if here.get("mcp") == url.rstrip("/") and "http" in here:
+            return str(here["http"])
+        port = http_port(parts.port or 0, settings.http_port)
+    except (ConfigError, ValueError):  # others judge the settings, and the URL
+        return None
+    return f"http://{parts.netloc.rpartition(':')[0]}:{port}" if parts.scheme == "ws" and parts.port and port else None
+
+
+def _readyz_there(url: str) -> tuple[int, str] | None:
+    """Ask /readyz of what may be our daemon; None: it is not."""
+    with suppress(OSError, HTTPException, ValueError):
+        status, said = _readyz(url, GUESS_S)
+        if codec.loads(said).get("status") in ("ready", "degraded", "down"):
+            return status, said
+    return None
 
 
 def _http_here() -> str:
@@ -126,8 +173,7 @@ def print_settings(environ: Mapping[str, str]) -> int:
         return _tell_problems(exc)
     for row in table(list(_settings(settings, environ))):
         write(row)
-    for warning in warnings:
-        complain(warning)
+    _warn(warnings)
     return 0
 
 
@@ -151,18 +197,28 @@ def _shown(value: object) -> str:
 
 def check_settings(environ: Mapping[str, str]) -> int:
     """Say whether the daemon would take its settings; return the exit code."""
+    from godot.assembly import (
+        check_serve,  # here, so that healthcheck, which containers run often, need not wait for it
+    )
+
     try:
         settings, warnings = load(GodotSettings, environ, {})
-        make_gate(settings)
+        if problems := trio.run(check_serve, settings):
+            raise ConfigError(*problems, warnings=warnings)
     except ConfigError as exc:
         return _tell_problems(exc)
-    for warning in warnings:
-        complain(warning)
+    _warn(warnings)
     write("the settings are fine")
     return 0
 
 
 def _tell_problems(exc: ConfigError) -> int:
+    _warn(exc.warnings)
     for problem in exc.problems:
         complain(problem)
     return EXIT_USAGE
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        complain(f"warning: {warning}")

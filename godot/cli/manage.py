@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from typing import Any, Final
+from uuid import UUID
 
 import click
 import trio
@@ -63,6 +64,7 @@ def pin_trace(trace_id: str | None, note: str | None, span: int | None, *, remov
 
     async def work(daemon: Daemon) -> int:
         until = None if span is None else f"{span}s"
+        before = {each["trace_id"] for each in (await daemon.ask(PIN))["pins"]} if remove else set()
         pins = (await daemon.ask(PIN, trace_id=trace_id, note=note, until=until, remove=remove or None))["pins"]
         if as_json:
             write(codec.dumps(pins).decode())
@@ -73,9 +75,13 @@ def pin_trace(trace_id: str | None, note: str | None, span: int | None, *, remov
             ]
             for line in table([["TRACE", "SINCE", "UNTIL", "NOTE"], *rows]):
                 write(line)
+        if trace_id is not None and remove:
+            was_pinned = str(UUID(trace_id)) in before
+            complain(f"{trace_id} is no longer pinned" if was_pinned else f"{trace_id} was not pinned")
+            return 0 if was_pinned else EXIT_NONE
         if not pins:
             complain("nothing is pinned")
-        return 0 if pins or remove else EXIT_NONE
+        return 0 if pins else EXIT_NONE
 
     return work
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from godot.errors import ConfigError
+from godot.errors import ConfigError, why_unreadable
 from godot.mcp.tools import ROLES, Role
 
 MIN_TOKEN_CHARS: Final = 16
@@ -125,7 +125,7 @@ def read_tokens(path: Path) -> dict[bytes, frozenset[Role]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path}: the file of tokens cannot be read ({exc})") from exc
+        raise ConfigError(f"{path}: the file of tokens cannot be read: {why_unreadable(exc)}") from exc
     tokens: dict[bytes, frozenset[Role]] = {}
     problems = []
     for number, line in enumerate(lines, start=1):
@@ -154,7 +154,7 @@ def read_token(path: Path) -> str:
     try:
         words = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path}: the token cannot be read ({exc})") from exc
+        raise ConfigError(f"{path}: the token cannot be read: {why_unreadable(exc)}") from exc
     if len(words) != 1 or not words[0].isascii():
         raise ConfigError(f"{path}: must hold one token and nothing else")
     return words[0]

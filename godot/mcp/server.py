@@ -6,6 +6,8 @@ stops accepting, says goodbye to everyone (close code 1001, REL-005), and only t
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -248,15 +250,20 @@ async def serve(
             await transport.aclose(1011)
 
 
-async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
+async def open_listeners(host: str, port: int, prefix: str = "GODOT") -> list[trio.SocketListener]:
     """Bind a TCP address.
 
     :param port: 0 picks a free one.
+    :param prefix: of the settings that a refusal names.
     :raises ConfigError: the address is in use, not ours, or not allowed.
     """
     try:
         return await trio.open_tcp_listeners(port, host=host)
+    except socket.gaierror as exc:
+        raise ConfigError(f"{prefix}_HOST: there is no host {host}: {exc.strerror}") from exc
     except OSError as exc:
+        if exc.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError(f"{prefix}_HOST: {host} is no address of this machine") from exc
         raise ConfigError(f"cannot listen on {host} port {port}: {exc.strerror or exc}; choose another port") from exc
 
 

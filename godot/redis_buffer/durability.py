@@ -58,9 +58,9 @@ def _of_file(config: Mapping[str, str], state: Mapping[str, str]) -> str | None:
     if wrong:
         return (
             "Redis does not have every write on disk before it answers "
-            f"({', '.join(f'{name} {value}' for name, value in wrong.items())}): its death may lose what was "
-            f"acknowledged; set {' and '.join(f'{name} {_WANTED[name]}' for name in wrong)} (in Godot's own Redis: "
-            "REDIS_PERSISTENCE=aof)"
+            f"({', '.join(f'{name} {value}' for name, value in wrong.items())}): when it dies, entries that were "
+            "acknowledged may be lost. If Godot started this Redis, start Godot with REDIS_PERSISTENCE=aof; else set "
+            f"{' and '.join(f'{name} {_WANTED[name]}' for name in wrong)} in Redis"
         )
     # After CONFIG SET appendonly yes nothing is appended until the first file is written.
     is_being_made = "1" in (state.get("aof_rewrite_in_progress"), state.get("aof_rewrite_scheduled"))

@@ -215,9 +215,13 @@ def test_a_daemon_with_tokens_and_ports_of_its_own_is_healthy(environ: dict[str,
         given = {name: value.format(**values) for name, value in environ.items()}
         assert shell.run("healthcheck", **given) == Ended(0, "", "")
         assert shell.run("healthcheck", "--url", program.http) == Ended(0, "", "")
-        assert "a token is needed" in shell.run("healthcheck", "--url", program.mcp).err
+        # As in a container whose programs log, too.
+        for beside in ({"GODOT_HTTP_PORT": str(port)}, {"GODOT_DATA_DIR": str(place.data)}):
+            assert shell.run("healthcheck", GODOT_URL=program.mcp, **beside) == Ended(0, "", "")
+        elsewhere = shell.run("healthcheck", "--url", program.mcp, GODOT_HTTP_PORT="9", GODOT_DATA_DIR=str(place.path))
+        assert "a token is needed" in elsewhere.err
         gone = shell.run("healthcheck", "--url", "http://127.0.0.1:9")
-        assert (gone.code, gone.err) == (1, "godot healthcheck: http://127.0.0.1:9: [Errno 111] Connection refused\n")
+        assert (gone.code, gone.err) == (1, "godot healthcheck: http://127.0.0.1:9: Connection refused\n")
 
 
 def test_what_a_daemon_refuses_is_told_in_its_words_by_every_command(tmp_path: Path) -> None:
@@ -409,10 +413,42 @@ def test_settings_are_printed_without_secrets_and_checked(shell: Shell) -> None:
     assert "secret" not in printed.out + printed.err
     assert "DATABASE_URL=postgresql://dewey:***@host/winni" in printed.out
     assert any(line.startswith("BATCH_SIZE=7 ") and "(default)" not in line for line in printed.lines)
-    assert shell.run("config", "check").code == 0
     wrong = shell.run("config", "check", BATCH_SIZE="many", GODOT_HOST="0.0.0.0")
     assert wrong.code == 2
     assert "BATCH_SIZE: must be a whole number" in wrong.err
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({}, ""),
+        ({"DATABASE_URL": ""}, "neither DEWEY_MCP_URL nor DATABASE_URL is set, so there is nowhere to store"),
+        ({"GODOT_HOST": "192.0.2.1", "GODOT_ALLOW_ANONYMOUS": "true"}, "GODOT_HOST: 192.0.2.1 is no address of this"),
+        ({"GODOT_HOST": "nowhere.invalid"}, "GODOT_HOST: there is no host nowhere.invalid"),
+        ({"GODOT_HOST": "0.0.0.0"}, "listening on 0.0.0.0 would let anyone in"),
+        ({"GODOT_TOKENS_FILE": "/nowhere"}, "/nowhere: the file of tokens cannot be read: No such file or directory"),
+        ({"DEWEY_MCP_URL": "ws://a b"}, "DEWEY_MCP_URL: the URL must look like"),
+        ({"REDIS_URL": "redis+sentinel://host"}, "REDIS_URL: must look like redis+sentinel://"),
+    ],
+)
+def test_settings_with_which_the_daemon_would_not_start_are_told_as_it_would(
+    environ: dict[str, str], problem: str
+) -> None:
+    with workplace() as place:
+        shell = Shell(place, "")
+        given = {"DATABASE_URL": "postgresql://dewey@127.0.0.1:9/winni", "GODOT_PORT": "0", "REDIS_URL": ""} | environ
+        checked = shell.run("config", "check", GODOT_FOO="1", **given)
+        first, *told = checked.err.splitlines()
+        assert first == "godot config check: warning: GODOT_FOO: no such setting"
+        if not problem:
+            assert (checked.code, told, checked.out) == (0, [], "the settings are fine\n")
+            return
+        (told_once,) = told
+        assert (checked.code, checked.out) == (2, "")
+        started = shell.run("serve", GODOT_DATA_DIR=str(place.data), **given)
+        assert started.code == 2
+        assert problem in told_once
+        assert started.err.splitlines()[-1].removeprefix("godot: ") == told_once.removeprefix("godot config check: ")
 
 
 def test_help_comes_at_once(shell: Shell) -> None:
@@ -485,7 +521,10 @@ def test_a_trace_is_pinned_listed_and_let_go(shell: Shell) -> None:
     assert "the outage" in pinned.lines[1]
     assert shell.run("clear", "-c", "pins", "--yes").code == 1
     assert shell.run("query", "-c", "pins").code == 0
-    assert shell.run("pin", trace, "--remove").code == 0
+    let_go = shell.run("pin", trace, "--remove")
+    assert (let_go.code, let_go.err) == (0, f"godot pin: {trace} is no longer pinned\n")
+    again = shell.run("pin", trace, "--remove")
+    assert (again.code, again.err) == (1, f"godot pin: {trace} was not pinned\n")
     assert shell.run("clear", "-c", "pins", "--yes").code == 0
 
 

@@ -43,6 +43,11 @@ async def test_what_cannot_be_stored_is_listed_tried_again_and_purged(place: Wor
                 unsure = place.start("godot", "dead", "purge", "--all", "--url", url)
                 assert await unsure.exit() == 2
                 assert len(queue.dead()) == 2
+                for action, more in (("retry", ", or the queue has no room for it"), ("purge", "")):
+                    yes = ["--yes"] if action == "purge" else []
+                    gone = place.start("godot", "dead", action, "zzz", *yes, "--url", url)
+                    assert await gone.exit() == 1
+                    assert gone.err == [f"godot dead {action}: there is no entry zzz{more} (see godot dead list)"]
                 purged = place.start("godot", "dead", "purge", "--all", "--yes", "--url", url)
                 assert (await purged.exit(), purged.out) == (0, ["purged=2 kept=0"])
                 await peer.status_with(received=3, stored=1, dead=2)

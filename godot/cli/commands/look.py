@@ -15,7 +15,10 @@ from godot.cli.options import ask, daemon_options, json_option, style_of
 @json_option
 @daemon_options
 def status(output: str, url: str | None, token_file: Path | None) -> None:
-    """Tell the state of the pipeline: what came in, what is stored, what waits, what was dropped."""
+    """Tell the state of the pipeline: what came in, what is stored, what waits, what was dropped.
+
+    Exit code 1 says that Redis or Dewey is down.
+    """
     from godot.cli.look import show_status
 
     ask(show_status(style_of("auto"), as_json=output == "json"), url, token_file)
@@ -27,8 +30,9 @@ def healthcheck(url: str | None, token_file: Path | None) -> None:
     """Exit with 0 when the daemon takes entries in, else with 1 and why: for containers.
 
     It asks /readyz, which takes no token, on the port for HTTP as GODOT_HTTP_PORT and GODOT_PORT have it; of another
-    daemon with --url http://host:port. With a ws:// URL it asks over MCP, with a token where that is needed. While
-    Dewey is away entries are kept, so that is healthy.
+    daemon with --url http://host:port. With a ws:// URL, such as GODOT_URL, it looks for /readyz on the port for HTTP
+    of that daemon (GODOT_HTTP_PORT, else the next one), and where it is not found it asks over MCP, with a token where
+    that is needed. While Dewey is away entries are kept, so that is healthy.
     """
     from godot.cli.look import check_health
 
@@ -59,7 +63,10 @@ def print_config() -> None:
 
 @config.command()
 def check() -> None:
-    """Exit with 0 when `godot serve` would take these settings, else with 2 and one line for each bad one."""
+    """Exit with 0 when `godot serve` would start with these settings, else with 2 and one line for each bad one.
+
+    Warnings, as of names that are not known, change nothing about that.
+    """
     from godot.cli.look import check_settings
 
     sys.exit(check_settings(os.environ))

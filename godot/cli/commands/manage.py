@@ -49,7 +49,10 @@ def pin(
     trace_id: str | None, note: str | None, span: int | None, remove: bool, output: str, url: str | None,
     token_file: Path | None,
 ) -> None:  # fmt: skip
-    """Keep the entries of the trace ID whatever is cleared; without ID, list what is pinned."""
+    """Keep the entries of the trace ID whatever is cleared; without ID, list what is pinned.
+
+    --remove of a trace that was not pinned says so, with exit code 1.
+    """
     from godot.cli.manage import pin_trace
 
     if trace_id is None and (note or span or remove):
@@ -120,7 +123,8 @@ def dead_list(limit: int | None, output: str, url: str | None, token_file: Path 
 def dead_retry(ids: tuple[str, ...], every: bool, output: str, url: str | None, token_file: Path | None) -> None:
     """Put those with these IDs back into the queue.
 
-    What still cannot be stored is put aside again.
+    What still cannot be stored is put aside again. It tells how many were put back, and how many are still put aside
+    (kept).
     """
     from godot.cli.dead import act_on_dead
 
@@ -137,7 +141,7 @@ def dead_retry(ids: tuple[str, ...], every: bool, output: str, url: str | None, 
 def dead_purge(
     ids: tuple[str, ...], every: bool, yes: bool, output: str, url: str | None, token_file: Path | None
 ) -> None:
-    """Delete those with these IDs for ever."""
+    """Delete those with these IDs for ever; tell how many that were, and how many are still put aside (kept)."""
     from godot.cli.dead import act_on_dead
 
     _check_chosen(ids, every)
