@@ -6,13 +6,14 @@ sender waits for room in entries and for room in bytes, and what is waiting neve
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 from typing import Final
 
 import attrs
 import trio
 
-from godot.errors import ChannelFull
+from godot.errors import ChannelFull, EntryRejected
 
 MAX_ENTRIES: Final = 10_000
 MAX_BYTES: Final = 128 * 1024 * 1024
@@ -83,14 +84,20 @@ class _Level:
 class Inlet:
     """The producers' end; closed when its `async with` is left."""
 
-    def __init__(self, send: trio.MemorySendChannel[Accepted], level: _Level) -> None:
-        self._send, self._level = send, level
+    def __init__(self, send: trio.MemorySendChannel[Accepted], level: _Level, entry_max_bytes: float) -> None:
+        self._send, self._level, self._entry_max_bytes = send, level, entry_max_bytes
 
     async def accept(self, raw: bytes, receipt: Receipt | None = None) -> None:
         """Put an entry into the channel, at once when there is room.
 
         :raises ChannelFull: there was none for `PATIENCE_S`.
+        :raises EntryRejected: it is larger than all of the queue behind may be.
         """
+        if len(raw) > self._entry_max_bytes:
+            raise EntryRejected(
+                f"an entry may have {self._entry_max_bytes:,} bytes as JSON here, this one has {len(raw):,}: the queue "
+                "holds no more (GODOT_MAX_QUEUE_BYTES)"
+            )
         if receipt is not None:
             receipt.note_accepted()
         try:
@@ -161,8 +168,13 @@ class Outlet:
         return self._receive.statistics().current_buffer_used
 
 
-def open_entry_channel(max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> tuple[Inlet, Outlet]:
-    """Make a channel: the end to put entries in, and the end to take them out."""
+def open_entry_channel(
+    max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES, *, entry_max_bytes: float = math.inf
+) -> tuple[Inlet, Outlet]:
+    """Make a channel: the end to put entries in, and the end to take them out.
+
+    :param entry_max_bytes: of one entry.
+    """
     send, receive = trio.open_memory_channel[Accepted](max_entries)
     level = _Level(max_bytes)
-    return Inlet(send, level), Outlet(receive, level)
+    return Inlet(send, level, entry_max_bytes), Outlet(receive, level)

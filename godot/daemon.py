@@ -12,6 +12,7 @@ what is left and returns; the nursery's deadline bounds it all.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from godot.channel import open_entry_channel
 from godot.config import GodotSettings
 from godot.descriptors import Connections
 from godot.dewey import Dewey
+from godot.errors import BufferUnavailable
 from godot.http import Site, serve_http
 from godot.levels import CAPABILITY, Levels
 from godot.listener import INSTRUCTIONS, godot_toolbox
@@ -44,6 +46,13 @@ WHAT: Final = (
     "The flight recorder for a system of MCP servers. Components send their log entries here over MCP; it loses none, "
     "and finds them again by trace id."
 )
+
+LAST_WORD_S: Final = 1.0
+"""How long a drain waits, when all is delivered, for what the sender still does: tell of drops, or ask whether a Dewey
+that is away is back. What is not told then is kept, and told at the next start."""
+
+LOOK_S: Final = 0.1
+"""How often a drain looks whether all is delivered."""
 
 DURABILITY_LOOK_S: Final = 5.0
 """How often Redis is looked at, beside each new connection to it: CONFIG SET changes a server that runs."""
@@ -83,7 +92,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     """
     status = Status(parts.write, parts.buffer, max_size=settings.max_queue_size, max_bytes=settings.max_queue_bytes)
     levels = Levels()
-    inlet, outlet = open_entry_channel()
+    inlet, outlet = open_entry_channel(entry_max_bytes=settings.max_queue_bytes)
     wake_sender, pushed = trio.open_memory_channel[None](1)
     metrics = Metrics(parts.registry)
     dewey = MeasuredDewey(parts.dewey, metrics)
@@ -158,12 +167,23 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
         max_connections=parts.connections.http,
     )
 
+    await status.look_first()
     await levels.recall(parts.buffer)
+    batched = trio.Event()
+
+    async def batch() -> None:
+        await batcher.run()
+        batched.set()
+
+    async def deliver() -> None:
+        async with trio.open_nursery() as delivering:
+            delivering.start_soon(end_when_empty, batched, parts.buffer, delivering.cancel_scope, name="end of drain")
+            await supervise("sender", sender.run, report=lambda text: report_failure(reason=text))
+            delivering.cancel_scope.cancel()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(batcher.run, name="batcher")
-        nursery.start_soon(
-            partial(supervise, "sender", sender.run, report=lambda text: report_failure(reason=text)), name="sender"
-        )
+        nursery.start_soon(batch, name="batcher")
+        nursery.start_soon(deliver, name="sender")
         async with inlet:
             with trio.CancelScope() as intake:
                 async with trio.open_nursery() as producers:
@@ -192,14 +212,29 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     return 1 if lost else 0
 
 
+async def end_when_empty(batched: trio.Event, buffer: Keep, sending: trio.CancelScope) -> None:
+    """End the sender, when nothing is queued or in flight any more and nothing will be.
+
+    With a Dewey that is away it would go on for the whole drain, for nothing.
+    """
+    await batched.wait()
+    while True:
+        with suppress(BufferUnavailable):
+            counts = await buffer.counts()
+            if not counts.queued + counts.in_flight:
+                break
+        await trio.sleep(LOOK_S)
+    sending.deadline = trio.current_time() + LAST_WORD_S
+
+
 async def health(status: Status) -> tuple[int, dict[str, Any]]:
     """Tell for /readyz whether entries are taken in.
 
     While Dewey is away they are kept (`degraded`), and whoever stopped sending for that would lose them: 200. The same
-    when Redis may lose them. Without Redis they are refused: 503.
+    when Redis may lose them. Without Redis they are refused: 503. Who has not been looked at yet is not called well.
     """
     state = await status.look()
     if not status.redis_up:
         return 503, {"status": "down", **state}
-    is_well = status.dewey_up and status.weakness is None
-    return 200, {"status": "ready" if is_well else "degraded", **state}
+    seen = (status.dewey_up, status.durable)
+    return 200, {"status": "degraded" if False in seen else "starting" if None in seen else "ready", **state}

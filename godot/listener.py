@@ -169,9 +169,11 @@ def godot_toolbox(
                     "Tell how the recorder itself is: entries received, stored, queued (queued_bytes), in_flight, "
                     "dropped (the queue was full, the oldest went; dropped_for_bytes of them for their bytes; vanished "
                     "of them were taken out of Redis by others), dead (could not be stored, see logger_dead; "
-                    "dead_forgotten of them are not kept any more), refused (not accepted), whether redis and dewey "
-                    "are up, and whether what Redis acknowledges is durable, if not why (not_durable). The totals hold "
-                    "over restarts; received = stored + queued + in_flight + dropped + dead."
+                    "dead_forgotten of them are not kept any more), refused (not accepted), unconfirmed (accepted, "
+                    "and their callers were told that they are not on disk in time), whether redis and dewey are up, "
+                    "down or unknown, and whether what Redis acknowledges is durable (null: not looked at yet), if not "
+                    "why (not_durable). The totals hold over restarts; "
+                    "received = stored + queued + in_flight + dropped + dead."
                 ),
                 arguments=NoArguments,
                 run=_status(status),
@@ -267,7 +269,7 @@ def _log(
             return Answer.of({"status": "queued", "id": entry.id, "warnings": warnings})
         acknowledge = partial(_acknowledgement, {"id": entry.id}, warnings)
         again = f"send it again with id {entry.id}"
-        return Later(partial(_when_written, receipt, PATIENCE_S, acknowledge, again))
+        return Later(partial(_when_written, receipt, 1, status, PATIENCE_S, acknowledge, again))
 
     return log
 
@@ -316,7 +318,7 @@ def _log_batch(
         acknowledge = partial(_acknowledgement, numbers, warnings)
         again = "send the batch again, with ids of your own, so that what arrived is not stored twice"
         patience_s = PATIENCE_S if full is None else 0  # nothing was written while it waited for room
-        return Later(partial(_when_written, receipt, patience_s, acknowledge, again))
+        return Later(partial(_when_written, receipt, accepted, status, patience_s, acknowledge, again))
 
     return log_batch
 
@@ -362,16 +364,23 @@ def _acknowledgement(fields: Mapping[str, object], warnings: list[str], receipt:
 
 
 async def _when_written(
-    receipt: Receipt, patience_s: float, acknowledge: Callable[[Receipt], Answer], again: str
+    receipt: Receipt,
+    entries: int,
+    status: Status,
+    patience_s: float,
+    acknowledge: Callable[[Receipt], Answer],
+    again: str,
 ) -> Answer:
     """Wait until the entries of a call are in the buffer.
 
     :param again: what the caller is to do when they are not.
+    :param entries: how many; they are counted when they are not.
     :raises BufferUnavailable: they were not in time. They may get there yet.
     """
     with trio.move_on_after(patience_s):
         await receipt.wait()
         return acknowledge(receipt)
+    status.unconfirmed += entries
     raise BufferUnavailable(f"not on disk within {PATIENCE_S:g} s, and not sure to get there; {again}")
 
 

@@ -39,6 +39,7 @@ COUNTERS: Final[Declared] = {
     "godot_entries_dropped": ("Entries that were dropped, over all runs.", ["reason"]),
     "godot_dead_forgotten": ("Entries put aside that are not kept any more, over all runs.", []),
     "godot_entries_refused": ("Entries not accepted as Redis took nothing, since the start.", []),
+    "godot_entries_unconfirmed": ("Durable entries whose callers were told that Redis was late, since the start.", []),
     "godot_entries_filtered": ("Entries below the level of their component, since the start.", []),
     "godot_peers_refused": ("Connections and calls refused for who made them, since the start.", []),
     "godot_lines_dropped": ("Lines for the operator lost as nobody read them, since the start.", []),
@@ -147,6 +148,7 @@ class Metrics(Collector):
             },
             "godot_dead_forgotten": {(): counts.dead_forgotten},
             "godot_entries_refused": {(): status.refused if status else 0},
+            "godot_entries_unconfirmed": {(): status.unconfirmed if status else 0},
             "godot_entries_filtered": {(): status.filtered if status else 0},
             "godot_peers_refused": {(): status.refused_peers if status else 0},
             "godot_lines_dropped": {(): lines_dropped()},
@@ -154,7 +156,7 @@ class Metrics(Collector):
             "godot_store_failures": {(reason,): count for reason, count in self.store_failures.items()},
             "godot_queue_entries": {(): counts.queued},
             "godot_queue_bytes": {(): counts.queued_bytes},
-            "godot_redis_durable": {(): float(status is not None and status.durable)},
+            "godot_redis_durable": _known({(): status.durable if status else None}),
             "godot_queue_oldest_age_seconds": {(): self.oldest_age_s},
             "godot_in_flight_entries": {(): counts.in_flight},
             "godot_channel_entries": {(): self.channel},
@@ -162,10 +164,7 @@ class Metrics(Collector):
             "godot_connections": {(): self.connections},
             "godot_bytes_in_flight": {(kind,): size for kind, size in self.bytes_in_flight.items()},
             "godot_followers": {(): status.followers if status else 0},
-            "godot_dependency_up": {
-                ("redis",): float(status is not None and status.redis_up),
-                ("dewey",): float(status is not None and status.dewey_up),
-            },
+            "godot_dependency_up": _known({("redis",): status.redis_up, ("dewey",): status.dewey_up} if status else {}),
             "godot_component_last_seen_timestamp_seconds": {
                 (component,): seen for component, seen in self._last_seen.items()
             },
@@ -242,6 +241,11 @@ class MeasuredDewey:
         if not wait_s:
             self._metrics.query_s.labels(tool).observe(time.perf_counter() - began)
         return answer
+
+
+def _known(states: Mapping[tuple[str, ...], bool | None]) -> dict[tuple[str, ...], float]:
+    """Return those that were looked at: a sample that is not there raises no alarm, and calls nothing well."""
+    return {labels: float(state) for labels, state in states.items() if state is not None}
 
 
 def _created_at(raw: bytes) -> float:

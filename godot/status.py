@@ -24,6 +24,9 @@ REPEAT_S: Final = 60.0
 SAID_MAX: Final = 1_000
 """Lines about hosts in that time."""
 
+UNKNOWN: Final = "unknown"
+"""What nobody has looked at yet is."""
+
 _LOOK: Final = "look"
 """Asks Redis when somebody asks for the state: no station, and never the only one that Redis fails."""
 
@@ -62,6 +65,7 @@ class Since:
 
     began: float
     refused: int
+    unconfirmed: int
     dropped: int
 
 
@@ -83,6 +87,9 @@ class Status:
         """As last heard of; `received` and what follows are totals over all runs."""
         self.refused = 0
         """Entries that were not accepted because the channel was full, in this run."""
+        self.unconfirmed = 0
+        """Accepted entries whose callers asked for `durable` and were told that Redis has not got them in time, in this
+        run. They may get there yet, and are `received` then."""
         self.filtered = 0
         """Entries that were below the level of their component, in this run. They are not `received`."""
         self.followers = 0
@@ -93,6 +100,7 @@ class Status:
         self._failing: set[str] = set()
         """Whom Redis fails. A full one answers questions and takes nothing."""
         self._dewey_down: Since | None = None
+        self._dewey_asked = False
         self._unmaintained: Since | None = None
         self._dropping: Since | None = None
         self.weakness: str | None = None
@@ -113,22 +121,30 @@ class Status:
         return self._redis_down is None
 
     @property
-    def durable(self) -> bool:
-        """Whether what Redis acknowledges was found to be on disk, and to stay."""
-        return self._looked_at and self.weakness is None
+    def durable(self) -> bool | None:
+        """Whether what Redis acknowledges was found to be on disk, and to stay; None: it was not looked at yet."""
+        return self.weakness is None if self._looked_at else None
 
     @property
-    def dewey_up(self) -> bool:
-        """Whether Dewey stores. A question that fails, or takes long, is no sign that it does not."""
-        return self._dewey_down is None
+    def dewey_up(self) -> bool | None:
+        """Whether Dewey stores; None: it was not asked yet. A question that fails, or takes long, is no sign of it."""
+        return self._dewey_down is None if self._dewey_asked else None
 
     def line(self, event: str, **fields: Any) -> None:
         """Write a line: the event, what belongs to it, and the state as last heard of."""
         self.write(event, **fields, **self._state(self.counts))
 
     def write(self, event: str, **fields: Any) -> None:
-        """Write a line of just these fields."""
-        self._write(status_line(event, **fields))
+        """Write a line of just these fields; None: not known yet."""
+        self._write(status_line(event, **{name: UNKNOWN if value is None else value for name, value in fields.items()}))
+
+    async def look_first(self) -> None:
+        """Find out how Redis is and what it holds, before anything is said of it."""
+        try:
+            self.counted(await self._buffer.counts(), _LOOK)
+            self.looked_at(await self._buffer.weakness())
+        except BufferUnavailable as exc:
+            self.failed(exc, _LOOK)
 
     async def look(self) -> dict[str, Any]:
         """Return the state as it is now: what `logger_status` answers."""
@@ -145,11 +161,12 @@ class Status:
         return {
             **attrs.asdict(counts, filter=lambda field, _: field.name not in ("began", "weakness")),
             "refused": self.refused,
+            "unconfirmed": self.unconfirmed,
             "filtered": self.filtered,
             "refused_peers": self.refused_peers,
             "redis": "up" if self.redis_up else "down",
             "durable": self.durable,
-            "dewey": "up" if self.dewey_up else "down",
+            "dewey": {True: "up", False: "down", None: UNKNOWN}[self.dewey_up],
         }
 
     def peer(self, event: str, address: str, reason: str) -> None:
@@ -226,6 +243,7 @@ class Status:
 
     def delivered(self) -> None:
         """Take note that Dewey has stored, or could have."""
+        self._dewey_asked = True
         if self._dewey_down is not None:
             since, self._dewey_down = self._dewey_down, None
             self._over("dewey_back", since)
@@ -240,7 +258,9 @@ class Status:
             if self._redis_down is None:
                 self._redis_down = self._since()
                 self.line("redis_down", reason=exc)
-        elif self._dewey_down is None:
+            return
+        self._dewey_asked = True
+        if self._dewey_down is None:
             self._dewey_down = self._since()
             self.line("dewey_down", reason=exc)
 
@@ -257,7 +277,7 @@ class Status:
             self.line("maintenance_failed", reason=exc)
 
     def _since(self) -> Since:
-        return Since(trio.current_time(), self.refused, self._dropped)
+        return Since(trio.current_time(), self.refused, self.unconfirmed, self._dropped)
 
     def _over(self, event: str, since: Since) -> None:
         """Write that something is over, how long it was and what it cost; beside the totals, hence the names."""
@@ -265,6 +285,7 @@ class Status:
             event,
             lasted=f"{trio.current_time() - since.began:.1f}s",
             refused_meanwhile=self.refused - since.refused,
+            unconfirmed_meanwhile=self.unconfirmed - since.unconfirmed,
             dropped_meanwhile=self._dropped - since.dropped,
         )
 

@@ -19,9 +19,9 @@ from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot import codec
 from godot.buffer import Counts, DeadEntry, MemoryBuffer
 from godot.config import GodotSettings
-from godot.daemon import Parts, run_pipeline
+from godot.daemon import LAST_WORD_S, Parts, run_pipeline
 from godot.dewey import MAINTAIN, DirectDewey
-from godot.errors import BufferUnavailable
+from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.mcp.access import Gate
 from godot.mcp.tools import Answer, Toolbox
 from godot.signals import Life
@@ -81,6 +81,13 @@ class CrookedDewey(DirectDewey):
 
     bugs = 0
     maintained = 0
+    silent = False
+
+    async def store(self, entries: Sequence[bytes]) -> None:
+        if self.silent:
+            await trio.sleep(15)
+            raise DeweyUnavailable("Dewey: no answer")
+        await super().store(entries)
 
     async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
         if tool == MAINTAIN:
@@ -226,6 +233,54 @@ async def test_with_dewey_down_a_stop_ends_after_exactly_eight_seconds_and_leave
     counts = await bench.buffer.counts()
     assert (counts.received, counts.queued + counts.in_flight) == (250, 250)
     assert (bench.said[-1]["event"], bench.said[-1]["drained"], bench.said[-1]["lost"]) == ("stopped", "false", "0")
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["away", "silent"])
+async def test_with_nothing_queued_a_stop_does_not_wait_for_dewey_and_what_is_missing_is_told_at_the_next_start(
+    silent: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """REL-005: the entry that tells of a hole once made it wait for the whole drain, and say drained=false."""
+    first = Bench(buffer=AwayBuffer(max_size=10))
+    first.dewey.up, first.dewey.silent = silent, silent
+    async with trio.open_nursery() as nursery:
+        await nursery.start(first.run)
+        async with connected(first) as client:
+            await log(client, *numbers(25))
+            await trio.sleep(200)
+            await first.buffer.hand_back()  # also what is just being tried
+            first.buffer.queue.clear()
+            await trio.sleep(100)
+            first.life.stop.set()
+            await first.ended.wait()
+    assert first.ended_at is not None
+    assert 300 <= first.ended_at <= 300 + LAST_WORD_S
+    last = first.said[-1]
+    said = [last[name] for name in ("event", "drained", "lost", "queued", "in_flight")]
+    assert said == ["stopped", "true", "0", "0", "0"]
+    second = Bench(buffer=first.buffer)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(second.run)
+        await trio.sleep(1)
+        second.life.stop.set()
+    assert [message for message in await second.stored() if "entries are missing" in message] != []
+
+
+async def test_a_daemon_that_starts_while_dewey_is_away_does_not_say_that_it_is_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """MAINT-001: its first line said maintenance_failed with dewey=up, and durable=false."""
+    bench = Bench()
+    bench.dewey.up = False
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bench.run)
+        async with connected(bench) as client:
+            status = await ask(client, "logger_status", {})
+            assert (status["redis"], status["durable"], status["dewey"]) == ("up", True, "unknown")
+            await trio.sleep(1)
+            assert (await ask(client, "logger_status", {}))["dewey"] == "down"
+        bench.life.stop.set()
+    before = [line for line in bench.said if line["event"] == "maintenance_failed"]
+    assert [(line["dewey"], line["durable"]) for line in before] == [("unknown", "true")]
 
 
 async def test_what_one_daemon_left_in_the_buffer_the_next_one_delivers_in_order(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -76,11 +77,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(ack: Ack = "queued") -> AsyncIterator[Bench]:
+async def bench(ack: Ack = "queued", entry_max_bytes: float = math.inf) -> AsyncIterator[Bench]:
     buffer = SlowBuffer()
     lines: list[str] = []
     status = Status(lines.append, buffer, max_size=100_000)
-    inlet, outlet = open_entry_channel(max_entries=200)
+    inlet, outlet = open_entry_channel(max_entries=200, entry_max_bytes=entry_max_bytes)
     wake, _woken = trio.open_memory_channel[None](1)
     batcher = Batcher(
         outlet,
@@ -265,6 +266,7 @@ async def test_durable_is_refused_after_1_s_while_redis_is_away_and_says_what_to
         assert answer.value is not None
         assert answer.value["kind"] == "unavailable"
         assert "again, with ids" in answer.json or f"again with id {OF_ITS_OWN}" in answer.json
+        assert (it.status.unconfirmed, it.status.refused) == (1, 0), "the operator sees that a caller was turned away"
         it.buffer.away = False
         await trio.sleep(5)
         assert [codec.loads(raw)["id"] for raw in it.buffer.queue] == [OF_ITS_OWN], "it was kept all the same"
@@ -280,6 +282,23 @@ async def test_a_durable_batch_for_which_there_is_no_room_either_is_refused_afte
         assert trio.current_time() == PATIENCE_S
         assert answer.is_error
         assert "not on disk within 1 s" in answer.json
+        assert it.status.unconfirmed + it.status.refused == 400
+        assert it.status.unconfirmed > 0 < it.status.refused
+
+
+async def test_an_entry_larger_than_the_queue_is_refused_at_the_door_and_the_setting_is_named() -> None:
+    """GOD-005: its caller once got an id for it, and all that waited was thrown away."""
+    async with bench(entry_max_bytes=2_000) as it:
+        large = {**ENTRY, "message": "y" * 2_500}
+        answer = await it.answer("logger_log", **large)
+        assert answer.is_error
+        assert "an entry may have 2,000 bytes as JSON here, this one has 2,6" in answer.json
+        assert "GODOT_MAX_QUEUE_BYTES" in answer.json
+        answer = await it.answer("logger_log_batch", logs=[ENTRY, large, ENTRY], ack="durable")
+        assert answer.value is not None
+        assert answer.value["accepted"] == 2
+        assert [each["index"] for each in answer.value["rejected"]] == [1]
+        assert (it.status.refused, len(it.buffer.queue)) == (0, 2)
 
 
 async def test_the_default_is_that_of_the_deployment(autojump_clock: trio.testing.MockClock) -> None:

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from godot.buffer import Counts, MemoryBuffer
+from godot.daemon import health
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.status import REPEAT_S, SAID_MAX, PeerLog, Status, run_durability_look, run_status_line
 
@@ -68,6 +69,7 @@ async def test_each_change_of_dewey_is_one_line_with_the_state() -> None:
 async def test_maintenance_that_fails_is_told_and_does_not_make_dewey_look_down() -> None:
     """A slow reader, or a backup that holds the table, once made Dewey look down while it stored."""
     bench = Bench()
+    bench.status.delivered()
     bench.status.maintained()
     for _ in range(3):
         bench.status.not_maintained(DeweyUnavailable("Dewey: no answer"))
@@ -89,7 +91,7 @@ async def test_each_change_of_redis_is_one_line_with_the_state() -> None:
         bench.status.counted(Counts(queued=4, received=4))
     assert bench.events == ["redis_down", "redis_back"]
     down, back = map(fields, bench.lines)
-    assert (down["reason"], down["redis"], down["dewey"]) == ("Redis: away", "down", "up")
+    assert (down["reason"], down["redis"], down["dewey"]) == ("Redis: away", "down", "unknown")
     assert (back["redis"], back["queued"], back["received"]) == ("up", "4", "4")
 
 
@@ -192,6 +194,7 @@ async def test_the_end_of_an_outage_says_how_long_it_was_and_what_it_cost(
     await trio.sleep(2)
     bench.status.failed(BufferUnavailable("Redis: away"))
     bench.status.refused += 3
+    bench.status.unconfirmed += 5
     await trio.sleep(10.25)
     bench.status.counted(Counts(queued=10, received=64, dropped=54))
     bench.status.refused += 1
@@ -202,17 +205,18 @@ async def test_the_end_of_an_outage_says_how_long_it_was_and_what_it_cost(
             line["event"],
             line.get("lasted"),
             line.get("refused_meanwhile"),
+            line.get("unconfirmed_meanwhile"),
             line.get("dropped_meanwhile"),
             line["dropped"],
         )
         for line in map(fields, bench.lines)
     ]
     assert costs == [
-        ("dewey_down", None, None, None, "50"),
-        ("redis_down", None, None, None, "50"),
-        ("redis_back", "10.2s", "3", "4", "54"),
-        ("dropping", None, None, None, "54"),
-        ("dewey_back", "13.2s", "4", "4", "54"),
+        ("dewey_down", None, None, None, None, "50"),
+        ("redis_down", None, None, None, None, "50"),
+        ("redis_back", "10.2s", "3", "5", "4", "54"),
+        ("dropping", None, None, None, None, "54"),
+        ("dewey_back", "13.2s", "4", "5", "4", "54"),
     ]
 
 
@@ -292,7 +296,7 @@ async def test_each_change_of_durability_is_one_line(autojump_clock: trio.testin
     bench = Bench()
     unseen = bench.status.durable
     bench.status.looked_at(None)
-    assert (unseen, bench.status.durable) == (False, True)
+    assert (unseen, bench.status.durable) == (None, True)
     assert bench.events == []
     for weakness in ("no AOF", "no AOF", "evicts", None, None):
         bench.status.pushed(Counts(weakness=weakness), by="batcher")
@@ -325,6 +329,32 @@ async def test_a_setting_that_changes_while_nobody_logs_is_seen_at_the_next_look
 # Looking
 
 
+async def test_what_nobody_has_looked_at_yet_is_unknown_and_not_well() -> None:
+    """A daemon that started while Dewey was away once said dewey=up, and durable=false of a Redis that was."""
+    bench = Bench()
+    await bench.buffer.push([b"1"])
+    await bench.status.look_first()
+    bench.status.not_maintained(DeweyUnavailable("Dewey: cannot connect"))
+    (line,) = map(fields, bench.lines)
+    said = [line[name] for name in ("queued", "redis", "durable", "dewey")]
+    assert said == ["1", "up", "true", "unknown"]
+    assert (await health(bench.status))[1]["status"] == "starting"
+    bench.status.delivered()
+    assert (await health(bench.status))[1]["status"] == "ready"
+
+
+async def test_of_a_redis_that_is_away_from_the_start_nothing_is_said_but_that() -> None:
+    bench = Bench()
+    bench.buffer.away = True
+    await bench.status.look_first()
+    state = await bench.status.look()
+    assert (state["redis"], state["durable"], state["dewey"]) == ("down", None, "unknown")
+    assert "not_durable" not in state
+    bench.buffer.away = False
+    bench.status.pushed(await bench.buffer.counts(), by="batcher")
+    assert bench.events == ["redis_down", "redis_back"]
+
+
 async def test_looking_gives_every_number_and_who_is_up() -> None:
     """`received = stored + queued + in_flight + dropped + dead`, as logger_status answers it."""
     bench = Bench()
@@ -344,10 +374,11 @@ async def test_looking_gives_every_number_and_who_is_up() -> None:
         "vanished": 0,
         "dead_forgotten": 0,
         "refused": 2,
+        "unconfirmed": 0,
         "filtered": 0,
         "refused_peers": 0,
         "redis": "up",
-        "durable": False,
+        "durable": None,
         "dewey": "down",
     }
 
@@ -386,9 +417,10 @@ async def test_the_status_line_comes_at_every_interval(autojump_clock: trio.test
         "vanished": "0",
         "dead_forgotten": "0",
         "refused": "0",
+        "unconfirmed": "0",
         "filtered": "0",
         "refused_peers": "0",
         "redis": "up",
-        "durable": "false",
-        "dewey": "up",
+        "durable": "unknown",
+        "dewey": "unknown",
     }

@@ -63,7 +63,9 @@ def show_status(style: Style, *, as_json: bool) -> Work:
 
 def _cells(value: Any, style: Style) -> list[str]:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        text = harmless(value if isinstance(value, str) else codec.dumps(value).decode())
+        text = (
+            "unknown" if value is None else harmless(value if isinstance(value, str) else codec.dumps(value).decode())
+        )
         return [paint(text, _GOOD if text == "up" else _BAD, on=style.color and text in ("up", "down"))]
     return [f"{value:,}"]
 
