@@ -85,7 +85,7 @@ async def run_up(settings: GodotSettings, life: Life) -> int:
                 print_line(ready_line(listening_url(doors.mcp), url, __version__))
 
             with_database = attrs.evolve(settings, database_url=postgres.url)
-            code = await _run(with_database, life, doors, redis.url, PRIVATE_DAEMON, announce)
+            code = await _run(with_database, life, doors, redis.url, PRIVATE_DAEMON, announce, redis.lost_file)
             servers.cancel_scope.cancel()
     return code
 
@@ -107,12 +107,13 @@ async def run_serve(settings: GodotSettings, life: Life) -> int:
                 directory = held.enter_context(DataDir(settings.data_dir or default_data_dir()))
                 redis = EmbeddedRedis(directory.path / "redis", aof=settings.aof, notify=_tell, on_change=lambda: None)
                 await _start(servers, redis)
-                redis_url, daemon = redis.url, PRIVATE_DAEMON
+                redis_url, daemon, lost_file = redis.url, PRIVATE_DAEMON, redis.lost_file
             else:
+                lost_file = None
                 port = doors.mcp[0].socket.getsockname()[1]
                 redis_url, daemon = settings.redis_url, f"{socket.gethostname()}:{port}"
             announce = partial(print_line, ready_line(listening_url(doors.mcp), http_url(doors.http), __version__))
-            code = await _run(settings, life, doors, redis_url, settings.daemon or daemon, announce)
+            code = await _run(settings, life, doors, redis_url, settings.daemon or daemon, announce, lost_file)
             servers.cancel_scope.cancel()
     return code
 
@@ -171,6 +172,7 @@ async def _run(
     redis_url: str,
     daemon: str,
     announce: Callable[[], None],
+    lost_file: Callable[[int], bool] | None,
 ) -> int:
     buffer = RedisBuffer(
         redis_url,
@@ -180,6 +182,7 @@ async def _run(
         max_bytes=settings.max_queue_bytes,
         replicas=settings.redis_replicas,
         vouched=settings.redis_durable,
+        lost_file=lost_file,
     )
     registry = CollectorRegistry()
     async with _way_to_dewey(settings, registry) as (connect, look), trio.open_nursery() as nursery:

@@ -18,12 +18,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import Any, Final, Protocol
 
 import attrs
 
 from godot import codec
+from godot.entries import MAX_ENTRY_BYTES
 
 TAKE_MAX_BYTES: Final = 8 * 1024 * 1024
 """A take ends with the entry that passes this, so that a thousand large entries do not become one frame."""
@@ -34,6 +35,13 @@ QUEUE_MAX_BYTES: Final = 1024**3
 DEAD_MAX: Final = 10_000
 DEAD_MAX_BYTES: Final = 256 * 1024 * 1024
 """Dead entries that are kept, and their bytes with their reasons; older ones are forgotten, and counted."""
+
+GRAVE_MAX_BYTES: Final = 2 * MAX_ENTRY_BYTES + 65_536
+"""What is kept of one: all of it when it is JSON, whose bytes at most double as a text in JSON. Others become up to
+six."""
+
+BEGINNING_BYTES: Final = 65_536
+"""What is kept of one that is larger."""
 
 COMPONENTS_MAX: Final = 100
 """Components that are counted one by one in a run of drops: names come from outside, and memory is finite."""
@@ -49,10 +57,20 @@ def has_room_again(queued: int, queued_bytes: int, max_size: int, max_bytes: int
 
 @attrs.frozen
 class DeadEntry:
-    """An entry that can never be stored, and why."""
+    """An entry that can never be stored, and why.
+
+    :param of_bytes: how many bytes it had, when `raw` is only its beginning; 0: `raw` is all of it.
+    """
 
     raw: bytes
     reason: str
+    of_bytes: int = 0
+
+    @classmethod
+    def beginning(cls, raw: bytes, entry_max_bytes: int) -> DeadEntry:
+        """Make it of one that is larger than an entry may be; the scripts in Redis do the same."""
+        reason = f"an entry may have {entry_max_bytes} bytes, this one has {len(raw)}"
+        return cls(raw[:BEGINNING_BYTES], reason, len(raw))
 
     @property
     def id(self) -> str:
@@ -62,13 +80,28 @@ class DeadEntry:
     @property
     def grave(self) -> bytes:
         """What is kept of it, as JSON."""
-        return codec.dumps({"reason": self.reason, "entry": self.raw.decode("utf-8", "replace")})
+        value: dict[str, Any] = {"reason": self.reason, "entry": self.raw.decode("utf-8", "replace")}
+        if self.of_bytes:
+            value["bytes"] = self.of_bytes
+        grave = codec.dumps(value)
+        if len(grave) > GRAVE_MAX_BYTES:
+            return DeadEntry(self.raw[:BEGINNING_BYTES], self.reason, len(self.raw)).grave
+        return grave
 
     @classmethod
     def exhume(cls, grave: bytes) -> DeadEntry:
         """Make it from that."""
-        value = codec.loads(grave)
-        return cls(value["entry"].encode(), value["reason"])
+        value = codec.loads(grave.decode("utf-8", "replace"))  # a script cuts anywhere, and copies any byte
+        return cls(value["entry"].encode(), value["reason"], value.get("bytes", 0))
+
+    def may_return(self, max_bytes: int) -> bool:
+        """Whether it could be put back into a queue of so many bytes, if that were empty."""
+        return not self.of_bytes and len(self.raw) <= max_bytes
+
+
+def chosen(entry: DeadEntry, ids: Collection[str] | None) -> bool:
+    """Whether a dead entry is one of these; None: every one is."""
+    return ids is None or entry.id in ids
 
 
 @attrs.frozen
@@ -139,6 +172,8 @@ class Buffer(Protocol):
     async def push(self, entries: Sequence[bytes]) -> Counts:
         """Append a batch, oldest first, and cut the queue to its bounds.
 
+        An entry that is larger than all of the queue may be goes alone, and is counted as dropped.
+
         Pushing the same batch again after `BufferUnavailable` pushes it once.
         """
 
@@ -147,6 +182,8 @@ class Buffer(Protocol):
 
         What is in flight already is returned again, and nothing beside it: the answer to the take before
         may have been lost. Fewer come when they are large (`TAKE_MAX_BYTES`), but at least one if there is one.
+
+        What others pushed and is larger than an entry may be is never returned: it is dead.
         """
 
     async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
@@ -170,7 +207,7 @@ class Buffer(Protocol):
         """Look, and change nothing."""
 
     async def oldest(self) -> bytes | None:
-        """Return the oldest entry that is queued; None when none is."""
+        """Return the oldest entry that is queued; None when none is, or when it is larger than an entry may be."""
 
     async def weakness(self) -> str | None:
         """Look why what is pushed now may be lost although it was answered; None: it is durable."""
@@ -207,6 +244,8 @@ class DeadLetters(Protocol):
     async def retry(self, ids: Collection[str] | None = None) -> int:
         """Put dead entries back as the oldest of the queue, and return how many: no more than there is room for.
 
+        Those of which only the beginning is kept stay, and those that are larger than all of the queue may be.
+
         :param ids: `DeadEntry.id`; None: all.
         """
 
@@ -235,6 +274,7 @@ class MemoryBuffer:
     :param max_bytes: bytes of entries that may be queued.
     :param dead_max: dead entries that are kept; older ones go, but stay counted.
     :param dead_max_bytes: their bytes.
+    :param entry_max_bytes: bytes of an entry; larger ones of others are put aside.
     """
 
     def __init__(
@@ -243,6 +283,7 @@ class MemoryBuffer:
         max_bytes: int = QUEUE_MAX_BYTES,
         dead_max: int = DEAD_MAX,
         dead_max_bytes: int = DEAD_MAX_BYTES,
+        entry_max_bytes: int = MAX_ENTRY_BYTES,
     ) -> None:
         self.queue: deque[bytes] = deque()
         """Tail first: the oldest entry is on the left."""
@@ -251,7 +292,7 @@ class MemoryBuffer:
         """What `weakness` says, for tests."""
         self._in_flight: list[bytes] = []
         self._max_size, self._max_bytes = max_size, max_bytes
-        self._dead_max, self._dead_max_bytes = dead_max, dead_max_bytes
+        self._dead_max, self._dead_max_bytes, self._entry_max_bytes = dead_max, dead_max_bytes, entry_max_bytes
         self._bytes = 0
         self._last_push: list[bytes] = []
         self._expected = 0
@@ -266,7 +307,7 @@ class MemoryBuffer:
 
     async def oldest(self) -> bytes | None:
         """See `Buffer.oldest`."""
-        return self.queue[0] if self.queue else None
+        return self.queue[0] if self.queue and len(self.queue[0]) <= self._entry_max_bytes else None
 
     async def note_levels(self, noted: bytes) -> None:
         """See `Notes.note_levels`."""
@@ -282,8 +323,9 @@ class MemoryBuffer:
             self._last_push = list(entries)
             self._notice_strangers()
             self._count(received=len(entries))
-            self.queue.extend(entries)
-            self._bytes += _size(entries)
+            welcome = self._turn_away(entries)
+            self.queue.extend(welcome)
+            self._bytes += _size(welcome)
             self._cut()
         return attrs.evolve(await self.counts(), weakness=self.weak)
 
@@ -292,8 +334,12 @@ class MemoryBuffer:
         if self.queue and not self._in_flight:
             self._notice_strangers()
             while self.queue and len(self._in_flight) < limit and _size(self._in_flight) < TAKE_MAX_BYTES:
-                self._in_flight.append(self.queue.popleft())
-            self._bytes -= _size(self._in_flight)
+                entry = self.queue.popleft()
+                self._bytes -= len(entry)
+                if len(entry) > self._entry_max_bytes:
+                    self._bury(DeadEntry.beginning(entry, self._entry_max_bytes))
+                else:
+                    self._in_flight.append(entry)
             self._done()
         return list(self._in_flight)
 
@@ -358,33 +404,35 @@ class MemoryBuffer:
 
     async def retry(self, ids: Collection[str] | None = None) -> int:
         """See `DeadLetters.retry`."""
-        if not (chosen := self._dead_of(ids)):
+        found = [entry for entry in self.dead if chosen(entry, ids) and entry.may_return(self._max_bytes)]
+        if not found:
             return 0
         self._notice_strangers()
-        sizes = accumulate(len(entry.raw) for entry in chosen)
+        sizes = accumulate(len(entry.raw) for entry in found)
         room = sum(size <= self._max_bytes - self._bytes for size in sizes)
-        chosen = chosen[: max(0, min(room, self._max_size - len(self.queue)))]
-        for entry in chosen:
+        found = found[: max(0, min(room, self._max_size - len(self.queue)))]
+        found = [entry for entry in found if entry in self.dead]  # what strangers pushed may have made it go
+        for entry in found:
             self.dead.remove(entry)
-        self.queue.extendleft(reversed([entry.raw for entry in chosen]))
-        self._bytes += _size(entry.raw for entry in chosen)
-        self._count(dead=-len(chosen))
+        self.queue.extendleft(reversed([entry.raw for entry in found]))
+        self._bytes += _size(entry.raw for entry in found)
+        self._count(dead=-len(found))
         self._done()
-        return len(chosen)
+        return len(found)
 
     async def purge(self, ids: Collection[str] | None = None) -> int:
         """See `DeadLetters.purge`."""
-        chosen = self._dead_of(ids)
-        for entry in chosen:
+        found = [entry for entry in self.dead if chosen(entry, ids)]
+        for entry in found:
             self.dead.remove(entry)
-        return len(chosen)
-
-    def _dead_of(self, ids: Collection[str] | None) -> list[DeadEntry]:
-        return [entry for entry in self.dead if ids is None or entry.id in ids]
+        return len(found)
 
     def _bury(self, entry: DeadEntry) -> None:
-        self.dead.append(entry)
         self._count(dead=1)
+        if len(entry.grave) > self._dead_max_bytes:  # it takes none of the others with it
+            self._count(dead_forgotten=1)
+            return
+        self.dead.append(entry)
         while len(self.dead) > self._dead_max or _size(each.grave for each in self.dead) > self._dead_max_bytes:
             self.dead.popleft()
             self._count(dead_forgotten=1)
@@ -392,12 +440,25 @@ class MemoryBuffer:
     def _notice_strangers(self) -> None:
         """Count what somebody else put into the queue (GOD-001) or took out of it since we last looked."""
         more = len(self.queue) - self._expected
+        if not more:
+            return
         self._count(received=max(0, more), dropped=max(0, -more), vanished=max(0, -more))
-        if more > 0:
-            self._bytes += _size(islice(reversed(self.queue), more))
-        elif more < 0:
-            self._bytes = _size(self.queue)
+        new = list(self.queue)[-more:] if more > 0 else list(self.queue)
+        for _ in new:
+            self.queue.pop()
+        welcome = self._turn_away(new)
+        self.queue.extend(welcome)
+        self._bytes = _size(self.queue) if more < 0 else self._bytes + _size(welcome)
         self._expected = len(self.queue)
+
+    def _turn_away(self, entries: Sequence[bytes]) -> list[bytes]:
+        """Return those that have a place in the queue; each of the others goes by itself."""
+        giants = [entry for entry in entries if len(entry) > self._entry_max_bytes]
+        for entry in giants:
+            self._bury(DeadEntry.beginning(entry, self._entry_max_bytes))
+        large = [entry for entry in entries if self._max_bytes < len(entry) <= self._entry_max_bytes]
+        self._note_drops(large, len(large))
+        return [entry for entry in entries if len(entry) <= min(self._entry_max_bytes, self._max_bytes)]
 
     def _cut(self) -> None:
         dropped: list[bytes] = []
@@ -406,10 +467,13 @@ class MemoryBuffer:
             for_bytes += len(self.queue) <= self._max_size
             dropped.append(self.queue.popleft())
             self._bytes -= len(dropped[-1])
+        self._note_drops(dropped, for_bytes)
+        self._done()
+
+    def _note_drops(self, dropped: Sequence[bytes], for_bytes: int) -> None:
         if dropped:
             self._drops = _with_drops(self._drops, dropped, for_bytes)
             self._count(dropped=len(dropped), dropped_for_bytes=for_bytes)
-        self._done()
 
     def _done(self) -> None:
         self._expected = len(self.queue)

@@ -339,7 +339,7 @@ def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, obje
     have their secrets.
 
     :param overrides: by field name; what is not None wins over the environment.
-    :returns: the settings, and warnings about names that are not known.
+    :returns: the settings, and warnings: about names that are not known, and about settings that do not go together.
     :raises ConfigError: one line for each bad value, and the warnings.
     """
     values: dict[str, object] = {}
@@ -367,7 +367,14 @@ def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, obje
         problems.append("REDIS_AOF_ENABLED and REDIS_PERSISTENCE contradict each other; set one of them")
     if problems:
         raise ConfigError(*problems, warnings=_unknown(environ))
-    return kind(**values), _unknown(environ)
+    settings = kind(**values)
+    warnings = _unknown(environ)
+    if isinstance(settings, GodotSettings) and settings.max_queue_bytes < settings.max_message_bytes:
+        warnings.append(
+            f"GODOT_MAX_QUEUE_BYTES is {settings.max_queue_bytes:,}, and GODOT_MAX_MESSAGE_BYTES lets messages of "
+            f"{settings.max_message_bytes:,} in: entries that are larger than the queue are refused"
+        )
+    return settings, warnings
 
 
 def http_port(port: int, chosen: int | None) -> int:

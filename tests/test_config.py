@@ -264,3 +264,13 @@ def test_a_bad_value_does_not_hide_a_name_that_is_not_known() -> None:
 @pytest.mark.parametrize("name", ["GODOT_FOO", "DEWEY_BAR", "GODOT_", "GODOT_LOGGER_NOPE"])
 def test_what_only_begins_like_a_setting_is_taken_for_none(name: str) -> None:
     assert load(GodotSettings, {name: "1"}, {})[1] == [f"{name}: no such setting"]
+
+
+def test_a_queue_smaller_than_a_message_is_warned_about() -> None:
+    """GOD-005: entries that it cannot hold are refused."""
+    _, warnings = load(GodotSettings, {"GODOT_MAX_QUEUE_BYTES": "2000"}, {})
+    assert warnings == [
+        "GODOT_MAX_QUEUE_BYTES is 2,000, and GODOT_MAX_MESSAGE_BYTES lets messages of 16,777,216 in: entries that are "
+        "larger than the queue are refused"
+    ]
+    assert load(GodotSettings, {"GODOT_MAX_QUEUE_BYTES": "2000", "GODOT_MAX_MESSAGE_BYTES": "2000"}, {})[1] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from godot.embedded.server import Server
 from godot.errors import ConfigError
 
 _MULTI_PART_AOF = "appendonlydir"  # Redis 7 and later; to an older one it is invisible
+_AOF = "appendonly.aof"
 _PING_TIMEOUT = 1.0
 
 
@@ -50,6 +52,40 @@ class EmbeddedRedis(Server):
     @property
     def account(self) -> Account:
         return self._account
+
+    def lost_file(self, size: int) -> bool:
+        """Whether its append-only file is gone, or another one is in its place.
+
+        Redis goes on writing to a file that has no name any more, and calls every write done.
+
+        :param size: how many bytes Redis knows it to have.
+        """
+        if not self._aof or self.pid is None:
+            return False
+        parts = self._home / _MULTI_PART_AOF
+        try:
+            if parts.exists():
+                manifest = (parts / f"{_AOF}.manifest").read_text(errors="replace").split("\n")
+                files = [words[1] for words in map(str.split, manifest) if words[:1] == ["file"] and words[-1] != "h"]
+                return not all((parts / name).exists() for name in files) or not self._has_open(parts)
+            file = self._home / _AOF
+            return file.stat().st_size < size or not self._has_open(file)
+        except FileNotFoundError:
+            return True
+        except OSError:  # no descriptor is left to look with, or this may not be looked at
+            return False
+
+    def _has_open(self, path: Path) -> bool:
+        """Whether the server has this file open, or one in this directory. Only Linux tells."""
+        opened = Path(f"/proc/{self.pid}/fd")
+        if not opened.exists():
+            return True
+        for descriptor in opened.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                file = Path(os.readlink(descriptor))  # "… (deleted)" where it has no name any more
+                if path in (file, file.parent) and file.exists():
+                    return True
+        return False
 
     async def _prepare(self) -> None:
         for binary in redis_binaries():

@@ -10,9 +10,20 @@ from uuid import uuid4
 import attrs
 import redis
 
-from godot.buffer import DEAD_MAX, DEAD_MAX_BYTES, QUEUE_MAX_BYTES, TAKE_MAX_BYTES, Counts, DeadEntry, DeadPage, Drops
+from godot.buffer import (
+    DEAD_MAX,
+    DEAD_MAX_BYTES,
+    QUEUE_MAX_BYTES,
+    TAKE_MAX_BYTES,
+    Counts,
+    DeadEntry,
+    DeadPage,
+    Drops,
+    chosen,
+)
+from godot.entries import MAX_ENTRY_BYTES
 from godot.errors import NotInFlight
-from godot.redis_buffer.durability import find_weakness
+from godot.redis_buffer.durability import LostFile, find_weakness
 from godot.redis_buffer.lane import Lane
 from godot.redis_buffer.servers import find_servers
 
@@ -34,9 +45,11 @@ class RedisBuffer:
         it finds what it had in flight.
     :param max_size: entries that may be queued (`MAX_QUEUE_SIZE`).
     :param max_bytes: bytes of entries that may be queued (`GODOT_MAX_QUEUE_BYTES`).
+    :param entry_max_bytes: bytes of an entry; larger ones of others are put aside.
     :param replicas: that have to have a batch before it is pushed: replication is asynchronous, and a failover
         loses what no replica had. None: 1 where there are failovers (Sentinel, Cluster), else 0.
     :param vouched: the operator says that Redis is durable where it does not tell (`GODOT_REDIS_DURABLE`).
+    :param lost_file: looks at the append-only file of a Redis of our own.
     :raises ConfigError: the URL is none, or the name of the queue does not do for a cluster.
     """
 
@@ -50,8 +63,10 @@ class RedisBuffer:
         max_bytes: int = QUEUE_MAX_BYTES,
         dead_max: int = DEAD_MAX,
         dead_max_bytes: int = DEAD_MAX_BYTES,
+        entry_max_bytes: int = MAX_ENTRY_BYTES,
         replicas: int | None = None,
         vouched: bool = False,
+        lost_file: LostFile | None = None,
     ) -> None:
         servers = find_servers(url, queue)
         replicas = int(servers.replicated) if replicas is None else replicas
@@ -59,8 +74,9 @@ class RedisBuffer:
         self._pushes = Lane(servers, replicas=replicas, greet=self._look)
         self._takes, self._looks = (Lane(servers, replicas=replicas) for _ in range(2))
         self._queue, self._daemon = queue, daemon
-        self._bounds, self._dead_bounds = (max_size, max_bytes), (dead_max, dead_max_bytes)
-        self._vouched = vouched
+        self._max_bytes = max_bytes
+        self._bounds = (max_size, max_bytes, dead_max, dead_max_bytes, entry_max_bytes)
+        self._vouched, self._lost_file = vouched, lost_file
         self._weakness: str | None = None  # of the server behind the connection of the pushes; set in their thread
         self._flight = ""  # the name of what was taken last
 
@@ -79,7 +95,7 @@ class RedisBuffer:
 
     async def take(self, limit: int) -> list[bytes]:
         """See `Buffer.take`."""
-        argv = [limit, TAKE_MAX_BYTES, LEASE_MS, self._daemon, uuid4().hex, ACCOUNT_MS]
+        argv = [*self._bounds, limit, TAKE_MAX_BYTES, LEASE_MS, self._daemon, uuid4().hex, ACCOUNT_MS]
         flight, *taken = await self._takes.run("take", self._keys_of(self._daemon), argv) or [b""]
         if taken:
             self._flight = _text(flight)
@@ -88,17 +104,16 @@ class RedisBuffer:
     async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
         """See `Buffer.settle`."""
         graves = [part for entry in dead for part in (entry.raw, entry.grave)]
-        keys = [*self._keys_of(self._daemon), self._key("dead")]
-        argv = [LEASE_MS, self._daemon, *self._dead_bounds, self._flight, len(dead), *graves, *keep]
+        argv = [*self._bounds, LEASE_MS, self._daemon, self._flight, len(dead), *graves, *keep]
         # What is kept may just have got its ids: losing them in a failover would store it twice.
         run = self._takes.run_confirmed if keep else self._takes.run
-        if not (report := await run("settle", keys, argv)):
+        if not (report := await run("settle", self._keys_of(self._daemon), argv)):
             raise NotInFlight("what was taken was given to another daemon meanwhile: the lease had run out")
         return _counts(report)
 
     async def hand_back(self) -> Counts:
         """See `Buffer.hand_back`."""
-        members: list[bytes] = await self._takes.run("daemons", self._keys("daemons"))
+        members: list[bytes] = await self._takes.run("daemons", self._keys("daemons"), self._bounds)
         names = {member.decode("utf-8", "replace") for member in members}
         for name in sorted(names - {self._daemon}):
             await self._hand_back_of(name, own=False)
@@ -108,7 +123,7 @@ class RedisBuffer:
 
     async def counts(self) -> Counts:
         """See `Buffer.counts`."""
-        return _counts(await self._looks.run("counts", self._keys()))
+        return _counts(await self._looks.run("counts", self._keys(), self._bounds))
 
     async def hole(self, describe: Callable[[Drops], bytes]) -> bytes | None:
         """See `Holes.hole`."""
@@ -126,8 +141,8 @@ class RedisBuffer:
     async def hole_told(self, entry: bytes, refused: str | None = None) -> Counts:
         """See `Holes.hole_told`."""
         grave = [] if refused is None else [DeadEntry(entry, refused).grave]
-        argv = [entry, *self._dead_bounds, *grave]
-        return _counts(await self._takes.run("hole_told", self._keys("hole", "dead"), argv))
+        argv = [*self._bounds, entry, *grave]
+        return _counts(await self._takes.run("hole_told", self._keys("hole"), argv))
 
     async def dead_letters(self, skip: int, limit: int) -> DeadPage:
         """See `DeadLetters.dead_letters`."""
@@ -139,24 +154,24 @@ class RedisBuffer:
 
         async def move(graves: Sequence[bytes]) -> int:
             argv = [part for grave in graves for part in (grave, DeadEntry.exhume(grave).raw)]
-            moved: int = await self._looks.run_confirmed("retry", self._keys("dead"), [*self._bounds, *argv])
+            moved: int = await self._looks.run_confirmed("retry", self._keys(), [*self._bounds, *argv])
             return moved
 
-        return await self._each_page(ids, move)
+        return await self._each_page(lambda entry: chosen(entry, ids) and entry.may_return(self._max_bytes), move)
 
     async def purge(self, ids: Collection[str] | None = None) -> int:
         """See `DeadLetters.purge`."""
 
         async def delete(graves: Sequence[bytes]) -> int:
-            deleted: int = await self._looks.run("purge", self._keys("dead"), graves)
+            deleted: int = await self._looks.run("purge", self._keys(), [*self._bounds, *graves])
             return deleted
 
-        return await self._each_page(ids, delete)
+        return await self._each_page(lambda entry: chosen(entry, ids), delete)
 
     async def oldest(self) -> bytes | None:
         """See `Buffer.oldest`."""
-        found: Any = await self._looks.call(lambda client: client.lindex(self._queue, -1))
-        return cast("bytes | None", found)
+        found: bytes | None = await self._looks.run("oldest", self._keys(), self._bounds)
+        return found
 
     async def note_levels(self, noted: bytes) -> None:
         """See `Notes.note_levels`."""
@@ -187,13 +202,15 @@ class RedisBuffer:
             connection.send_command(*command)
             return connection.read_response()
 
-        found = find_weakness(ask, vouched=self._vouched)
+        found = find_weakness(ask, vouched=self._vouched, lost_file=self._lost_file)
         if found is None and self._forgetful:
             found = "with GODOT_REDIS_REPLICAS=0 a failover may lose what was acknowledged, if no replica had it yet"
         self._weakness = found
 
-    async def _each_page(self, ids: Collection[str] | None, act: Callable[[Sequence[bytes]], Awaitable[int]]) -> int:
-        """Let `act` have the dead entries of these ids (None: all), page by page, until it takes less than it gets.
+    async def _each_page(
+        self, is_chosen: Callable[[DeadEntry], bool], act: Callable[[Sequence[bytes]], Awaitable[int]]
+    ) -> int:
+        """Let `act` have those of the dead entries, page by page, until it takes less than it gets.
 
         A page is one script: whatever dies between two of them, an entry is either dead or it is not. Those that
         die meanwhile come behind the others and are left alone.
@@ -204,17 +221,19 @@ class RedisBuffer:
             _, graves = await self._graves(passed, min(_GRAVES_AT_ONCE, unseen))
             if not graves:
                 break
-            chosen = [grave for grave in graves if ids is None or DeadEntry.exhume(grave).id in ids]
-            done = await act(chosen) if chosen else 0
+            found = [grave for grave in graves if is_chosen(DeadEntry.exhume(grave))]
+            done = await act(found) if found else 0
             acted += done
-            if done < len(chosen):
+            if done < len(found):
                 break
             unseen -= len(graves)
             passed += len(graves) - done
         return acted
 
     async def _graves(self, skip: int, limit: int) -> tuple[int, list[bytes]]:
-        kept, *graves = await self._looks.run("dead_letters", self._keys("dead"), [skip, limit, TAKE_MAX_BYTES])
+        kept, *graves = await self._looks.run(
+            "dead_letters", self._keys(), [*self._bounds, skip, limit, TAKE_MAX_BYTES]
+        )
         return kept, graves
 
     async def _hand_back_of(self, daemon: str, *, own: bool) -> Counts:
@@ -226,7 +245,7 @@ class RedisBuffer:
         return [*self._keys(), *own, self._key("daemons"), self._key("flight", daemon)]
 
     def _keys(self, *names: str) -> list[str]:
-        return [self._queue, *(self._key(name) for name in ("counts", "drops", *names))]
+        return [self._queue, *(self._key(name) for name in ("counts", "drops", "dead", *names))]
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._queue, *parts))

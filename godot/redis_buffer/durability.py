@@ -7,6 +7,7 @@ since settings change while a server runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -14,15 +15,22 @@ import redis
 Ask = Callable[..., Any]
 """Sends a command and returns the reply as it came."""
 
+LostFile = Callable[[int], bool]
+"""Looks whether what the server appends to is not what it would read when it next starts: that file was deleted, or
+another one is in its place. Given how many bytes the server knows it to have."""
+
 _WANTED = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 
 
-def find_weakness(ask: Ask, *, vouched: bool) -> str | None:
+def find_weakness(ask: Ask, *, vouched: bool, lost_file: LostFile | None = None) -> str | None:
     """Return why an answered write may be lost, and what to do about that; None: it is on disk, and stays.
 
     What Redis does not tell counts as weak, unless the operator vouches for it (`GODOT_REDIS_DURABLE`): managed
     servers forbid CONFIG. Where it does tell, that counts.
 
+    A file that was lost is written anew.
+
+    :param lost_file: for a server whose files can be looked at.
     :raises redis.RedisError: it does not answer.
     """
     silent = None
@@ -44,6 +52,13 @@ def find_weakness(ask: Ask, *, vouched: bool) -> str | None:
         return (
             f"Redis throws entries away when its memory is full (maxmemory-policy {state.get('maxmemory_policy')}); "
             "set maxmemory-policy noeviction"
+        )
+    if lost_file is not None and _is_lost(ask, lost_file):
+        with suppress(redis.ResponseError):  # it is being written already
+            ask("BGREWRITEAOF")
+        return (
+            "the append-only file of Redis was deleted, cut off, or replaced by another one, and its death would lose "
+            "what waits; it is being written anew"
         )
     if silent is not None and not vouched:
         return (
@@ -69,6 +84,11 @@ def _of_file(config: Mapping[str, str], state: Mapping[str, str]) -> str | None:
     if state.get("aof_last_write_status", "ok") != "ok":
         return "Redis could not write to its append-only file (aof_last_write_status err); see to its disk"
     return None
+
+
+def _is_lost(ask: Ask, lost_file: LostFile) -> bool:
+    # A rewrite puts another file in its place, but not between question and look twice in a row.
+    return all(lost_file(int(_lines(ask("INFO", "persistence")).get("aof_current_size", 0))) for _ in range(2))
 
 
 def _pairs(reply: list[bytes]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from godot.buffer import (
     MemoryBuffer,
 )
 from godot.dewey import DirectDewey
-from godot.entries import admit_json
+from godot.entries import MAX_ENTRY_BYTES, admit_json
 from godot.errors import BufferUnavailable, ConfigError, NotInFlight
 from godot.mcp.tools import Toolbox
 from godot.redis_buffer import ACCOUNT_MS, LEASE_MS, RedisBuffer
@@ -83,6 +83,7 @@ class Bench(Protocol):
         dead_max: int = 10_000,
         max_bytes: int = QUEUE_MAX_BYTES,
         dead_max_bytes: int = DEAD_MAX_BYTES,
+        entry_max_bytes: int = MAX_ENTRY_BYTES,
     ) -> Keep: ...
 
     def queue(self) -> list[bytes]:
@@ -103,8 +104,9 @@ class MemoryBench:
         dead_max: int = 10_000,
         max_bytes: int = QUEUE_MAX_BYTES,
         dead_max_bytes: int = DEAD_MAX_BYTES,
+        entry_max_bytes: int = MAX_ENTRY_BYTES,
     ) -> Keep:
-        self.buffer = MemoryBuffer(max_size, max_bytes, dead_max, dead_max_bytes)
+        self.buffer = MemoryBuffer(max_size, max_bytes, dead_max, dead_max_bytes, entry_max_bytes)
         return self.buffer
 
     def queue(self) -> list[bytes]:
@@ -134,6 +136,7 @@ class RedisBench:
         dead_max: int = 10_000,
         max_bytes: int = QUEUE_MAX_BYTES,
         dead_max_bytes: int = DEAD_MAX_BYTES,
+        entry_max_bytes: int = MAX_ENTRY_BYTES,
         daemon: str = "one",
     ) -> RedisBuffer:
         return RedisBuffer(
@@ -144,6 +147,7 @@ class RedisBench:
             max_bytes=max_bytes,
             dead_max=dead_max,
             dead_max_bytes=dead_max_bytes,
+            entry_max_bytes=entry_max_bytes,
         )
 
     def queue(self) -> list[bytes]:
@@ -628,12 +632,12 @@ async def test_the_queue_is_bounded_in_bytes_and_the_oldest_go_with_the_push_and
     assert bench.queue() == [*sized(40, 30, 30)[1:], b"x"]
 
 
-@pytest.mark.parametrize(("sizes", "kept"), [((60, 60, 60), 1), ((101,), 0), ((10, 101, 10), 1), ((101, 50, 50), 2)])
+@pytest.mark.parametrize(("sizes", "kept"), [((60, 60, 60), 1), ((101,), 0), ((101, 50, 50), 2)])
 @bounded
 async def test_a_batch_larger_than_the_bound_in_bytes_leaves_its_newest(
     sizes: tuple[int, ...], kept: int, bench: Bench
 ) -> None:
-    """GOD-005: also an entry that is larger than the bound itself goes, and is counted."""
+    """GOD-005."""
     buffer = bench.make(max_bytes=100)
     counts = await buffer.push(sized(*sizes))
     assert counts == Held(queued=kept, received=len(sizes), dropped=len(sizes) - kept)
@@ -728,8 +732,8 @@ async def test_the_dead_are_bounded_in_bytes_and_what_is_forgotten_is_counted(be
         await buffer.take(1)
         counts = await buffer.settle(dead=[DeadEntry(raw, "no")])
     assert counts == Held(received=5, dead=5)
-    assert counts.dead_forgotten == 4, "the fourth leaves no room even for itself"
-    assert [raw for raw, _ in bench.graves()] == sized(100, 100, 100, 400, 50)[4:]
+    assert counts.dead_forgotten == 3, "the fourth has no room at all, and takes none of the others with it"
+    assert [raw for raw, _ in bench.graves()] == [b"c" * 100, b"e" * 50]
     await buffer.purge()
     for raw in sized(100, 100):
         await buffer.push([raw])
@@ -738,7 +742,125 @@ async def test_the_dead_are_bounded_in_bytes_and_what_is_forgotten_is_counted(be
     assert len(bench.graves()) == 2, "what is purged gives its room back"
     assert await buffer.retry() == 2
     await buffer.take(2)
-    assert (await buffer.settle(dead=[DeadEntry(raw, "no") for raw in sized(100, 100)])).dead_forgotten == 4
+    assert (await buffer.settle(dead=[DeadEntry(raw, "no") for raw in sized(100, 100)])).dead_forgotten == 3
+
+
+@pytest.mark.parametrize("by_a_stranger", [False, True])
+@bounded
+async def test_an_entry_larger_than_the_whole_queue_goes_alone_and_throws_no_other_away(
+    by_a_stranger: bool, bench: Bench
+) -> None:
+    """GOD-005: it once emptied the queue, and was gone itself."""
+    buffer = bench.make(max_bytes=100)
+    large = [entry(component, 150) for component in "xy"]
+    await buffer.push(sized(10, 20))
+    if by_a_stranger:
+        bench.stranger_pushes(large[0], *sized(30), large[1])
+        counts = await buffer.push([b"later"])
+    else:
+        counts = await buffer.push([large[0], *sized(30), large[1], b"later"])
+    assert bench.queue() == [*sized(10, 20), *sized(30), b"later"]
+    assert counts == Held(queued=4, received=6, dropped=2)
+    assert (counts.queued_bytes, counts.dropped_for_bytes, counts.vanished) == (65, 2, 0)
+    runs: list[Drops] = []
+    assert await buffer.hole(described(runs)) == b"hole-1"
+    assert (runs[0].dropped, runs[0].for_bytes, runs[0].components) == (2, 2, {"x": 1, "y": 1})
+
+
+def entry(component: str, size: int) -> bytes:
+    """Make an entry of this size."""
+    return (b'{"component":"%b"}' % component.encode()).ljust(size)
+
+
+@pytest.mark.parametrize("noticed_by", ["push", "take", "hand_back", "retry"])
+@bounded
+async def test_a_giant_that_a_stranger_pushed_is_put_aside_at_once_with_its_size_and_its_beginning(
+    noticed_by: str, bench: Bench
+) -> None:
+    """GOD-001: it once stopped durable logging for a minute, and took all of the dead with it."""
+    buffer = bench.make(entry_max_bytes=100_000, max_bytes=300_000)
+    await buffer.push([b"dead before"])
+    await buffer.take(1)
+    await buffer.settle(dead=[DeadEntry(b"dead before", "no")])
+    await buffer.push([b"first"])
+    giant = b"ab\xc3\xa9\x00/" * 50_000
+    bench.stranger_pushes(b"second", giant, b"third", giant[1:], b"fourth")
+    assert await buffer.oldest() == b"first"
+    act: dict[str, Callable[[], Awaitable[Any]]] = {
+        "push": lambda: buffer.push([b"fifth"]),
+        "take": lambda: buffer.take(1),
+        "hand_back": buffer.hand_back,
+        "retry": buffer.retry,
+    }
+    await act[noticed_by]()
+    counts = await buffer.counts()
+    assert_balanced(counts)
+    assert counts.dead == (2 if noticed_by == "retry" else 3)
+    assert (counts.dropped, counts.dead_forgotten) == (0, 0)
+    assert counts.queued_bytes == sum(map(len, bench.queue()))
+    *_, one, other = (await buffer.dead_letters(0, 10)).entries
+    assert (one.of_bytes, other.of_bytes) == (300_000, 299_999)
+    assert one.raw == giant[:65_536].decode("utf-8", "replace").encode()
+    assert other.reason == "an entry may have 100000 bytes, this one has 299999"
+    assert await buffer.retry([one.id, other.id]) == 0, "the rest of it is gone"
+    await buffer.hand_back()
+    left = [b"first", b"second", b"third", b"fourth", *([b"fifth"] if noticed_by == "push" else [])]
+    assert await buffer.take(10) == ([b"dead before", *left] if noticed_by == "retry" else left)
+    assert await buffer.purge([one.id, other.id]) == 2
+
+
+@bounded
+async def test_a_giant_that_nobody_noticed_is_not_given_to_a_sender(bench: Bench) -> None:
+    """GOD-001: its stranger took another entry away, so that the queue is as long as before."""
+    buffer = bench.make(entry_max_bytes=100, max_bytes=1000)
+    await buffer.push(sized(10, 20))
+    bench.stranger_takes(2)
+    bench.stranger_pushes(b"g" * 101, b"small")
+    assert await buffer.oldest() is None
+    assert await buffer.take(10) == [b"small"]
+    assert await buffer.settle() == Held(received=2, stored=1, dead=1)
+    bench.stranger_pushes(b"g" * 200)
+    await buffer.hand_back()
+    await buffer.push(sized(10))
+    bench.stranger_takes(1)
+    bench.stranger_pushes(b"g" * 101)
+    assert await buffer.take(10) == [], "there is nothing else"
+    assert await buffer.settle() == Held(received=4, stored=1, dead=3)
+    assert (await buffer.counts()).queued_bytes == 0
+
+
+@bounded
+async def test_a_giant_is_forgotten_rather_than_that_all_the_other_dead_are(bench: Bench) -> None:
+    buffer = bench.make(entry_max_bytes=1000, dead_max_bytes=500)
+    await buffer.push(sized(50, 50))
+    await buffer.take(2)
+    await buffer.settle(dead=[DeadEntry(raw, "no") for raw in sized(50, 50)])
+    bench.stranger_pushes(b"g" * 2000)
+    counts = await buffer.hand_back()
+    assert (counts.dead, counts.dead_forgotten) == (3, 1)
+    assert [raw for raw, _ in bench.graves()] == sized(50, 50)
+
+
+@bounded
+async def test_a_dead_entry_that_the_queue_could_never_hold_does_not_keep_those_behind_it_from_being_retried(
+    bench: Bench,
+) -> None:
+    """GOD-005: it was put aside when the queue might be larger."""
+    buffer = bench.make(max_bytes=1000)
+    await buffer.push([b"x"])
+    await buffer.take(1)
+    await buffer.settle(keep=[b"x" * 1001, b"y"])
+    await buffer.settle(dead=[DeadEntry(b"x" * 1001, "no"), DeadEntry(b"y", "no")])
+    assert await buffer.retry() == 1
+    assert bench.queue() == [b"y"]
+
+
+def test_what_is_kept_of_a_dead_entry_is_all_of_any_json_and_the_beginning_of_what_would_grow() -> None:
+    """Bytes that are no text become up to six each: 192 MiB of the 256 for one."""
+    json_of_any_kind = b'"' + b'\\"' * ((MAX_ENTRY_BYTES - 2) // 2) + b'"'
+    assert DeadEntry.exhume(DeadEntry(json_of_any_kind, "no").grave) == DeadEntry(json_of_any_kind, "no")
+    nulls = DeadEntry.exhume(DeadEntry(bytes(MAX_ENTRY_BYTES), "no").grave)
+    assert (len(nulls.raw), nulls.reason, nulls.of_bytes) == (65_536, "no", MAX_ENTRY_BYTES)
 
 
 # The twins side by side
@@ -755,7 +877,7 @@ class Walk:
     def new(self, most: int) -> list[bytes]:
         return [
             self.choose.choice((b"e%d", b'{"component":"a","message":"%d"}')) % next(self.fresh)
-            + b" " * self.choose.choice((0, 0, 0, 90))
+            + b" " * self.choose.choice((0, 0, 0, 0, 90, 90, 250, 450))
             for _ in range(self.choose.randint(1, most))
         ]
 
@@ -823,9 +945,11 @@ async def test_the_twins_do_the_same_on_any_way_and_the_equation_holds_after_eve
 ) -> None:
     """REL-004, GOD-005: received = stored + queued + in flight + dropped + dead."""
     memory_bench = MemoryBench()
-    max_bytes = (400, 900, 10_000)[seed % 3]
+    max_bytes = (200, 900, 10_000)[seed % 3]
     benches: tuple[Bench, Bench] = (memory_bench, redis_bench)
-    twins = [(each, each.make(max_size=20, max_bytes=max_bytes, dead_max_bytes=500)) for each in benches]
+    twins = [
+        (each, each.make(max_size=20, max_bytes=max_bytes, dead_max_bytes=900, entry_max_bytes=400)) for each in benches
+    ]
     walk = Walk(seed)
     in_flight: list[bytes] = []
     received = 0

@@ -1,2 +1,2 @@
 -- KEYS: daemons.
-return redis.call('SMEMBERS', KEYS[4])
+return redis.call('SMEMBERS', KEYS[5])

@@ -1,10 +1,10 @@
--- KEYS: in flight, lease, daemons, flight. ARGV: bound, bound in bytes, daemon, '1' when it is the caller itself.
-local inflight, lease = KEYS[4], KEYS[5]
-if ARGV[4] ~= '1' and redis.call('EXISTS', lease) == 1 then return report() end
+-- KEYS: in flight, lease, daemons, flight. ARGV: daemon, '1' when it is the caller itself.
+local inflight, lease, daemons, flight = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local daemon, is_own = ARGV[6], ARGV[7] == '1'
+if not is_own and redis.call('EXISTS', lease) == 1 then return report() end
 local newest_first = redis.call('LRANGE', inflight, 0, -1)
-local max_size, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
-redis.call('SREM', KEYS[6], ARGV[3])
-redis.call('DEL', inflight, lease, KEYS[7])
+redis.call('SREM', daemons, daemon)
+redis.call('DEL', inflight, lease, flight)
 notice_strangers()
 if #newest_first == 0 and redis.call('LLEN', queue) <= max_size and counted('bytes') <= max_bytes then return report() end
 recount('in_flight', #newest_first)
@@ -15,5 +15,5 @@ local bytes = 0
 for _, entry in ipairs(newest_first) do bytes = bytes + #entry end
 count('bytes', bytes)
 count('in_flight', -#newest_first)
-cut(max_size, max_bytes)
+cut()
 return done()

@@ -1,5 +1,6 @@
--- What every script begins with. KEYS[1] the queue, KEYS[2] the counts, KEYS[3] the run of drops; a script's own
--- keys come after them.
+-- What every script begins with. KEYS[1] the queue, KEYS[2] the counts, KEYS[3] the run of drops, KEYS[4] the dead;
+-- ARGV[1] how many entries may be queued, ARGV[2] of how many bytes, ARGV[3] how many may be dead, ARGV[4] of how many
+-- bytes, ARGV[5] the bytes that an entry may have. A script's own keys and arguments come after them.
 --
 -- `expected` is the length that our own last script left behind: what is more was pushed by somebody else and
 -- counts as received, what is less was taken away and counts as dropped. So the equation of `godot.buffer` holds
@@ -7,7 +8,9 @@
 --
 -- `bytes` is the running total of the queue. Our own scripts keep it exact. What others pushed at the head is weighed
 -- once, when it is noticed. All is weighed only after others took something away, and for counts that have no total.
-local queue, counts, drops = KEYS[1], KEYS[2], KEYS[3]
+local queue, counts, drops, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local max_size, max_bytes, dead_max, dead_max_bytes, entry_max_bytes =
+  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local function count(name, by)
   if by ~= 0 then redis.call('HINCRBY', counts, name, by) end
@@ -17,56 +20,9 @@ local function counted(name)
   return tonumber(redis.call('HGET', counts, name) or 0)
 end
 
--- The bytes of the first entries of a list. Few at a time, and only one where they are large: Lua holds them all.
-local function weigh(list, length)
-  local bytes, at, some = 0, 0, 1
-  while at < length do
-    local piece = 0
-    for _, entry in ipairs(redis.call('LRANGE', list, at, math.min(at + some, length) - 1)) do
-      piece = piece + #entry
-    end
-    bytes, at = bytes + piece, at + some
-    some = piece < 65536 and math.min(2 * some, 128) or 1
-  end
-  return bytes
-end
-
--- Counts without a total are new, or were lost (evicted, deleted), or are of an older Godot, whose numbers of pushes
--- and takes stood among them. When counting began tells a daemon that they were lost.
-local function begin(length)
-  local now = redis.call('TIME')
-  for _, field in ipairs(redis.call('HKEYS', counts)) do
-    if string.match(field, '^flight:') or string.match(field, '^pushed:') then redis.call('HDEL', counts, field) end
-  end
-  redis.call('HSET', counts, 'bytes', weigh(queue, length), 'began', now[1] .. string.format('%06d', now[2]))
-end
-
-local function notice_strangers()
-  local length = redis.call('LLEN', queue)
-  local more = length - counted('expected')
-  local is_new = redis.call('HEXISTS', counts, 'bytes') == 0
-  if is_new then
-    begin(length)
-  elseif more > 0 then
-    count('bytes', weigh(queue, more))
-  elseif more < 0 then
-    redis.call('HSET', counts, 'bytes', weigh(queue, length))
-  end
-  if is_new or more ~= 0 then
-    count('received', math.max(0, more))
-    count('dropped', math.max(0, -more))
-    count('vanished', math.max(0, -more))
-    redis.call('HSET', counts, 'expected', length)
-  end
-end
-
--- When the counts were lost, what they had counted and still is there counts as received again.
-local function recount(name, there)
-  local missing = there - counted(name)
-  if missing > 0 then
-    count('received', missing)
-    count(name, missing)
-  end
+-- How many entries of some bytes are read at once behind one of that size: Lua holds them all.
+local function next_some(some, bytes)
+  return bytes < 65536 and math.min(2 * some, 128) or 1
 end
 
 -- Who wrote an entry and when, or nothing. Our own serialisation has its fields in a fixed order, so that neither
@@ -85,76 +41,172 @@ local function origin(entry)
   return component, created_at
 end
 
--- Add to the run of drops. COMPONENTS_MAX in `godot.buffer` is the 100.
-local function tally(dropped, for_bytes, names, by_name, others, first, last)
-  redis.call('HINCRBY', drops, 'dropped', dropped)
-  redis.call('HINCRBY', drops, 'for_bytes', for_bytes)
-  if first then redis.call('HSETNX', drops, 'first', first) end
-  if last then redis.call('HSET', drops, 'last', last) end
-  for _, name in ipairs(names) do
+local function new_run()
+  return {dropped = 0, for_bytes = 0, names = {}, by_name = {}, others = 0}
+end
+
+local function note_drop(run, entry, for_bytes)
+  local component, created_at = origin(entry)
+  if not component then
+    run.others = run.others + 1
+  elseif run.by_name[component] then
+    run.by_name[component] = run.by_name[component] + 1
+  else
+    run.names[#run.names + 1] = component
+    run.by_name[component] = 1
+  end
+  run.first = run.first or created_at
+  run.last = created_at or run.last
+  run.dropped = run.dropped + 1
+  if for_bytes then run.for_bytes = run.for_bytes + 1 end
+end
+
+-- Count them, and add them to the run of drops. COMPONENTS_MAX in `godot.buffer` is the 100.
+local function tally(run)
+  if run.dropped == 0 then return end
+  count('dropped', run.dropped)
+  count('dropped_for_bytes', run.for_bytes)
+  redis.call('HINCRBY', drops, 'dropped', run.dropped)
+  redis.call('HINCRBY', drops, 'for_bytes', run.for_bytes)
+  if run.first then redis.call('HSETNX', drops, 'first', run.first) end
+  if run.last then redis.call('HSET', drops, 'last', run.last) end
+  for _, name in ipairs(run.names) do
     local field = 'of:' .. name
     if redis.call('HEXISTS', drops, field) == 1 then
-      redis.call('HINCRBY', drops, field, by_name[name])
+      redis.call('HINCRBY', drops, field, run.by_name[name])
     elseif tonumber(redis.call('HGET', drops, 'names') or 0) < 100 then
       redis.call('HINCRBY', drops, 'names', 1)
-      redis.call('HSET', drops, field, by_name[name])
+      redis.call('HSET', drops, field, run.by_name[name])
     else
-      others = others + by_name[name]
+      run.others = run.others + run.by_name[name]
     end
   end
-  if others > 0 then redis.call('HINCRBY', drops, 'others', others) end
+  if run.others > 0 then redis.call('HINCRBY', drops, 'others', run.others) end
+end
+
+-- The bytes of the dead entries are counted as those of the queue; nobody else touches them.
+local function weigh_dead()
+  if redis.call('HEXISTS', counts, 'dead_bytes') == 1 then return end
+  local length, bytes, at, some = redis.call('LLEN', dead), 0, 0, 1
+  while at < length do
+    local piece = 0
+    for _, grave in ipairs(redis.call('LRANGE', dead, at, math.min(at + some, length) - 1)) do piece = piece + #grave end
+    bytes, at, some = bytes + piece, at + some, next_some(some, piece)
+  end
+  redis.call('HSET', counts, 'dead_bytes', bytes)
+end
+
+-- Keep it among the dead, and forget the oldest of them beyond the bounds; what alone has no room takes none with it.
+local function bury(grave)
+  count('dead', 1)
+  if #grave > dead_max_bytes then
+    count('dead_forgotten', 1)
+    return
+  end
+  weigh_dead()
+  redis.call('LPUSH', dead, grave)
+  local length, bytes = redis.call('LLEN', dead), counted('dead_bytes') + #grave
+  local forgotten, freed = 0, 0
+  while length > dead_max or bytes - freed > dead_max_bytes do
+    freed = freed + #redis.call('RPOP', dead)
+    length, forgotten = length - 1, forgotten + 1
+  end
+  count('dead_bytes', #grave - freed)
+  count('dead_forgotten', forgotten)
+end
+
+-- Put an entry aside that is larger than an entry may be: `DeadEntry.beginning` in `godot.buffer`. It is never given
+-- to a daemon, which would have to hold it.
+local function bury_beginning(entry)
+  local first = string.sub(entry, 1, 65536)
+  local reason = 'an entry may have ' .. entry_max_bytes .. ' bytes, this one has ' .. #entry
+  bury('{"reason":"' .. reason .. '","entry":' .. cjson.encode(first) .. ',"bytes":' .. #entry .. '}')
+end
+
+-- Whether an entry has no place in the queue. It goes by itself, and takes no other with it: one that is larger than
+-- an entry may be to the dead, one that is larger than all of the queue may be as a drop.
+local function turn_away(entry, run)
+  if #entry > entry_max_bytes then
+    bury_beginning(entry)
+  elseif #entry > max_bytes then
+    note_drop(run, entry, true)
+  else
+    return false
+  end
+  return true
+end
+
+-- Weigh the first entries of the queue, oldest first, and turn away what has no place in it; return their bytes. Few
+-- at a time, and only one where they are large.
+local function weigh(length)
+  local bytes, some, gone, run = 0, 1, 0, new_run()
+  while length > 0 do
+    local from, piece = math.max(0, length - some), 0
+    local newest_first = redis.call('LRANGE', queue, from, length - 1)
+    for i = #newest_first, 1, -1 do
+      local entry = newest_first[i]
+      piece = piece + #entry
+      if turn_away(entry, run) then
+        redis.call('LSET', queue, from + i - 1, 'godot: turned away')
+        gone = gone + 1
+      else
+        bytes = bytes + #entry
+      end
+    end
+    length, some = from, next_some(some, piece)
+  end
+  if gone > 0 then redis.call('LREM', queue, gone, 'godot: turned away') end
+  tally(run)
+  return bytes
+end
+
+-- Counts without a total are new, or were lost (evicted, deleted), or are of an older Godot, whose numbers of pushes
+-- and takes stood among them. When counting began tells a daemon that they were lost.
+local function begin()
+  local now = redis.call('TIME')
+  for _, field in ipairs(redis.call('HKEYS', counts)) do
+    if string.match(field, '^flight:') or string.match(field, '^pushed:') then redis.call('HDEL', counts, field) end
+  end
+  redis.call('HSET', counts, 'bytes', 0, 'began', now[1] .. string.format('%06d', now[2]))
+end
+
+local function notice_strangers()
+  local length = redis.call('LLEN', queue)
+  local more = length - counted('expected')
+  local is_new = redis.call('HEXISTS', counts, 'bytes') == 0
+  if more == 0 and not is_new then return end
+  if is_new then begin() end
+  count('received', math.max(0, more))
+  count('dropped', math.max(0, -more))
+  count('vanished', math.max(0, -more))
+  if more > 0 and not is_new then
+    count('bytes', weigh(more))
+  else
+    redis.call('HSET', counts, 'bytes', weigh(length))
+  end
+  redis.call('HSET', counts, 'expected', redis.call('LLEN', queue))
+end
+
+-- When the counts were lost, what they had counted and still is there counts as received again.
+local function recount(name, there)
+  local missing = there - counted(name)
+  if missing > 0 then
+    count('received', missing)
+    count(name, missing)
+  end
 end
 
 -- Drop the oldest beyond the bounds. One at a time: entries may be large.
-local function cut(max_size, max_bytes)
+local function cut()
   local length, bytes = redis.call('LLEN', queue), counted('bytes')
-  local dropped, for_bytes, freed = 0, 0, 0
-  local names, by_name, others, first, last = {}, {}, 0, nil, nil
+  local run, freed = new_run(), 0
   while length > max_size or (bytes > max_bytes and length > 0) do
     local oldest = redis.call('RPOP', queue)
-    local component, created_at = origin(oldest)
-    if not component then
-      others = others + 1
-    elseif by_name[component] then
-      by_name[component] = by_name[component] + 1
-    else
-      names[#names + 1] = component
-      by_name[component] = 1
-    end
-    first = first or created_at
-    last = created_at or last
-    if length <= max_size then for_bytes = for_bytes + 1 end
-    length, bytes, freed, dropped = length - 1, bytes - #oldest, freed + #oldest, dropped + 1
+    note_drop(run, oldest, length <= max_size)
+    length, bytes, freed = length - 1, bytes - #oldest, freed + #oldest
   end
-  if dropped == 0 then return end
   count('bytes', -freed)
-  count('dropped', dropped)
-  count('dropped_for_bytes', for_bytes)
-  tally(dropped, for_bytes, names, by_name, others, first, last)
-end
-
--- The bytes of the dead entries are counted likewise; nobody else touches them.
-local function weigh_dead(dead)
-  if redis.call('HEXISTS', counts, 'dead_bytes') == 0 then
-    redis.call('HSET', counts, 'dead_bytes', weigh(dead, redis.call('LLEN', dead)))
-  end
-end
-
-local function bury(dead, grave)
-  redis.call('LPUSH', dead, grave)
-  count('dead', 1)
-  count('dead_bytes', #grave)
-end
-
--- Forget the oldest of the dead beyond the bounds.
-local function bound_dead(dead, max_size, max_bytes)
-  local length, bytes = redis.call('LLEN', dead), counted('dead_bytes')
-  while length > max_size or (bytes > max_bytes and length > 0) do
-    local grave = redis.call('RPOP', dead)
-    length, bytes = length - 1, bytes - #grave
-    count('dead_bytes', -#grave)
-    count('dead_forgotten', 1)
-  end
+  tally(run)
 end
 
 -- In the order of `_counts` in buffer.py.

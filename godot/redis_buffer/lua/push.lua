@@ -1,16 +1,22 @@
--- KEYS: digest of this daemon's last push. ARGV: bound, bound in bytes, how long a digest is kept in ms, digest of this
--- push, entries oldest first.
-local pushed = KEYS[4]
-if redis.call('GET', pushed) == ARGV[4] then
-  redis.call('SET', pushed, ARGV[4], 'PX', ARGV[3])  -- a write, so that WAIT behind it waits for the push before
+-- KEYS: digest of this daemon's last push. ARGV: how long a digest is kept in ms, digest of this push, entries oldest
+-- first.
+local pushed, digest = KEYS[5], ARGV[7]
+if redis.call('GET', pushed) == digest then
+  redis.call('SET', pushed, digest, 'PX', ARGV[6])  -- a write, so that WAIT behind it waits for the push before
   return report()
 end
 notice_strangers()
-redis.call('LPUSH', queue, unpack(ARGV, 5))
-count('received', #ARGV - 4)
-local bytes = 0
-for i = 5, #ARGV do bytes = bytes + #ARGV[i] end
+local entries, bytes, run = {}, 0, new_run()
+for i = 8, #ARGV do
+  if not turn_away(ARGV[i], run) then
+    entries[#entries + 1] = ARGV[i]
+    bytes = bytes + #ARGV[i]
+  end
+end
+if #entries > 0 then redis.call('LPUSH', queue, unpack(entries)) end
+count('received', #ARGV - 7)
 count('bytes', bytes)
-cut(tonumber(ARGV[1]), tonumber(ARGV[2]))
-redis.call('SET', pushed, ARGV[4], 'PX', ARGV[3])
+tally(run)
+cut()
+redis.call('SET', pushed, digest, 'PX', ARGV[6])
 return done()

@@ -1,19 +1,19 @@
 -- Put dead entries back as the oldest of the queue, as many as there is room for; return how many.
--- KEYS: dead. ARGV: bound, bound in bytes, and for each its grave and the entry, oldest first.
+-- ARGV: for each its grave and the entry, oldest first.
 notice_strangers()
-weigh_dead(KEYS[4])
-recount('dead', redis.call('LLEN', KEYS[4]))
-local room, room_bytes = tonumber(ARGV[1]) - redis.call('LLEN', queue), tonumber(ARGV[2]) - counted('bytes')
+weigh_dead()
+recount('dead', redis.call('LLEN', dead))
+local room, room_bytes = max_size - redis.call('LLEN', queue), max_bytes - counted('bytes')
 local fit = 0
-while fit < math.min(room, (#ARGV - 2) / 2) do
-  room_bytes = room_bytes - #ARGV[2 * fit + 4]
+while fit < math.min(room, (#ARGV - 5) / 2) do
+  room_bytes = room_bytes - #ARGV[2 * fit + 7]
   if room_bytes < 0 then break end
   fit = fit + 1
 end
 local moved, bytes = 0, 0
 for i = fit, 1, -1 do
-  local grave, entry = ARGV[2 * i + 1], ARGV[2 * i + 2]
-  if redis.call('LREM', KEYS[4], -1, grave) > 0 then
+  local grave, entry = ARGV[2 * i + 4], ARGV[2 * i + 5]
+  if redis.call('LREM', dead, -1, grave) > 0 then
     redis.call('RPUSH', queue, entry)
     count('dead_bytes', -#grave)
     moved, bytes = moved + 1, bytes + #entry
