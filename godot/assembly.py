@@ -49,6 +49,10 @@ from godot.status import PeerLog
 DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """Far above what `dewey_query_logs` answers at the most."""
 
+ENDPOINTS_LOOK_S: Final = 5.0
+ENDPOINTS_RETRY_S: Final = 60.0
+"""How often it is looked whether `endpoints.json` is still there; and tried, and told, when it cannot be written."""
+
 PRIVATE_DAEMON: Final = "private"
 """The name of a daemon that has its Redis to itself."""
 
@@ -77,6 +81,7 @@ async def run_up(settings: GodotSettings, life: Life) -> int:
         postgres = EmbeddedPostgres(directory.path / "postgres", notify=_tell, on_change=write_endpoints)
         async with trio.open_nursery() as servers:
             await _start(servers, redis, postgres)
+            servers.start_soon(_keep_endpoints, directory, write_endpoints, name="endpoints")
 
             def announce() -> None:
                 urls = {"mcp": listening_url(doors.mcp), "http": url, "dewey": None}
@@ -157,6 +162,16 @@ def _check_destination(settings: GodotSettings) -> None:
             "neither DEWEY_MCP_URL nor DATABASE_URL is set, so there is nowhere to store; "
             "set one of them, or run `godot up`, which brings its own database"
         )
+
+
+async def _keep_endpoints(directory: DataDir, write: Callable[[], None]) -> None:
+    """Write `endpoints.json` again when somebody has taken it away. Runs until cancelled."""
+    pause_s = ENDPOINTS_LOOK_S
+    while True:
+        await trio.sleep(pause_s)
+        if directory.lacks_endpoints:
+            write()
+        pause_s = ENDPOINTS_RETRY_S if directory.lacks_endpoints else ENDPOINTS_LOOK_S
 
 
 async def _start(servers: trio.Nursery, *embedded: EmbeddedServer) -> None:

@@ -1,8 +1,10 @@
 """The directory in which `godot up` keeps everything, and the right to be the only one in it.
 
-Law of this module: who is inside `with DataDir(path)` is the only one in there. The right is an flock on
-the file `lock`, which the kernel takes back when its holder dies in any way; the pid in that file is for
-people, never for deciding. Permissions of a directory that was there before are never changed.
+Law of this module: who is inside `with DataDir(path)` is the only one in there. The right is an flock on the
+directory itself, which nobody can take away under its holder as a file in it, and which the kernel takes back when
+its holder dies in any way. The file `lock` is locked as well: an older Godot knows no other, and some network file
+systems lock no directories. The pid in it is for people, never for deciding. Permissions of a directory that was there
+before are never changed.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -69,6 +72,23 @@ def refuse_strangers(path: Path) -> None:
         )
 
 
+def hold_directory(path: Path) -> int | None:
+    """Lock a directory, and return the descriptor that holds it; None where directories cannot be locked (NFS).
+
+    :raises BlockingIOError: another process holds it.
+    """
+    # Python's descriptors do not pass to children, so a server that outlives us cannot hold the lock.
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(descriptor)
+        if isinstance(exc, BlockingIOError):
+            raise
+        return None
+    return descriptor
+
+
 def replace_file(path: Path, content: bytes, mode: int) -> None:
     """Put `content` into a file: a reader sees the old content or the new, and a link in its place is not followed.
 
@@ -107,7 +127,7 @@ class DataDir:
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
         self._endpoints = self.path / "endpoints.json"
-        self._lock = -1
+        self._held: list[int] = []
 
     def __enter__(self) -> Self:
         """Make the directory and lock it; what an earlier holder left in `endpoints.json` goes.
@@ -117,13 +137,11 @@ class DataDir:
         try:
             make_directory(self.path, 0o711 if os.geteuid() == 0 else 0o700)
             refuse_strangers(self.path)
-            # Python's descriptors do not pass to children, so a server that outlives us cannot hold the lock.
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
-                self._take_lock()
+                self._take_locks()
                 self._endpoints.unlink(missing_ok=True)
             except BaseException:
-                os.close(self._lock)
+                self._let_go()
                 raise
         except OSError as exc:
             raise ConfigError(
@@ -138,7 +156,12 @@ class DataDir:
         try:
             self._endpoints.unlink(missing_ok=True)
         finally:
-            os.close(self._lock)
+            self._let_go()
+
+    @property
+    def lacks_endpoints(self) -> bool:
+        """Whether somebody has taken `endpoints.json` away, as those do who clean up."""
+        return not os.path.exists(self._endpoints)  # of a directory that cannot be entered, too
 
     def write_endpoints(self, endpoints: Mapping[str, object]) -> None:
         """Put `endpoints` into `endpoints.json`: a reader sees the old content or the new, never a part.
@@ -151,13 +174,24 @@ class DataDir:
         except OSError as exc:
             raise ConfigError(f"{self._endpoints}: cannot be written ({exc.strerror or exc})") from exc
 
-    def _take_lock(self) -> None:
+    def _take_locks(self) -> None:
+        file = self.path / "lock"
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (directory := hold_directory(self.path)) is not None:
+                self._held.append(directory)
+            lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            self._held.append(lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            holder = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip() or "not known yet"
+            holder = "not known"
+            with suppress(OSError):
+                holder = file.read_bytes()[:20].decode("ascii", "replace").strip() or holder
             raise ConfigError(
                 f"{self.path}: another godot up is using it (pid {holder}); stop it, or choose another --data-dir"
             ) from exc
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _let_go(self) -> None:
+        while self._held:
+            os.close(self._held.pop())

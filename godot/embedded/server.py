@@ -1,8 +1,6 @@
 """One server as a child of this process: started, watched, restarted, stopped, never left behind.
 
-Law of this module: it knows processes, not servers. A process belongs to a server when it bears one of its
-program names and works inside its home directory; that holds for the child, for a child of a daemon that was
-killed, and for no other process. No pid file is believed: its pid may have been given to another by now.
+Law of this module: it knows processes, not servers.
 """
 
 from __future__ import annotations
@@ -14,15 +12,16 @@ import shutil
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import trio
 
-from godot.datadir import make_directory, refuse_strangers
+from godot.datadir import hold_directory, make_directory, refuse_strangers
 from godot.embedded.child import Child
 from godot.embedded.places import Account, socket_directory
+from godot.embedded.processes import Found, processes_in, send_signal
 from godot.errors import ConfigError
 
 START_TIMEOUT = 120.0  # PostgreSQL after a crash replays up to max_wal_size (1 GB); Redis reads its AOF
@@ -32,28 +31,20 @@ POLL_INTERVAL = 0.005
 
 FIRST_DELAY = 0.1  # between a death and the restart; three times as long after each further one
 LAST_DELAY = 5.0
+RARE_AFTER = 12  # failed starts in a row: a minute
+RARE_DELAY = 30.0  # the longest from then on
 STEADY_AFTER = 10.0  # who ran for so long begins at FIRST_DELAY again
-MAX_FAILED_STARTS = 5
+SOCKET_LOOK = 5.0  # how often it is looked whether the socket is still there
 ROOM_BYTES = 64 * 1024 * 1024
-"""With less on its disk a server that ran before is not given up: PostgreSQL wants 16 MiB at once to recover."""
+"""With less on its disk that is probably the reason: PostgreSQL wants 16 MiB at once to recover."""
 
 LACKING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
-"""What this process lacks for a while: a descriptor, memory, room. No server is given up for it."""
+"""What this process lacks for a while: a descriptor, memory, room."""
 
 LOG_BYTES = 10_000_000
 
 _REASON_LINES = 5
 _REASON_BYTES = 4000
-
-
-class Found(NamedTuple):
-    """Processes of a server.
-
-    :param leaders: those that are to be asked to stop; they stop the others.
-    """
-
-    pids: set[int]
-    leaders: set[int]
 
 
 class Server(ABC):
@@ -91,19 +82,25 @@ class Server(ABC):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; report started when the server answers.
 
-        A server that dies is started again. When this ends, in whatever way, the server is gone: it has
-        STOP_TIMEOUT for an orderly end, shielded from the cancellation.
+        A server that dies is started again. One that ran before is never given up, whatever hinders it: the other one
+        can do its part meanwhile, and an operator can put right what it is. When this ends, in whatever way, the server
+        is gone: it has STOP_TIMEOUT for an orderly end, shielded from the cancellation.
 
-        :raises ConfigError: the server cannot be set up, or does not come to answer: at the first attempt, or
-            at MAX_FAILED_STARTS in a row while its disk has room. The reason ends with the last lines of its log.
+        :raises ConfigError: the server cannot be set up, or does not come to answer at the first attempt. The reason
+            ends with the last lines of its log.
         """
         with self._naming_the_place():
             make_directory(self.directory, 0o711 if self.account.other else 0o700)
             refuse_strangers(self.directory)
             self._home = self._find_home()
             refuse_strangers(self._home)
+        with self._holding_home():
+            await self._run_at_home(task_status)
+
+    async def _run_at_home(self, task_status: trio.TaskStatus[None]) -> None:
+        with self._naming_the_place():
             await self._stop_processes()
-            self._sockets = socket_directory(self._home / "socket", self.socket_name, self.account)
+            self._make_place()
         self.url = self._url()
         try:
             with self._naming_the_place():
@@ -112,6 +109,27 @@ class Server(ABC):
         finally:
             with contextlib.suppress(OSError):  # a server that was killed leaves its socket in it
                 self._sockets.rmdir()
+
+    @contextlib.contextmanager
+    def _holding_home(self) -> Iterator[None]:
+        """Make sure that what runs in the home is nobody's any more: a living daemon has the lock.
+
+        The lock of the data directory does not say so: a copy of one leads to the same home when that is elsewhere.
+
+        :raises ConfigError: there is a living one.
+        """
+        with self._naming_the_place():
+            try:
+                descriptor = hold_directory(self._home)
+            except BlockingIOError as exc:
+                raise ConfigError(
+                    f"{self._home}: another Godot runs its {self.title} there; stop it, or choose another --data-dir"
+                ) from exc
+        try:
+            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
 
     # What a server has to say about itself.
 
@@ -123,6 +141,10 @@ class Server(ABC):
     def _find_home(self) -> Path:
         """Return the directory that its files are in, without symbolic links."""
         return self.directory.resolve()
+
+    def _make_place(self) -> None:
+        """Make what a start needs beside its data; since the one before, somebody may have taken it away."""
+        self._sockets = socket_directory(self._home / "socket", self.socket_name, self.account)
 
     @abstractmethod
     async def _prepare(self) -> None:
@@ -151,14 +173,17 @@ class Server(ABC):
         delay = FIRST_DELAY
         while True:
             it = self.title
+            failures += 1
+            reason = ""
             try:
+                if started:
+                    self._make_place()
                 async with self._child() as process:
                     it = f"{self.title} (pid {process.pid})"
                     if problem := await self._wait_for_answer(process):
                         if started and shutil.disk_usage(self._home).free < ROOM_BYTES:
                             problem += f", there is hardly any room left in {self._home}"
-                        else:
-                            failures += 1
+                        reason = self._reason()
                     else:
                         failures = 0
                         answered_at = trio.current_time()
@@ -168,17 +193,16 @@ class Server(ABC):
                         else:
                             started = True
                             task_status.started()
-                        problem = _ended(await process.wait())
+                        problem = await self._wait_for_end(process)
                         if trio.current_time() - answered_at >= STEADY_AFTER:
                             delay = FIRST_DELAY
-            except OSError as exc:
+            except (OSError, ConfigError) as exc:
                 problem = f"cannot be started ({exc})"
-                failures += exc.errno not in LACKING
-            if not started or failures == MAX_FAILED_STARTS:
-                raise ConfigError(f"{self.directory}: {self.title} does not start, it {problem}{self._reason()}")
-            self._notify(f"{it} {problem}; starting it again in {delay:.1f} s")
+            if not started:
+                raise ConfigError(f"{self.directory}: {self.title} does not start, it {problem}{reason}")
+            self._notify(f"{it} {problem}; starting it again in {delay:.1f} s{reason}")
             await trio.sleep(delay)
-            delay = min(delay * 3, LAST_DELAY)
+            delay = min(delay * 3, LAST_DELAY if failures < RARE_AFTER else RARE_DELAY)
 
     @contextlib.asynccontextmanager
     async def _child(self) -> AsyncIterator[Child]:
@@ -223,6 +247,15 @@ class Server(ABC):
             return _ended(process.returncode)
         return f"did not answer within {START_TIMEOUT:.0f} s"
 
+    async def _wait_for_end(self, process: Child) -> str:
+        """Return what has ended it; or that its socket was taken away, so that nobody new would ever reach it."""
+        while True:
+            with trio.move_on_after(SOCKET_LOOK):
+                return _ended(await process.wait())
+            with contextlib.suppress(OSError):  # whatever keeps us from looking is no sign that it is gone
+                if not (self._sockets / self.socket_name).exists():
+                    return "has lost its socket"
+
     def _change_pid(self, pid: int | None) -> None:
         if pid != self.pid:
             self.pid = pid
@@ -233,20 +266,20 @@ class Server(ABC):
         asked: set[int] = set()
         with trio.move_on_after(TAKE_OVER_TIMEOUT):
             while found := self._look():
-                _send(self.stop_signal, found.leaders - asked)
+                send_signal(self.stop_signal, found.leaders - asked)
                 asked |= found.leaders
                 if found.pids and asked.isdisjoint(found.pids):
                     break
                 await trio.sleep(POLL_INTERVAL)
         with trio.move_on_after(TAKE_OVER_TIMEOUT):  # what outlives even SIGKILL hangs in the kernel
             while found := self._look():
-                _send(signal.SIGKILL, found.pids)
+                send_signal(signal.SIGKILL, found.pids)
                 await trio.sleep(POLL_INTERVAL)
 
     def _look(self) -> Found | None:
         """Return what runs in this home, None when nothing does; nothing in particular, when it cannot look now."""
         try:
-            found = _processes(self._home, self.programs)
+            found = processes_in(self._home, self.programs)
             return Found(set(found), self._leaders(found)) if found else None
         except OSError as exc:
             if exc.errno not in LACKING:
@@ -299,38 +332,3 @@ def _ended(returncode: int) -> str:
     if returncode < 0:
         return f"was killed by signal {-returncode} ({signal.strsignal(-returncode)})"
     return f"ended with status {returncode}"
-
-
-def _send(what: signal.Signals, pids: Iterable[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, what)
-
-
-def _processes(home: Path, programs: frozenset[str]) -> dict[int, int]:
-    """Return the processes of `programs` that work in `home`, each with its parent.
-
-    This needs Linux's /proc; elsewhere there is nothing to be found, and a server that a killed daemon left
-    behind has to be stopped by hand. A zombie does not count: it works nowhere any more.
-    """
-    found = {}
-    for entry in os.listdir("/proc") if os.path.exists("/proc/self") else ():
-        if entry.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                # "4711 (redis-server) S 1 …"; the name may hold any character
-                with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
-                    name, _, rest = file.read().partition(" (")[2].rpartition(") ")
-                if name in programs and _works_in(home, entry):
-                    found[int(entry)] = int(rest.split()[1])
-    return found
-
-
-def _works_in(home: Path, pid: str) -> bool:
-    try:
-        return Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(home)
-    except PermissionError:
-        # Root without CAP_SYS_PTRACE, as in a container, may not look into a process of nobody. But it may
-        # read the arguments: initdb and the server that takes signals have `-D home/data…` among them.
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            arguments = file.read().split(b"\0")
-        return any(argument.startswith(os.fsencode(home) + b"/") for argument in arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -145,6 +146,51 @@ async def test_a_second_one_on_the_same_data_says_so_and_does_no_harm(place: Wor
             assert place.endpoints() == endpoints
             await peer.log("unharmed")
             await peer.found(search="unharmed")
+
+
+async def test_a_cleaner_that_works_through_its_directory_neither_ends_it_nor_lets_a_second_one_in(
+    place: Workplace,
+) -> None:
+    """It takes the lock, the endpoints and the sockets."""
+    with trio.fail_after(ENOUGH):
+        first = place.up()
+        async with connect(await first.ready()) as peer:
+            endpoints = place.endpoints()
+            for name in ("lock", "endpoints.json"):
+                (place.data / name).unlink()
+            second = place.up()
+            assert await second.exit() == 2
+            assert "another godot up is using it" in second.err[0]
+            assert first.events("server") == [], "its servers were left alone"
+
+            await until((place.data / "endpoints.json").exists)
+            assert place.endpoints() == endpoints
+            for server in ("redis", "postgres"):
+                shutil.rmtree(place.data / server / "socket")
+            await until(lambda: len([line for line in first.events("server") if "is back" in line["reason"]]) == 2)
+            await peer.log("unharmed", ack="durable")
+            await peer.found(search="unharmed")
+        assert await first.stop() == 0
+
+
+async def test_a_postgres_that_cannot_be_started_again_is_no_reason_to_end(place: Workplace) -> None:
+    """REL-004: entries are taken in all the while, and stored when it can."""
+    with trio.fail_after(2 * ENOUGH):
+        program = place.up()
+        async with connect(await program.ready()) as peer:
+            control = place.data / "postgres" / "data" / "global" / "pg_control"
+            control.rename(kept := control.with_suffix(".kept"))
+            os.kill(place.endpoints()["pids"]["postgres"], signal.SIGKILL)
+            for number in range(6):
+                await program.event("server", number + 1)
+                await peer.log(f"entry {number}", ack="durable")
+            assert "could not find the database system" in program.events("server")[-1]["reason"]
+            kept.rename(control)
+            await peer.found(search="5")
+            await peer.status_with(queued=0, in_flight=0, dewey="up")
+        assert stored_messages(place.endpoints()["database"]) == [f"entry {number}" for number in range(6)]
+        assert await program.stop() == 0
+        assert program.events()[-1]["event"] == "stopped"
 
 
 async def test_a_redis_or_postgres_that_is_killed_is_started_again_and_no_entry_is_lost(place: Workplace) -> None:
