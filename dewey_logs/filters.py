@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from godot.entries import MAX_COMPONENT_CHARS
+from godot.entries import MAX_COMPONENT_CHARS, UNSTORABLE
 from godot.errors import EntryRejected
 from godot.structure import shown
 
@@ -21,7 +21,6 @@ MAX_NAMES: Final = 100
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _RELATIVE: Final = re.compile("-([0-9]{1,9})([smhdw])")
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 @attrs.frozen
@@ -99,7 +98,7 @@ def storable(name: str, text: str) -> str:
 
     :raises EntryRejected: naming the argument.
     """
-    if _UNSTORABLE.search(text):
+    if UNSTORABLE.search(text):
         raise EntryRejected(f"{name}: must not contain NUL or half a surrogate pair; none is stored so")
     return text
 

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import Histogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dewey_logs.store import Stored
 from godot.errors import GodotError, StoreBusy, StoreFailed, StoreUnavailable
-from godot.exposition import SECONDS, Declared, Values, families
+from godot.exposition import SECONDS, Declared, Registry, Values, families
 from godot.lines import lines_dropped
 from godot.mcp.tools import Answer, Later, Tool
 
@@ -45,7 +45,7 @@ class DeweyMetrics(Collector):
     """
 
     def __init__(
-        self, registry: CollectorRegistry, on_change: Callable[[bool, str], None] = lambda _is_up, _reason: None
+        self, registry: Registry, on_change: Callable[[bool, str], None] = lambda _is_up, _reason: None
     ) -> None:
         self.registry = registry
         self.partitions = 0

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Final
 
 import trio
-from prometheus_client import CollectorRegistry
 
 from dewey_logs.daily import run_daily
 from dewey_logs.metrics import DeweyMetrics
@@ -22,6 +21,7 @@ from godot.backoff import delays
 from godot.config import DeweyServeSettings, DeweySettings
 from godot.doors import open_doors
 from godot.errors import ConfigError, StoreUnavailable
+from godot.exposition import Registry
 from godot.http import Site, http_url, serve_http
 from godot.lag import Watchdog
 from godot.lines import choose_format, print_line, ready_line, status_line
@@ -119,7 +119,7 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
     def say(event: str, **fields: object) -> None:
         print_line(status_line(event, **fields))
 
-    metrics = DeweyMetrics(CollectorRegistry(), tell)
+    metrics = DeweyMetrics(Registry(), tell)
     async with open_dewey(settings, metrics) as (toolbox, store):
         doors = await open_doors(settings)
         server = Server(

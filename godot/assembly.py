@@ -16,7 +16,6 @@ from typing import Final
 
 import attrs
 import trio
-from prometheus_client import CollectorRegistry
 
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.serve import DEWEY_INFO, open_dewey, run_own_retention
@@ -32,6 +31,7 @@ from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
 from godot.embedded.binaries import find_redis
 from godot.errors import ConfigError, StoreUnavailable
+from godot.exposition import Registry
 from godot.http import http_url
 from godot.lag import Watchdog
 from godot.lines import choose_format, print_line, ready_line, status_line
@@ -132,7 +132,7 @@ async def check_serve(settings: GodotSettings) -> list[str]:
         if settings.dewey_mcp_url is not None:
             _address_of_dewey(settings.dewey_mcp_url, settings.dewey_token_file)
         else:
-            async with open_dewey(settings, DeweyMetrics(CollectorRegistry())):
+            async with open_dewey(settings, DeweyMetrics(Registry())):
                 pass
 
     async def check_redis() -> None:
@@ -199,7 +199,7 @@ async def _run(
         vouched=settings.redis_durable,
         lost_file=lost_file,
     )
-    registry = CollectorRegistry()
+    registry = Registry()
     async with _way_to_dewey(settings, registry) as (connect, look), trio.open_nursery() as nursery:
         ways = {
             name: Client(connect, name="godot", version=__version__)
@@ -222,7 +222,7 @@ async def _run(
 
 @asynccontextmanager
 async def _way_to_dewey(
-    settings: GodotSettings, registry: CollectorRegistry
+    settings: GodotSettings, registry: Registry
 ) -> AsyncIterator[tuple[Connect, Callable[[], Awaitable[None]]]]:
     """Yield how to connect to Dewey, and what is to be called before a scrape of what it counts, when it is inside."""
     if settings.dewey_mcp_url is not None:

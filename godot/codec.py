@@ -20,7 +20,7 @@ from uuid import uuid4
 import attrs
 import orjson
 
-from godot.entries import MAX_DEPTH, MAX_ENTRY_BYTES, MAX_VALUES, Entry, kept_by_us
+from godot.entries import MAX_DEPTH, MAX_ENTRY_BYTES, MAX_VALUES, REPLACED, Entry, kept_by_us, storable
 from godot.errors import EntryRejected
 from godot.heavy import separators
 from godot.structure import Repeating
@@ -50,11 +50,6 @@ _LARGE_EXPONENTS: Final = (b"0e00", b"0e+00", b"0e-00")
 _RAW: Final = f"raw-{uuid4().hex}-"
 """Marks a text that is to be written as it is: a number, which the standard library cannot write else."""
 _MARKED: Final = re.compile(f'"{_RAW}([^"]*)"'.encode())
-
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
-
-NUL_SHOWN: Final = "\N{SYMBOL FOR NULL}"
-SURROGATE_SHOWN: Final = "\N{REPLACEMENT CHARACTER}"
 
 KEPT_REPEATS: Final = 100
 """Of so many repeated keys is said that they were, when the values that do not count are more than this."""
@@ -323,11 +318,8 @@ class _Found:
 def _encode_odd(entry: Entry, warnings: list[str]) -> bytes:
     found = _Found()
     value = {name: _mend(each, found) for name, each in _as_dict(entry).items()}
-    if found.replaced:
-        warnings.append(
-            f"characters that PostgreSQL cannot store were replaced: NUL by {NUL_SHOWN}, "
-            f"a lone surrogate by {SURROGATE_SHOWN}"
-        )
+    if found.replaced and REPLACED not in warnings:
+        warnings.append(REPLACED)
     if found.exact:
         warnings.append("data: numbers that a 64-bit float cannot hold are stored as written; most readers round them")
     if found.repeats:
@@ -345,10 +337,9 @@ def _encode_odd(entry: Entry, warnings: list[str]) -> bytes:
 def _mend(value: Any, found: _Found) -> Any:
     kind = type(value)
     if kind is str:
-        if not _UNSTORABLE.search(value):
-            return value
-        found.replaced = True
-        return _UNSTORABLE.sub(lambda match: NUL_SHOWN if match[0] == "\x00" else SURROGATE_SHOWN, value)
+        text = storable(value)
+        found.replaced = found.replaced or text != value
+        return text
     if kind is list:
         items = []
         for each in value:  # a comprehension would take a second frame of Python for each level

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import attrs
 import trio
-from prometheus_client import CollectorRegistry
 
 from godot import __version__
 from godot.batcher import Batcher
@@ -28,6 +27,7 @@ from godot.config import GodotSettings
 from godot.descriptors import Connections
 from godot.dewey import Dewey
 from godot.errors import BufferUnavailable
+from godot.exposition import Registry
 from godot.http import Site, serve_http
 from godot.levels import CAPABILITY, Levels
 from godot.listener import INSTRUCTIONS, godot_toolbox
@@ -79,7 +79,7 @@ class Parts:
     dewey_arguments: Mapping[str, type[Any]]
     write: Callable[[str], None]
     http: list[trio.SocketListener] = attrs.Factory(list)
-    registry: CollectorRegistry = attrs.Factory(CollectorRegistry)
+    registry: Registry = attrs.Factory(Registry)
     look: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
     connections: Connections = Connections(mcp=1_000, http=250)
 

@@ -40,6 +40,13 @@ PostgreSQL takes a hundred times as long."""
 MAX_DEPTH: Final = 500
 """Objects and arrays inside each other. Parsers give up at about 1,000, and an entry travels inside of others."""
 
+UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+NUL_SHOWN: Final = "\N{SYMBOL FOR NULL}"
+SURROGATE_SHOWN: Final = "\N{REPLACEMENT CHARACTER}"
+REPLACED: Final = (
+    f"characters that PostgreSQL cannot store were replaced: NUL by {NUL_SHOWN}, a lone surrogate by {SURROGATE_SHOWN}"
+)
+
 _UUID: Final = re.compile("[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\\1){3}[0-9a-fA-F]{12}")
 _OUR_UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OUR_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z", re.ASCII)
@@ -147,6 +154,9 @@ def admit(fields: EntryFields, warnings: list[str], trace_id: str | None = None)
             f"component: at most {MAX_COMPONENT_CHARS} characters, not {len(fields.component)}; "
             "put what does not fit into data"
         )
+    # Here and not when it is serialised: levels, metrics and lines go by the name under which it is stored.
+    if (component := storable(fields.component)) != fields.component:
+        warnings.append(REPLACED)
     data = fields.data
     if fields.trace_id is not None:
         trace_id = parse_uuid(fields.trace_id)
@@ -167,7 +177,7 @@ def admit(fields: EntryFields, warnings: list[str], trace_id: str | None = None)
     return Entry(
         id=entry_id,
         trace_id=trace_id,
-        component=fields.component,
+        component=component,
         level=parse_level(fields.level),
         message=fields.message,
         data=data,
@@ -181,6 +191,11 @@ def admit_json(value: object, warnings: list[str], trace_id: str | None = None) 
     :raises EntryRejected: naming the field and what is allowed.
     """
     return admit(structure(value, EntryFields), warnings, trace_id)
+
+
+def storable(text: str) -> str:
+    """Replace visibly what PostgreSQL cannot hold."""
+    return UNSTORABLE.sub(lambda match: NUL_SHOWN if match[0] == "\x00" else SURROGATE_SHOWN, text)
 
 
 def parse_level(text: str) -> str:

@@ -1,11 +1,14 @@
-"""What the metrics of both daemons have in common: how a table of them becomes what Prometheus scrapes."""
+"""What the metrics of both daemons have in common: how they become what Prometheus scrapes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, TypeAlias
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Buckets of durations."""
@@ -25,3 +28,47 @@ def families(counters: Declared, gauges: Declared, values: Values) -> Iterator[M
             for label_values, value in values[name].items():
                 family.add_metric(label_values, value)
             yield family
+
+
+class Registry(CollectorRegistry):
+    """What is scraped. A metric that fails takes no other with it: without any, a daemon would look dead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._collectors: list[Collector] = []
+
+    def register(self, collector: Collector) -> None:
+        """See `CollectorRegistry.register`."""
+        super().register(collector)
+        self._collectors.append(collector)
+
+    def expose(self, encode: Callable[[Collector], bytes], on_bug: Callable[[Exception], None]) -> bytes:
+        """Return everything that can be written.
+
+        :param encode: writes all that a collector has, as `choose_encoder` of prometheus_client returns it.
+        :param on_bug: gets what kept a metric, or all of a collector, from being written.
+        """
+
+        @contextmanager
+        def told() -> Iterator[None]:
+            try:
+                yield
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the others are well
+                on_bug(exc)
+
+        end = encode(_Found([]))  # what closes the text, if anything does
+        text = []
+        for collector in self._collectors:
+            with told():
+                for metric in collector.collect():
+                    with told():
+                        text.append(encode(_Found([metric])).removesuffix(end))
+        return b"".join(text) + end
+
+
+class _Found(Collector):
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics

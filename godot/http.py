@@ -12,7 +12,6 @@ from typing import Any, Final, cast
 
 import attrs
 import trio
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -22,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from godot import __version__, codec
 from godot.entries import MAX_BATCH, by_line
+from godot.exposition import Registry
 from godot.heavy import message_weight, off_the_loop, weigh
 from godot.http_server import serve_app
 from godot.mcp.access import Gate, Refused
@@ -90,7 +90,7 @@ class Site:
     what: str
     gate: Gate
     health: Health
-    registry: CollectorRegistry
+    registry: Registry
     refresh: Callable[[], Awaitable[None]]
     report: Callable[[str, str, str], None]
     log: Tool | None = None
@@ -128,7 +128,11 @@ def _app(site: Site) -> ASGIApp:
         _admit(site, request, "read")
         await site.refresh()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(site.registry), media_type=content_type)
+
+        def note(bug: Exception) -> None:
+            site.report("bug", _peer(request.scope), f"/metrics: {bug!r}")
+
+        return Response(site.registry.expose(encode, note), media_type=content_type)
 
     async def page(request: Request) -> Response:
         _admit(site, request, None)

@@ -35,6 +35,8 @@ FLUSH_S: Final = 0.5
 """How long the end of the process waits for a reader, in all."""
 
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
+_OBEYED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What a terminal takes for an order; a line may quote anybody."""
 
 
 class Lines(io.TextIOBase):
@@ -168,6 +170,7 @@ def logfmt(event: str, **fields: Any) -> str:
         text = str(value).lower() if isinstance(value, bool) else _shown(value)
         if not _PLAIN.fullmatch(text):
             text = '"' + " ".join(text.replace("\\", "\\\\").replace('"', '\\"').split()) + '"'
+        text = _OBEYED.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
         parts.append(f"{name}={text}")
     return " ".join(parts)
 

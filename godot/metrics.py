@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import Histogram
 from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,7 +20,7 @@ from godot import __version__, codec
 from godot.buffer import Buffer, Counts, DeadEntry
 from godot.dewey import Dewey
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
-from godot.exposition import SECONDS, Declared, Values, families
+from godot.exposition import SECONDS, Declared, Registry, Values, families
 from godot.heavy import off_the_loop, weigh
 from godot.lines import lines_dropped
 from godot.mcp.tools import Answer
@@ -82,7 +82,7 @@ class Metrics(Collector):
     :param registry: which others may share: Dewey's, when it runs inside.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.status: Status | None = None
         self.counts = Counts()

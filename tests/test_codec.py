@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godot import codec
-from godot.codec import NUL_SHOWN, SURROGATE_SHOWN
-from godot.entries import Entry
+from godot.entries import NUL_SHOWN, SURROGATE_SHOWN, Entry
 from godot.errors import EntryRejected
 
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from dewey_logs.metrics import DeweyMetrics
@@ -13,6 +12,7 @@ from dewey_logs.store import MemoryStore, Stored
 from dewey_logs.tools import dewey_tools
 from godot.entries import Entry
 from godot.errors import StoreUnavailable
+from godot.exposition import Registry
 from godot.mcp.tools import Toolbox
 
 LOGS: list[dict[str, Any]] = [{"component": "relay", "level": "INFO", "message": "x", "id": "0" * 31 + "1"}]
@@ -36,7 +36,7 @@ class Store(MemoryStore):
 async def test_a_database_that_goes_and_comes_back_is_told_of_once_each() -> None:
     told: list[tuple[bool, str]] = []
     store = Store()
-    metrics = DeweyMetrics(CollectorRegistry(), lambda is_up, reason: told.append((is_up, reason)))
+    metrics = DeweyMetrics(Registry(), lambda is_up, reason: told.append((is_up, reason)))
     tools = Toolbox([metrics.measured(tool) for tool in dewey_tools(store, on_stored=metrics.stored)])
     for away in (False, True, True, False, False):
         store.away = away

@@ -45,6 +45,9 @@ def test_a_line_is_logfmt_with_its_time_in_utc_first() -> None:
         ("C:\\a b", r'"C:\\a b"'),
         ("several\nlines\r\n\tand   blanks", '"several lines and blanks"'),
         ("ü", "ü"),
+        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
+        ("\x9b31m red \x00", r'"\x9b31m red \x00"'),
+        ("half \ud800", '"half \ud800"'),
         (None, "None"),
     ],
 )

@@ -61,6 +61,7 @@ class Bench:
     toolbox: Toolbox
     status: Status
     lines: list[str]
+    accepted: list[tuple[str, str]]
 
     async def answer(self, tool: str, **arguments: Any) -> Answer:
         return await self.toolbox.find(tool).call(arguments)
@@ -94,11 +95,39 @@ async def bench(ack: Ack = "queued", entry_max_bytes: float = math.inf) -> Async
         jitter=lambda delay: delay,
     )
     dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore())))
-    toolbox = godot_toolbox(inlet, dewey, status, buffer, Levels(), ack=ack, dewey_arguments=ARGUMENTS)
+    accepted: list[tuple[str, str]] = []
+    toolbox = godot_toolbox(
+        inlet,
+        dewey,
+        status,
+        buffer,
+        Levels(),
+        ack=ack,
+        dewey_arguments=ARGUMENTS,
+        on_accepted=lambda component, level: accepted.append((component, level)),
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(batcher.run)
-        yield Bench(buffer, toolbox, status, lines)
+        yield Bench(buffer, toolbox, status, lines, accepted)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_component_that_cannot_be_stored_is_counted_and_filtered_by_the_name_that_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """OBS-001, DEW-011: counted by the other one it made every scrape fail; a level set for what is seen missed it."""
+    entry = {**ENTRY, "component": "gates\ud800\x00", "message": "\ud800"}
+    warning = "characters that PostgreSQL cannot store were replaced: NUL by ␀, a lone surrogate by �"
+    async with bench() as it:
+        assert (await it.call("logger_log", **entry))["warnings"] == [warning]
+        assert (await it.call("logger_log_batch", logs=[entry]))["warnings"] == [f"entry 0: {warning}"]
+        await trio.sleep(1)
+        assert it.accepted == [("gates�␀", "INFO")] * 2
+        assert {codec.loads(raw)["component"] for raw in it.buffer.queue} == {"gates�␀"}
+
+        await it.call("logger_set_level", component="gates�␀", level="ERROR")
+        assert (await it.call("logger_log", **entry))["status"] == "filtered"
+        assert (await it.call("logger_log_batch", logs=[entry]))["filtered"] == 1
 
 
 async def test_queued_is_answered_at_once_and_written_after_100_ms(autojump_clock: trio.testing.MockClock) -> None:

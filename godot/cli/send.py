@@ -18,7 +18,17 @@ import click
 import trio
 
 from godot import codec
-from godot.cli.ask import EXIT_PARTIAL, EXIT_UNREACHABLE, TOO_LARGE, Daemon, Unanswered, Work, complain, write
+from godot.cli.ask import (
+    EXIT_PARTIAL,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    TOO_LARGE,
+    Daemon,
+    Unanswered,
+    Work,
+    complain,
+    write,
+)
 from godot.cli.render import counted, harmless
 from godot.entries import by_line
 
@@ -86,6 +96,7 @@ class Ingest:
         self._size = size
         self._so_far = hashlib.sha256()
         self._batch_bytes = BATCH_BYTES
+        self._unreadable: str | None = None
         self.accepted = self.filtered = self.rejected = 0
         self.durable = True
 
@@ -115,6 +126,9 @@ class Ingest:
                         bar.update(len(line))
         finally:
             self._tell_counts()
+        if self._unreadable is not None:
+            complain(self._unreadable)
+            return EXIT_USAGE
         return EXIT_PARTIAL if self.rejected else 0
 
     def _tell_counts(self) -> None:
@@ -132,7 +146,11 @@ class Ingest:
         """
         number, rest, ended = 0, b"", False
         while not ended:
-            chunk = await trio.to_thread.run_sync(self._file.read1, READ_BYTES, abandon_on_cancel=True)
+            try:
+                chunk = await trio.to_thread.run_sync(self._file.read1, READ_BYTES, abandon_on_cancel=True)
+            except OSError as exc:  # what was read until then is sent; the line that is cut off is not
+                self._unreadable = f"line {number + 1:,} and what follows cannot be read ({exc.strerror or exc})"
+                break
             ended = not chunk
             *lines, rest = (rest + chunk).split(b"\n")
             if ended and rest:
@@ -186,6 +204,7 @@ class Ingest:
     async def _send(self, batch: list[Line]) -> None:
         """Send until all of it is on disk, or was refused for what it is: with its ids, that stores it once."""
         began = trio.current_time()
+        waits = False
         while batch:
             patient = trio.current_time() - began < BUSY_S
             try:
@@ -196,6 +215,9 @@ class Ingest:
                     return
                 if exc.code != EXIT_UNREACHABLE or not patient:
                     raise
+                if not waits:
+                    waits = True
+                    complain(f"{exc}; trying again for {BUSY_S:g} s")
                 await trio.sleep(RETRY_S)
                 continue
             again = []
@@ -217,6 +239,9 @@ class Ingest:
             self.accepted += done["accepted"]
             self.filtered += done["filtered"]
             if batch := again:
+                if not waits:
+                    waits = True
+                    complain(f"the daemon takes nothing now; trying again for {BUSY_S:g} s")
                 await trio.sleep(RETRY_S)
 
     async def _send_in_parts(self, batch: list[Line], reason: str) -> None:
@@ -238,8 +263,16 @@ def ingest_file(path: Path, *, again: bool) -> Work:
 
     async def work(daemon: Daemon) -> int:
         if str(path) == "-":
+            if sys.stdin is None:
+                complain("stdin is closed")
+                return EXIT_USAGE
             return await Ingest(daemon, cast("BufferedReader", sys.stdin.buffer), known_as=None, size=None).run()
-        with path.open("rb") as file:
+        try:
+            opened = path.open("rb")
+        except OSError as exc:
+            complain(f"{path} cannot be opened ({exc.strerror or exc})")
+            return EXIT_USAGE
+        with opened as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):  # a pipe is another one each time
                 return await Ingest(daemon, file, known_as=None, size=None).run()

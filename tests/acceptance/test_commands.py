@@ -288,6 +288,17 @@ def test_a_file_of_which_every_line_is_refused_is_told_line_by_line(shell: Shell
     assert sent.code == 4
 
 
+def test_a_file_that_cannot_be_read_is_told_in_a_line(shell: Shell) -> None:
+    sent = shell.run("ingest", "/proc/self/mem")
+    assert sent.code == 2
+    assert sent.err.splitlines()[-1] == "godot ingest: line 1 and what follows cannot be read (Input/output error)"
+    closed = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" <&-', "sh", *shell.command("ingest", "-")],
+        capture_output=True, text=True, timeout=ENOUGH, env=shell.environ(), check=False,
+    )  # fmt: skip
+    assert (closed.returncode, closed.stderr) == (2, "godot ingest: stdin is closed\n")
+
+
 def test_a_file_is_ingested_once_however_often_it_is_sent(shell: Shell, tmp_path: Path) -> None:
     """MCP-003: bad lines are named, and do not stop the others."""
     file = tmp_path / "entries.ndjson"

@@ -179,6 +179,14 @@ async def test_a_scrape_under_load_follows_the_rules_and_counters_equal_the_data
     assert time.time() - daemons.value("godot_component_last_seen_timestamp_seconds", component="load-2") < ENOUGH
 
 
+async def test_a_component_with_half_a_character_does_not_keep_the_metrics_from_being_scraped(daemons: Daemons) -> None:
+    """OBS-001."""
+    with trio.fail_after(ENOUGH):
+        async with connect(daemons.godot.mcp) as peer:
+            await peer.log("half", component="\ud800")
+    assert daemons.value("godot_entries_accepted_total", component="�", level="INFO") == 1
+
+
 def queries() -> list[str]:
     dashboard = json.loads((CONTAINER / "grafana" / "godot.json").read_text())
     alerts = yaml.safe_load((CONTAINER / "prometheus" / "alerts.yml").read_text())
