@@ -29,6 +29,7 @@ from tests.acceptance.programs import (
     connect,
     stored_messages,
     until,
+    until_asked,
     until_longer,
     workplace,
 )
@@ -241,9 +242,13 @@ async def test_after_kill_9_of_the_daemon_its_servers_end_and_everything_that_wa
             blocker.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
             for begin in range(0, len(logged), 500):
                 await peer.log_batch(logged[begin : begin + 500])
-            status = await peer.status_with(received=len(logged))
-            assert status["in_flight"] > 0
-            assert status["queued"] > 0
+            await peer.status_with(received=len(logged))
+
+            async def is_on_its_way() -> bool:  # between two tries to store it, all of it waits again
+                status = await peer.status()
+                return bool(status["in_flight"] and status["queued"])
+
+            await until_asked(is_on_its_way)
             await program.kill()
             with suppress(ConnectionClosed):
                 await peer.closed()
