@@ -41,6 +41,7 @@ class Batcher:
     on_failure: Callable[[BufferUnavailable], None]
     jitter: Jitter = jittered
     _batch: list[Accepted] = attrs.field(factory=list, init=False)
+    _counts: Counts = attrs.field(factory=Counts, init=False)
 
     @property
     def unwritten(self) -> int:
@@ -57,8 +58,13 @@ class Batcher:
             while await self._collect():
                 counts = await self._push([entry.raw for entry in self._batch])
                 self.on_counts(counts)
-                for entry in self._batch:
-                    if entry.receipt is not None:
+                dropped = self._dropped_by_itself(counts)
+                for index, entry in enumerate(self._batch):
+                    if entry.receipt is None:
+                        continue
+                    if index < dropped:
+                        entry.receipt.note_dropped()
+                    else:
                         entry.receipt.note_written(counts.weakness)
                 self._batch.clear()
                 with suppress(trio.WouldBlock):  # the sender has not yet looked since it was last woken
@@ -86,6 +92,17 @@ class Batcher:
                 if entry.receipt is not None:
                     window.deadline = -math.inf
         return True
+
+    def _dropped_by_itself(self, counts: Counts) -> int:
+        """Return how many entries, from the first one on, the push of this batch has dropped of the batch itself.
+
+        The oldest go: so all that waited before went, too, and the queue holds fewer than the batch has. A push that is
+        answered only when it is tried again may find a queue that was delivered meanwhile; then as many as were dropped
+        since the push before, by whomever, may be called dropped.
+        """
+        before = self._counts.dropped if counts.began == self._counts.began else 0
+        self._counts = counts
+        return max(0, min(len(self._batch) - counts.queued, counts.dropped - before))
 
     async def _push(self, entries: list[bytes]) -> Counts:
         pauses = delays(RETRY_FIRST_S, longest=RETRY_LONGEST_S, jitter=self.jitter)

@@ -28,6 +28,8 @@ class Receipt:
     def __init__(self) -> None:
         self.weakness: str | None = None
         """Why an entry that was written may be lost all the same (`Counts.weakness`); None: all are durable."""
+        self.dropped = 0
+        """Entries that the push which wrote them has dropped again: the queue holds fewer than came at once."""
         self._open = 0
         self._changed = trio.Event()
 
@@ -38,6 +40,11 @@ class Receipt:
     def note_written(self, weakness: str | None) -> None:
         """One entry is in the buffer: on disk, unless there is a weakness."""
         self.weakness = self.weakness or weakness
+        self.note_gone()
+
+    def note_dropped(self) -> None:
+        """One entry was in the buffer, and went with the same push."""
+        self.dropped += 1
         self.note_gone()
 
     def note_gone(self) -> None:

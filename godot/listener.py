@@ -375,10 +375,15 @@ async def _when_written(
 
     :param again: what the caller is to do when they are not.
     :param entries: how many; they are counted when they are not.
-    :raises BufferUnavailable: they were not in time. They may get there yet.
+    :raises BufferUnavailable: they were not in time, and may get there yet; or some did not stay there.
     """
     with trio.move_on_after(patience_s):
         await receipt.wait()
+        if receipt.dropped:
+            raise BufferUnavailable(
+                f"{receipt.dropped:,} of {entries:,} dropped: the queue is full, and holds fewer than came at once "
+                f"(MAX_QUEUE_SIZE, GODOT_MAX_QUEUE_BYTES); {again}"
+            )
         return acknowledge(receipt)
     status.unconfirmed += entries
     raise BufferUnavailable(f"not on disk within {PATIENCE_S:g} s, and not sure to get there; {again}")

@@ -10,7 +10,7 @@ import trio.testing
 
 from godot.batcher import BATCH_MAX_BYTES, Batcher
 from godot.buffer import Counts, MemoryBuffer
-from godot.channel import Inlet, open_entry_channel
+from godot.channel import Inlet, Receipt, open_entry_channel
 from godot.errors import BufferUnavailable
 from tests.held import Held
 
@@ -327,3 +327,30 @@ async def test_cancelled_while_the_buffer_is_away_it_still_knows_what_is_unwritt
     assert bench.batcher.unwritten == 25
     with pytest.raises(trio.EndOfChannel):  # the sender is told even then
         await bench.woken.receive()
+
+
+class Forgetful(SlowBuffer):
+    """Its first answer is lost, and what was pushed is delivered before it is asked again."""
+
+    async def push(self, entries: Sequence[bytes]) -> Counts:
+        counts = await super().push(entries)
+        if len(self.pushed) == 1:
+            self.queue.clear()
+            self._expected = 0
+            raise BufferUnavailable("Redis: the connection broke")
+        return counts
+
+
+async def test_what_was_delivered_before_its_push_was_answered_is_not_called_dropped(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bench = Bench()
+    bench.batcher.buffer = bench.buffer = Forgetful()
+    receipt = Receipt()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.batcher.run)
+        await bench.inlet.accept(b"1", receipt)
+        await receipt.wait()
+        nursery.cancel_scope.cancel()
+    assert len(bench.failures) == 1
+    assert receipt.dropped == 0

@@ -17,7 +17,7 @@ from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot import codec
 from godot.batcher import Batcher
-from godot.buffer import Counts, MemoryBuffer
+from godot.buffer import QUEUE_MAX_BYTES, Counts, MemoryBuffer
 from godot.channel import PATIENCE_S, open_entry_channel
 from godot.config import Ack
 from godot.dewey import DirectDewey
@@ -39,8 +39,8 @@ OF_ITS_OWN = "01a1fb67-5bd0-716c-b208-6b6eb13e7800"
 class SlowBuffer(MemoryBuffer):
     """Takes its time over a push, notes how many it was given, and can be away."""
 
-    def __init__(self) -> None:
-        super().__init__(max_size=100_000)
+    def __init__(self, max_size: int = 100_000, max_bytes: int = QUEUE_MAX_BYTES) -> None:
+        super().__init__(max_size, max_bytes)
         self.takes_s = 0.0
         self.away = False
         self.sizes: list[tuple[float, int]] = []
@@ -78,8 +78,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(ack: Ack = "queued", entry_max_bytes: float = math.inf) -> AsyncIterator[Bench]:
-    buffer = SlowBuffer()
+async def bench(
+    ack: Ack = "queued", entry_max_bytes: float = math.inf, buffer: SlowBuffer | None = None
+) -> AsyncIterator[Bench]:
+    buffer = buffer or SlowBuffer()
     lines: list[str] = []
     status = Status(lines.append, buffer, max_size=100_000)
     inlet, outlet = open_entry_channel(max_entries=200, entry_max_bytes=entry_max_bytes)
@@ -385,3 +387,23 @@ def test_every_tool_and_every_argument_says_what_it_is_for() -> None:
         assert set(tool["annotations"]) >= {"readOnlyHint", "destructiveHint", "idempotentHint"}
         for name, schema in tool["inputSchema"]["properties"].items():
             assert schema["description"], f"{tool['name']}.{name}"
+
+
+@pytest.mark.parametrize(
+    "buffer", [SlowBuffer(max_size=10), SlowBuffer(100, max_bytes=2_000)], ids=["entries", "bytes"]
+)
+async def test_durable_is_not_said_of_what_its_own_push_dropped(
+    autojump_clock: trio.testing.MockClock, buffer: SlowBuffer
+) -> None:
+    """REL-003: the queue holds fewer than come at once."""
+    async with bench("durable", buffer=buffer) as it:
+        for _ in range(2):  # whether or not others waited there
+            answer = await it.answer("logger_log_batch", logs=[ENTRY] * 50)
+            kept = len(buffer.queue)
+            assert 0 < kept < 50
+            assert (answer.is_error, answer.kind) == (True, "unavailable")
+            assert f"{50 - kept} of 50 dropped: the queue is full" in answer.json
+        # An entry that makes others go is there itself.
+        assert (await it.call("logger_log", **ENTRY))["status"] == "durable"
+        answer = await it.call("logger_log_batch", logs=[ENTRY] * (kept - 1))
+        assert answer["status"] == "durable"
