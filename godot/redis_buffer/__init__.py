@@ -7,6 +7,7 @@ write twice without telling; the batcher and the sender retry in the open.
     buffer.py      what is asked of a buffer, and the script that does it
     lane.py        one connection in one worker thread, running scripts
     durability.py  whether what Redis answers is on disk, and stays
+    sending.py     how long a connection may take for what it sends
     servers.py     which server that is: the one of the URL, a Sentinel's master, a cluster's primary
 
 Keys, all derived from the queue's name, so that `{logs}:queue` keeps them in one slot of a cluster:

@@ -12,6 +12,7 @@ import redis
 import trio
 
 from godot.errors import BufferUnavailable
+from godot.redis_buffer.sending import be_patient
 from godot.redis_buffer.servers import Greet, Servers
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class Lane:
                 self._client.close()
                 self._client = None
             self._doubts = self._servers.doubts
-            self._client = self._servers.connect(self._greet)
+            self._client = be_patient(self._servers.connect(self._greet))
         return self._client
 
 

@@ -18,9 +18,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from godot.errors import ConfigError
-
-SOCKET_TIMEOUT_S: Final = 2.0
-"""A deadline cannot interrupt a worker thread, so this is what bounds one."""
+from godot.redis_buffer.sending import SOCKET_TIMEOUT_S
 
 FIND_TIMEOUT_S: Final = 0.5
 """How long a Sentinel, or a node of a cluster, may take to say where the queue is, before the next one is asked."""
