@@ -124,7 +124,9 @@ class Bridge:
     async def _keep(self, headers: dict[str, str], *, task_status: trio.TaskStatus[Session | HTTPStatus]) -> None:
         """Hold one WebSocket; its upgrade has the Host and Origin of the HTTP request. Returns when it is closed."""
         address = urlsplit(self.url)
-        origin = [(b"Origin", headers["origin"].encode())] if "origin" in headers else []
+        # A page of the bridge's own port stands for one of Godot's, which may connect.
+        ours, theirs = f":{address.port}", f":{urlsplit('//' + headers['host']).port}"
+        origin = [(b"Origin", headers["origin"].replace(theirs, ours).encode())] if "origin" in headers else []
         try:
             async with (
                 await trio.open_tcp_stream(str(address.hostname), address.port or 80) as stream,

@@ -21,7 +21,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
@@ -441,6 +441,7 @@ async def test_every_frame_that_godot_sends_to_dewey_is_valid(
     assert not (await dewey.ask("dewey_query_logs", {"search": "hello"})).is_error
     with trio.move_on_after(1.0):
         await dewey.ask("dewey_maintain_partitions", {})
+    await wait_all_tasks_blocked()  # who gives up does not wait until that is written
     nursery.cancel_scope.cancel()
 
     assert [message["method"] for message in sent] == ["tools/call"] * 3 + ["notifications/cancelled"]
