@@ -19,10 +19,13 @@ import trio
 from godot import codec
 from godot.mcp.session import META, MODERN_VERSION
 from godot.mcp.tools import Answer
-from godot.mcp.transport import Connect, Transport, TransportClosed, Unreachable, memory_transports
+from godot.mcp.transport import GONE, Connect, Transport, TransportClosed, Unreachable, memory_transports
 
 PING_S: Final = 5.0
-"""How long a connection may take to answer a ping before it is dropped."""
+"""How long a connection may be silent once it was asked with a ping, before it is dropped."""
+
+TOGETHER_CHARS: Final = 64 * 1024
+"""Frames of so many characters are written at once, when they wait. A hundred followers ask on at the same moment."""
 
 
 class CallFailed(Exception):
@@ -65,7 +68,8 @@ class _Connection:
     on the connection is not theirs to lose.
 
     :param outbox: takes a frame when the writer is ready for it; a `send` that is cancelled has sent nothing.
-    :param notices: frames that the writer sends first, when it is ready.
+    :param notices: frames that the writer sends before all calls that wait, when it is ready.
+    :param heard: is set by whatever is received.
     """
 
     scope: trio.CancelScope
@@ -73,24 +77,40 @@ class _Connection:
     outbox: trio.MemorySendChannel[str]
     notices: deque[str] = attrs.Factory(deque)
     waiting: dict[int, _Waiting] = attrs.Factory(dict)
+    heard: trio.Event = attrs.Factory(trio.Event)
     being_checked: bool = False
     ended: TransportClosed | None = None
-    """With these words of the other end, if it has closed the connection with any."""
+    """Why it is over."""
 
     async def write(self, transport: Transport, frames: trio.MemoryReceiveChannel[str]) -> None:
         async with frames:
             try:
                 async for frame in frames:
-                    await transport.send(frame)
+                    together, chars = [frame], len(frame)
+                    with suppress(trio.WouldBlock):
+                        while chars < TOGETHER_CHARS:
+                            together.append(frames.receive_nowait())
+                            chars += len(together[-1])
+                    await self._send(transport, together)
                     while self.notices:
-                        await transport.send(self.notices.popleft())
+                        together = [*self.notices]
+                        self.notices.clear()
+                        await self._send(transport, together)
             except TransportClosed as exc:
                 self.ended = exc
                 raise
 
+    @staticmethod
+    async def _send(transport: Transport, frames: list[str]) -> None:
+        if len(frames) > 1 and max(map(len, frames)) < TOGETHER_CHARS:
+            await transport.send_together(frames)
+            return
+        for frame in frames:
+            await transport.send(frame)
+
     def failure(self, when: str) -> CallFailed:
         """Return what a call ends with when the connection has ended."""
-        if self.ended is None or self.ended.code is None:
+        if self.ended is None or str(self.ended) == GONE:
             return CallFailed(f"the connection broke {when}")
         return CallFailed(f"the connection broke {when} ({self.ended})", self.ended.code, self.ended.reason)
 
@@ -176,21 +196,24 @@ class Client:
             self._drop(self._connection)
 
     def check(self) -> None:
-        """Have the connection dropped unless it answers a ping within `PING_S`: one call was not answered in time.
+        """Have the connection dropped if it is dead: one call was not answered in time.
 
-        Others may be in flight on it, and what is slow may be just that one call.
+        Others may be in flight on it, and what is slow may be just that one call, or the way of all of them. So the
+        ping passes all calls that wait to be sent, and whatever comes within `PING_S` will do: its answer may
+        stand behind those of a hundred followers.
         """
         if (connection := self._connection) is not None and not connection.being_checked:
             connection.being_checked = True
             connection.nursery.start_soon(self._check, connection, name="ping")
 
     async def _check(self, connection: _Connection) -> None:
-        request_id = next(self._ids)
-        ping = {"jsonrpc": "2.0", "id": request_id, "method": "ping"}
-        with trio.move_on_after(PING_S), suppress(CallFailed):
-            await connection.request(request_id, codec.dumps(ping).decode())
+        connection.heard = trio.Event()
+        connection.notify(codec.dumps({"jsonrpc": "2.0", "id": next(self._ids), "method": "ping"}).decode())
+        with trio.move_on_after(PING_S):
+            await connection.heard.wait()
             connection.being_checked = False
             return
+        connection.ended = TransportClosed(f"it was silent for {PING_S:g} s when it was asked with a ping")
         self._drop(connection)
 
     async def _connected(self) -> _Connection:
@@ -218,7 +241,9 @@ class Client:
                     task_status.started(connection)
                     try:
                         while True:
-                            _hand_out(connection, codec.loads(await transport.receive()))
+                            frame = await transport.receive()
+                            connection.heard.set()
+                            _hand_out(connection, codec.loads(frame))
                     except TransportClosed as exc:
                         connection.ended = exc
                         raise

@@ -67,7 +67,7 @@ class Watched:
 class Server:
     """What is served, to whom, and to whom it tells what happens.
 
-    :param report: gets an event (`bug`, `refused`), the peer's address, and the reason.
+    :param report: gets an event (`bug`, `refused`, `dropped`), the peer's address, and the reason.
     :param max_message_bytes: a larger frame closes its connection with code 1009.
     :param max_in_flight: calls of one connection; beyond, its next frames are left unread.
     :param peer_timeout_s: after which a peer is dropped that takes no answer, or does not answer a ping.
@@ -123,12 +123,16 @@ async def serve(
 
     async def send(frame: str) -> None:
         claim = await unread.claim(len(frame))
+        began = trio.current_time()
         try:
-            with server.answers.patience(trio.current_time() + server.peer_timeout_s), suppress(TransportClosed):
+            with server.answers.patience(began + server.peer_timeout_s) as patience, suppress(TransportClosed):
                 await transport.send(frame)
                 return
         finally:
             claim.release()
+        if patience.cancelled_caught:
+            taken_s = trio.current_time() - began
+            server.report("dropped", peer, f"it did not take an answer of {len(frame):,} bytes within {taken_s:.0f} s")
         calls.cancel_scope.cancel()  # the other end is gone, or leaves its answers unread
         await trio.lowlevel.checkpoint()
 
@@ -406,7 +410,7 @@ async def _admit(
     try:
         with giving.scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_keep_alive, connection, meter, server.peer_timeout_s, nursery.cancel_scope)
+                nursery.start_soon(_keep_alive, server, peer, connection, meter, nursery.cancel_scope)
                 await serve(server, transport, peer=peer, roles=roles, meter=meter)
                 nursery.cancel_scope.cancel()
         if giving.reason is not None:
@@ -418,14 +422,18 @@ async def _admit(
             await transport.aclose(code, giving.reason)
 
 
-async def _keep_alive(connection: WebSocketConnection, meter: Meter, timeout_s: float, scope: trio.CancelScope) -> None:
-    """Ping a peer twice in `timeout_s`, and drop it when it does not answer. Returns when it is gone."""
+async def _keep_alive(
+    server: Server, peer: str, connection: WebSocketConnection, meter: Meter, scope: trio.CancelScope
+) -> None:
+    """Ping a peer twice in its time, and drop it when it does not answer. Returns when it is gone."""
+    timeout_s = server.peer_timeout_s
     try:
         while True:
             await trio.sleep(timeout_s / 2)
             with trio.move_on_after(timeout_s) as patience:
                 await connection.ping()
             if patience.cancelled_caught and meter.waits_for_peer:
+                server.report("dropped", peer, f"it did not answer a ping within {timeout_s:g} s")
                 scope.cancel()
                 return
     except (ConnectionClosed, ProtocolError):

@@ -6,7 +6,7 @@ that runs inside Godot.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, TypeAlias
 
@@ -74,6 +74,12 @@ class Transport(Protocol):
         """Send one frame, waiting while the other end does not read.
 
         :raises TransportClosed: it will not arrive.
+        """
+
+    async def send_together(self, frames: Sequence[str]) -> None:
+        """Send small frames at once: alone, each of them would wait for several turns of a busy event loop.
+
+        :raises TransportClosed: not all of them will arrive.
         """
 
     async def receive(self) -> Frame:
@@ -147,10 +153,18 @@ class WebSocketTransport:
         except ConnectionClosed as exc:
             raise _goodbye(exc.reason) from exc
         except LocalProtocolError as exc:
-            said = self.connection.closed
-            if said is None or said.code == CloseCode.NORMAL_CLOSURE:  # which is also what we say
-                raise TransportClosed("it is just being closed") from exc
-            raise _goodbye(said) from exc
+            raise self._being_closed() from exc
+
+    async def send_together(self, frames: Sequence[str]) -> None:
+        connection = self.connection
+        try:
+            async with self._in_pieces, connection._stream_lock:
+                data = b"".join(connection._wsproto.send(TextMessage(frame)) for frame in frames)
+                await connection._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise _goodbye(connection.closed) from exc
+        except LocalProtocolError as exc:
+            raise self._being_closed() from exc
 
     async def receive(self) -> Frame:
         try:
@@ -160,6 +174,12 @@ class WebSocketTransport:
 
     async def aclose(self, code: int = 1000, reason: str | None = None) -> None:
         await self.connection.aclose(code, reason)
+
+    def _being_closed(self) -> TransportClosed:
+        said = self.connection.closed
+        if said is None or said.code == CloseCode.NORMAL_CLOSURE:  # which is also what we say
+            return TransportClosed("it is just being closed")
+        return _goodbye(said)
 
 
 def _goodbye(said: CloseReason | None) -> TransportClosed:
@@ -186,6 +206,10 @@ class MemoryTransport:
             await self.outgoing.send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise TransportClosed(GONE) from exc
+
+    async def send_together(self, frames: Sequence[str]) -> None:
+        for frame in frames:
+            await self.send(frame)
 
     async def receive(self) -> Frame:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -404,6 +404,10 @@ class Recording:
     async def send(self, frame: str) -> None:
         self.sent.append(json.loads(frame))
         await self.transport.send(frame)
+
+    async def send_together(self, frames: Sequence[str]) -> None:
+        for frame in frames:
+            await self.send(frame)
 
     async def receive(self) -> str | bytes:
         return await self.transport.receive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -34,11 +35,17 @@ class SlowTool:
         return Answer.of({})
 
 
-def server(tool: SlowTool, *, max_in_flight: int = 1_000, peer_timeout_s: float = 30.0) -> Server:
+def server(
+    tool: SlowTool,
+    *,
+    max_in_flight: int = 1_000,
+    peer_timeout_s: float = 30.0,
+    report: Callable[[str, str, str], None] = lambda event, peer, reason: None,
+) -> Server:
     return Server(
         ServerInfo("test", "1", ""),
         tool.toolbox,
-        lambda event, peer, reason: None,
+        report,
         max_in_flight=max_in_flight,
         peer_timeout_s=peer_timeout_s,
     )
@@ -92,18 +99,22 @@ async def test_calls_that_are_not_yet_worked_on_hold_nothing_up(autojump_clock: 
 
 async def test_a_peer_that_takes_no_answer_is_dropped_after_its_time(autojump_clock: trio.testing.MockClock) -> None:
     tool = SlowTool()
+    said: list[tuple[str, ...]] = []
     client, other = memory_transports()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, server(tool, peer_timeout_s=30), other)
+        nursery.start_soon(serve, server(tool, peer_timeout_s=30, report=lambda *each: said.append(each)), other)
         await client.send(ping())
     assert trio.current_time() == 30
+    assert said == [("dropped", "inside", "it did not take an answer of 41 bytes within 30 s")]
 
 
 async def test_a_peer_that_does_not_answer_a_ping_is_dropped() -> None:
+    reports: list[tuple[str, ...]] = []
     with trio.fail_after(10):
         listeners = await open_listeners("127.0.0.1", 0)
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve_websocket, server(SlowTool(), peer_timeout_s=0.1), listeners)
+            served = server(SlowTool(), peer_timeout_s=0.1, report=lambda *each: reports.append(each))
+            await nursery.start(serve_websocket, served, listeners)
             port = listeners[0].socket.getsockname()[1]
             async with await trio.open_tcp_stream("127.0.0.1", port) as silent:
                 await silent.send_all(
@@ -115,6 +126,9 @@ async def test_a_peer_that_does_not_answer_a_ping_is_dropped() -> None:
                     said += more
             _, _, frames = said.partition(b"\r\n\r\n")
             assert frames[0] == 0x89, "it was asked with a ping whether it is there"
+            assert [(event, reason) for event, _, reason in reports] == [
+                ("dropped", "it did not answer a ping within 0.1 s")
+            ]
             nursery.cancel_scope.cancel()
 
 
