@@ -2,7 +2,8 @@
 
 Law of this module: the database is read once for all who wait, whatever their number, and the writer never waits for
 any of them. What is new is kept for a while (`Followers`, bounded in bytes) and each one picks what it asked for. Who
-comes with an older cursor reads the database until it has caught up.
+comes with an older cursor reads the database until it has caught up; so many do so at once, whoever else has one, and
+of a page that was read one keeps no more than its answer has room for.
 
 The order is that of the inserts which stored the entries, and it is read only as far as every earlier insert has
 ended (schema/0008_log_order.sql): so nothing is ever added before a cursor, however old the `created_at` of
@@ -14,19 +15,22 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 import attrs
 import trio
 
 from dewey_logs.matching import TooMuch, Work, answers
-from dewey_logs.search import SEARCHED_CHARS, Cursor, Place, Query, words
-from dewey_logs.store import LogStore, Page, StoredEntry
+from dewey_logs.search import READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
+from dewey_logs.store import ENOUGH_BYTES, LogStore, Page, StoredEntry
 from godot import codec
 from godot.entries import Entry
-from godot.errors import EntryRejected
+from godot.errors import EntryRejected, StoreUnavailable
+from godot.mcp.tools import INSIDE
+from godot.shares import Shares
 
 MAX_FOLLOWERS: Final = 200
 
@@ -40,6 +44,15 @@ PAGE: Final = 1_000
 
 KEPT_BYTES: Final = 16 * 1024 * 1024
 """Of messages and data that are kept for followers."""
+
+CATCHING_UP: Final = 2
+"""Those who read an older part of the database at once, each caller once; the others wait for their turn."""
+
+TURN_S: Final = 5.0
+"""So long they do, also when they were to wait for no entry. Then they are told to go on where they are."""
+
+PIECE_BYTES: Final = 256 * 1024
+"""Of what is kept, as one goes through it: it is forgotten meanwhile."""
 
 LAG_MAX: Final = 100_000
 """Entries that a follower may be behind; what is older is left out, and counted."""
@@ -69,6 +82,49 @@ class Tail:
     missed: int = 0
 
 
+@attrs.define
+class _Reading:
+    """What one follower has got so far.
+
+    :param place: up to where it has read.
+    :param full: the answer has no room for more.
+    """
+
+    query: Query
+    max_bytes: int
+    identity: str
+    who: str
+    place: Place
+    missed: int = 0
+    entries: list[tuple[Place, StoredEntry]] = attrs.field(factory=list)
+    full: bool = False
+    _bytes: int = 0
+
+    def add(self, at: Place, entry: StoredEntry) -> None:
+        """Keep what the answer can show of an entry."""
+        cut: dict[str, Any] = {} if "message" in self.query.long else {"message": ""}
+        cut |= {} if "data" in self.query.long else {"data": None}
+        for name in self.query.long:
+            cut |= entry.begin(name, self.max_bytes)
+        kept = attrs.evolve(entry, **cut) if cut else entry
+        self.entries.append((at, kept))
+        self._bytes += len(kept.message) + len(kept.data or "")
+        self.full = len(self.entries) >= self.query.limit or self._bytes >= self.max_bytes
+
+    def page(self) -> tuple[int, frozenset[str], int]:
+        """Return how many entries to read at once, which long fields of them, and how many bytes are enough."""
+        query = self.query
+        if not query.leaves_out:
+            return query.limit - len(self.entries), query.long, min(ENOUGH_BYTES, self.max_bytes - self._bytes)
+        asked = {"message": query.search or query.contains, "data": query.data}
+        return PAGE, query.long | {name for name, value in asked.items() if value}, ENOUGH_BYTES
+
+    @property
+    def has_something(self) -> bool:
+        """Whether there is something to say."""
+        return bool(self.entries or self.missed)
+
+
 class Followers:
     """All who follow one store."""
 
@@ -76,15 +132,20 @@ class Followers:
         self._store = store
         self._stored = trio.Event()
         self._reading = trio.Lock()
-        self._deciding = trio.Semaphore(1)
+        self._deciding = Shares(1, 1)
         """Followers take no more than one of those who read for queries, too."""
+        self._catching_up = Shares(CATCHING_UP, 1)
         self._begun = self._ended = 0
         """Number of the last reading that was begun, and of the last one that ended well."""
+        self._identity = ""
+        """Of the database, to which all that is known of it belongs."""
         self._kept: deque[tuple[Place, StoredEntry]] = deque()
         self._kept_bytes = 0
         self._from: Place | None = None
         """What is kept begins behind this place; None while nobody waits."""
         self._to = Place(0)
+        self._more = False
+        """Whether there was more to be read when this was."""
         self.count = 0
         """How many there are now."""
 
@@ -93,52 +154,77 @@ class Followers:
         self._stored.set()
         self._stored = trio.Event()
 
-    async def tail(self, query: Query, cursor: str | None, *, last: int, wait_s: float) -> Tail:
+    async def tail(
+        self,
+        query: Query,
+        cursor: str | None,
+        *,
+        last: int,
+        wait_s: float,
+        max_bytes: int = READ_CHARS,
+        who: str = INSIDE,
+    ) -> Tail:
         """Return what was stored after a cursor and answers a query; wait for it when there is nothing yet.
 
-        :param query: its filters and its limit count, its order does not.
+        :param query: its filters, its limit and what it shows count, its order does not.
         :param cursor: of an earlier answer; None: begin with the newest entries there are.
         :param last: how many of these.
+        :param max_bytes: what the answer has room for; hardly more is kept for it.
+        :param who: whose call it is, of those who share the store.
         :raises EntryRejected: the cursor is none, or there are too many followers.
         """
         with self._one_more():
             deadline = trio.current_time() + wait_s
             start = await self._store.follow(None, 0)
-            found: list[tuple[Place, StoredEntry]] = []
-            missed = 0
+            self._note_identity(start.identity)
+            place = start.head if cursor is None else Place.decode(cursor, start.identity, start.end)
+            reading = _Reading(query, max_bytes, start.identity, who, place)
+            behind = 0
             if cursor is None:
-                place = start.head
-                if last:
-                    newest = attrs.evolve(query, limit=last, order="newest", stored_before=place.stored_in)
-                    found = [(place, entry) for entry in reversed((await self._ask(newest)).entries)]
+                await self._begin(reading, last)
+            elif not self._has(place):
+                behind = await self._store.count_after(place, COUNTED_MAX)
+                if behind > LAG_MAX:
+                    reading.place, reading.missed = start.head, behind
+            try:
+                if self._from is None and not PAGE < behind <= LAG_MAX:
+                    await self._read_new(reading.place)
+                await self._read_on(reading, deadline)
+            except StoreUnavailable:
+                if reading.place == place and not reading.has_something:
+                    raise  # else what was read is an answer, and the next call finds out
+            return Tail(reading.entries, reading.place, reading.identity, reading.missed)
+
+    async def _begin(self, reading: _Reading, last: int) -> None:
+        """Take the newest entries there are."""
+        if last:
+            newest = attrs.evolve(reading.query, limit=last, order="newest", stored_before=reading.place.stored_in)
+            reading.query = attrs.evolve(reading.query, limit=max(last, reading.query.limit))
+            for entry in (await self._ask(newest, reading.who)).entries:
+                if not reading.full:
+                    reading.add(reading.place, entry)
+            reading.entries.reverse()
+
+    async def _read_on(self, reading: _Reading, deadline: float) -> None:
+        """Read until there is something and no more for now, until there is no room for more, or until the deadline.
+
+        Also until the database is another one: whoever calls again with the cursor is told so.
+        """
+        while self._identity == reading.identity and not reading.full:
+            stored = self._stored
+            if self._has(reading.place):
+                is_all = await self._go_through_kept(reading)
             else:
-                place = Place.decode(cursor, start.identity, start.end)
-                if not self._has(place):
-                    behind = await self._store.count_after(place, COUNTED_MAX)
-                    if behind > LAG_MAX:
-                        place, missed = start.head, behind
-            while True:
-                stored = self._stored
-                rows, read_to, is_all = await self._after(place)
-                pause_at = time.monotonic() + PIECE_S
-                for at, entry in rows:
-                    if time.monotonic() > pause_at:
-                        await trio.lowlevel.checkpoint()
-                        pause_at = time.monotonic() + PIECE_S
-                    if await self._answers(query, entry):
-                        if len(found) >= query.limit:
-                            return Tail(found, place, start.identity, missed)
-                        found.append((at, entry))
-                    place = at
-                place = read_to
-                late = trio.current_time() >= deadline
-                if late or (is_all and (found or missed)):
-                    return Tail(found, place, start.identity, missed)
-                if is_all:
-                    with trio.move_on_after(min(POLL_S, deadline - trio.current_time())):
-                        await stored.wait()
-                        await trio.sleep(GATHER_S)
-                    await self._read_new(place)
+                is_all = await self._catch_up(reading, deadline)
+            late = trio.current_time() >= deadline
+            if late or (is_all and reading.has_something):
+                return
+            if is_all:
+                with trio.move_on_after(min(POLL_S, deadline - trio.current_time())):
+                    await stored.wait()
+                    await trio.sleep(GATHER_S)
+            if is_all or (self._more and self._has(reading.place) and reading.place >= self._to):
+                await self._read_new(reading.place)
 
     @contextmanager
     def _one_more(self) -> Iterator[None]:
@@ -154,33 +240,84 @@ class Followers:
             if not self.count:
                 self._forget()
 
+    def _note_identity(self, identity: str) -> None:
+        """Forget what is known of another database."""
+        if identity != self._identity:
+            self._forget()
+            self._identity = identity
+
     def _forget(self) -> None:
         self._kept.clear()
         self._kept_bytes = 0
         self._from = None
+        self._more = False
 
     def _has(self, place: Place) -> bool:
         """Whether all that came after a place, so far as it was read, is kept."""
         return self._from is not None and self._from <= place
 
-    async def _answers(self, query: Query, entry: StoredEntry) -> bool:
+    async def _answers(self, reading: _Reading, entry: StoredEntry) -> bool:
         try:
-            return _answers_here(query, entry)
+            return _answers_here(reading.query, entry)
         except TooMuch:
-            alone = attrs.evolve(query, only=Cursor(entry.created_at, entry.id), limit=1)
-            return bool((await self._ask(alone)).entries)
+            only = Cursor(entry.created_at, entry.id)
+            alone = attrs.evolve(reading.query, only=only, limit=1, long=frozenset())
+            return bool((await self._ask(alone, reading.who)).entries)
 
-    async def _ask(self, query: Query) -> Page:
-        async with self._deciding:
+    async def _ask(self, query: Query, who: str) -> Page:
+        await self._deciding.take(who)
+        try:
             return await self._store.query(query)
+        finally:
+            self._deciding.give_back(who)
 
-    async def _after(self, place: Place) -> tuple[list[tuple[Place, StoredEntry]], Place, bool]:
-        """Return what comes after a place, how far that goes, and whether that is all there is for now."""
-        if self._has(place):
-            at = bisect_right(self._kept, place, key=lambda each: each[0])
-            return [self._kept[number] for number in range(at, len(self._kept))], max(place, self._to), True
-        followed = await self._store.follow(place, PAGE)
-        return list(followed.entries), followed.head, len(followed.entries) < PAGE
+    async def _go_through(self, reading: _Reading, rows: Sequence[tuple[Place, StoredEntry]]) -> None:
+        """Take what answers the query of some entries, until there is no room for more."""
+        pause_at = time.monotonic() + PIECE_S
+        for at, entry in rows:
+            if time.monotonic() > pause_at:
+                await trio.lowlevel.checkpoint()
+                pause_at = time.monotonic() + PIECE_S
+            if await self._answers(reading, entry):
+                reading.add(at, entry)
+            reading.place = at
+            if reading.full:
+                return
+
+    async def _go_through_kept(self, reading: _Reading) -> bool:
+        """Take what was read for all; return whether that is all there is for now."""
+        while self._has(reading.place) and reading.place < self._to and not reading.full:
+            first = bisect_right(self._kept, reading.place, key=lambda each: each[0])
+            rows = []
+            size = 0
+            for each in islice(self._kept, first, None):
+                if size > PIECE_BYTES:
+                    break
+                rows.append(each)
+                size += each[1].size_bytes
+            read_to = self._to if first + len(rows) == len(self._kept) else rows[-1][0]
+            await self._go_through(reading, rows)
+            if not reading.full:
+                reading.place = read_to
+        return self._has(reading.place) and not self._more
+
+    async def _catch_up(self, reading: _Reading, deadline: float) -> bool:
+        """Read a page of the database for one who is behind; return whether that is all there is for now."""
+        with trio.move_on_at(max(deadline, trio.current_time() + TURN_S)) as turn:
+            await self._catching_up.take(reading.who)
+        if turn.cancelled_caught:
+            return False
+        try:
+            followed = await self._store.follow(reading.place, *reading.page())
+            self._note_identity(followed.identity)
+            if followed.identity != reading.identity:
+                return False
+            await self._go_through(reading, followed.entries)
+        finally:
+            self._catching_up.give_back(reading.who)
+        if not reading.full:
+            reading.place = followed.head
+        return not followed.more
 
     async def _read_new(self, place: Place) -> None:
         """Read what is new, once for all who wait.
@@ -192,21 +329,21 @@ class Followers:
             if self._ended > begun:
                 return  # somebody has begun and ended reading since
             self._begun = number = self._begun + 1
-            if self._from is None:
+            if self._from is None or (self._more and place > self._to):  # else the present waits for the past
+                self._forget()
                 self._from = self._to = place
             followed = await self._store.follow(self._to, PAGE)
+            self._note_identity(followed.identity)
+            if not self._has(self._to):
+                return  # it was forgotten meanwhile
             for each in followed.entries:
                 self._kept.append(each)
-                self._kept_bytes += _bytes(each[1])
-            self._to = followed.head
+                self._kept_bytes += each[1].size_bytes
+            self._to, self._more = followed.head, followed.more
             self._ended = number
             while self._kept_bytes > KEPT_BYTES:
                 self._from, entry = self._kept.popleft()
-                self._kept_bytes -= _bytes(entry)
-
-
-def _bytes(entry: StoredEntry) -> int:
-    return 500 + len(entry.message) + len(entry.data or "")
+                self._kept_bytes -= entry.size_bytes
 
 
 def _answers_here(query: Query, found: StoredEntry) -> bool:
@@ -219,11 +356,16 @@ def _answers_here(query: Query, found: StoredEntry) -> bool:
         data=None, created_at=found.created_at,
     )  # fmt: skip
 
+    def data() -> Any:
+        if found.unread:
+            raise TooMuch
+        return None if found.data is None else codec.loads(work.read(found.data))
+
     work = Work(MATCHED_VALUES, MATCHED_CHARS)
     return answers(
         query,
         entry,
         words=lambda: words(found.message[:SEARCHED_CHARS]),
-        data=lambda: None if found.data is None else codec.loads(work.read(found.data)),
+        data=data,
         work=work,
     )

@@ -43,7 +43,7 @@ _BY: Final = argument(
     f"Who asks, in at most {MAX_BY_CHARS} characters, for the note that is kept. Where the call came from is kept too.",
     default=None,
 )
-_FOR_PEER: Final = argument(
+FOR_PEER: Final = argument(
     "Where the call came from, when it is passed on: Godot sets it, always. Leave it out.", default=None
 )
 
@@ -77,7 +77,7 @@ class ClearArguments:
     )
     dry_run: bool = argument("true: delete nothing, only count.", default=False)
     by: str | None = _BY
-    for_peer: str | None = _FOR_PEER
+    for_peer: str | None = FOR_PEER
 
 
 @attrs.frozen
@@ -96,7 +96,7 @@ class PinArguments:
     )
     remove: bool = argument("true: let it go again.", default=False)
     by: str | None = _BY
-    for_peer: str | None = _FOR_PEER
+    for_peer: str | None = FOR_PEER
 
 
 @attrs.frozen
@@ -122,7 +122,7 @@ class SetLevelArguments:
         maximum=MAX_FOR_S,
     )
     by: str | None = _BY
-    for_peer: str | None = _FOR_PEER
+    for_peer: str | None = FOR_PEER
 
 
 @attrs.frozen
@@ -134,7 +134,7 @@ class GetLevelsArguments:
     )
 
 
-def _where_from(for_peer: str | None) -> str:
+def where_from(for_peer: str | None) -> str:
     """Return where a call came from; whoever passes one on is named too, unless it is the Godot around this Dewey."""
     here = caller.get()
     if for_peer is None:
@@ -173,7 +173,7 @@ def housekeeping_tools(
             now=lambda: instant,
         )
         deleted = await store.clear(
-            clearing, by=_where_from(arguments.for_peer), said_by=_said(arguments.by), dry_run=arguments.dry_run
+            clearing, by=where_from(arguments.for_peer), said_by=_said(arguments.by), dry_run=arguments.dry_run
         )
         return Answer.of({"deleted": deleted, "dry_run": arguments.dry_run})
 
@@ -187,7 +187,7 @@ def housekeeping_tools(
                 if len(note) > MAX_NOTE_CHARS:
                     raise EntryRejected(f"note: at most {MAX_NOTE_CHARS:,} characters, not {len(note):,}")
                 until = None if arguments.until is None else end_of_pin(arguments.until, now())
-                by, said_by = _where_from(arguments.for_peer), _said(arguments.by)
+                by, said_by = where_from(arguments.for_peer), _said(arguments.by)
                 await store.pin(trace_id, note=note, until=until, by=by, said_by=said_by)
         elif arguments.remove or arguments.note or arguments.until:
             raise EntryRejected("trace_id: is missing: which trace?")
@@ -220,7 +220,7 @@ def housekeeping_tools(
         if component not in known and len(known) >= MAX_LEVELS:
             raise EntryRejected(f"{MAX_LEVELS:,} components have a level of their own already; use * for the others")
         previous = await store.set_level(
-            component, level, until=until, by=_where_from(arguments.for_peer), said_by=_said(arguments.by)
+            component, level, until=until, by=where_from(arguments.for_peer), said_by=_said(arguments.by)
         )
         return Answer.of({"component": component, "level": level, "until": until, "previous": previous})
 

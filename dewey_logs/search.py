@@ -37,6 +37,12 @@ MAX_CURSOR_CHARS: Final = 200
 MAX_WANTED: Final = 1_000
 """Values in `data`. A follower compares each of them with each entry that is stored."""
 
+LONG: Final = frozenset({"message", "data"})
+"""The fields of an entry that may be megabytes; they are read only where they are wanted."""
+
+READ_CHARS: Final = 1_000_000
+"""How much of each of them is read: more than the largest answer shows, or a follower compares by itself."""
+
 _WORD: Final = re.compile("[0-9A-Za-z\x80-\ud7ff\ue000-\U0010ffff]+")
 """ASCII punctuation separates words; what lies beyond ASCII is left to PostgreSQL, on both sides."""
 
@@ -197,6 +203,7 @@ class Query:
     after: Cursor | None = None
     stored_before: int | None = None
     only: Cursor | None = None
+    long: frozenset[str] = LONG
 
     @classmethod
     def parse(
@@ -255,6 +262,20 @@ class Query:
         )
 
     @property
+    def leaves_out(self) -> bool:
+        """Whether there is a filter."""
+        filters = (
+            self.trace_id,
+            self.component,
+            self.level,
+            self.start_time,
+            self.end_time,
+            self.search,
+            self.contains,
+        )
+        return any(each is not None for each in (*filters, self.data, self.data_path))
+
+    @property
     def by_content(self) -> bool:
         """Whether it looks for what the indexes of words and of data find."""
         return self.search is not None or self.data is not None or self.data_path is not None
@@ -311,23 +332,41 @@ class Query:
             values |= {"after_time": self.after.created_at, "after_id": self.after.id}
         where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
         in_order = f"ORDER BY logs.created_at {direction}, logs.id {direction}"
-        # The page is chosen first, and its columns made afterwards: where the plan has to sort, it must
-        # not unpack the data of every entry that it looks at.
-        return (
-            f"SELECT {COLUMNS} FROM "  # noqa: S608 - no value is in the text, see above
-            f"(SELECT * FROM logs {where}{in_order} LIMIT {self.limit + 1:d}) AS logs {in_order}",
-            values,
-        )
+        chosen = f"SELECT * FROM logs {where}{in_order} LIMIT {self.limit + 1:d}"  # noqa: S608 - see above
+        return read_back(chosen, in_order, self.long), values
 
 
 ISO_FORMAT: Final = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
-COLUMNS: Final = (
-    "id::text, trace_id::text, component, level, message, data::text, "
-    f"to_char(created_at AT TIME ZONE 'UTC', {ISO_FORMAT}) AS created_at, "
-    f"to_char(ingested_at AT TIME ZONE 'UTC', {ISO_FORMAT}) AS ingested_at, "
-    "extract(epoch FROM clock_timestamp() - created_at)::float8 AS age"
-)
-"""An entry as it is read back, in the order of `StoredEntry`."""
+
+
+def read_back(chosen: str, in_order: str, long: frozenset[str]) -> str:
+    """Return the SQL that reads entries as `StoredEntry` has them, and `stored_in`.
+
+    The page is chosen first, and its columns made afterwards, one row after the other as they are fetched: where the
+    plan has to sort, it must not unpack the data of every entry that it looks at.
+
+    :param chosen: selects the rows, in order.
+    :param long: which long fields are read; of those no more than `READ_CHARS`, and how long they are.
+    """
+    # OFFSET keeps data from being written twice; each part says that it is in order, or the last one would sort.
+    written = f"SELECT *, data::text AS written FROM ({chosen}) AS logs {in_order} OFFSET 0"  # noqa: S608 - see above
+    columns = ["id::text", "trace_id::text", "component", "level"]
+    for name, source, nothing in (("message", "message", "''"), ("data", "written", "NULL::text")):
+        if name in long:
+            columns += [
+                f"left({source}, {READ_CHARS}) AS {name}",
+                f"CASE WHEN octet_length({source}) > {READ_CHARS} THEN length({source}) END AS {name}_chars",
+            ]
+        else:
+            columns.append(f"{nothing} AS {name}")
+    columns += [
+        f"to_char(created_at AT TIME ZONE 'UTC', {ISO_FORMAT}) AS created_at",
+        f"to_char(ingested_at AT TIME ZONE 'UTC', {ISO_FORMAT}) AS ingested_at",
+        "extract(epoch FROM clock_timestamp() - created_at)::float8 AS age",
+        "stored_in::text::bigint AS stored_in",
+    ]
+    rows = written if "data" in long else chosen
+    return f"SELECT {', '.join(columns)} FROM ({rows}) AS logs {in_order}"  # noqa: S608 - no value is in it
 
 
 def levels_from(least: str) -> tuple[str, ...]:

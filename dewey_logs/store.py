@@ -6,10 +6,11 @@ tests/contract/test_log_store_contract.py.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -17,11 +18,14 @@ from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.filters import iso
 from dewey_logs.matching import Work, answers
 from dewey_logs.partitions import Partition, on_demand, standing
-from dewey_logs.search import SEARCHED_CHARS, Cursor, Place, Query, words
+from dewey_logs.search import LONG, READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
 from godot import codec
 from godot.entries import Entry
 from godot.errors import BatchRefused, EntryRejected
 from godot.heavy import message_weight, off_the_loop
+
+ENOUGH_BYTES: Final = 2 * 1024 * 1024
+"""A page ends with the entry that goes beyond: it is more than any answer holds (dewey_logs.tools)."""
 
 
 @attrs.frozen
@@ -41,7 +45,11 @@ class Stored:
 class StoredEntry:
     """An entry as it is read back (DEW-002, DEW-008).
 
+    :param message: empty where it was not to be read; of a long one the first `READ_CHARS`, as of data.
     :param data: JSON text: it may be megabytes, and hold numbers that a parser would round.
+    :param message_chars: how long it is where this is the beginning of it only; may be None where it is all.
+    :param data_chars: the same of data.
+    :param unread: there is data, which took too long to be read; what stands in its place says so.
     :param created_at: ISO 8601 in UTC with microseconds, as is `ingested_at`.
     :param age: seconds between `created_at` and now, by the clock of the database.
     """
@@ -55,6 +63,25 @@ class StoredEntry:
     created_at: str
     ingested_at: str
     age: float
+    message_chars: int | None = None
+    data_chars: int | None = None
+    unread: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, about."""
+        return 500 + sys.getsizeof(self.message) + sys.getsizeof(self.data)
+
+    def begin(self, name: str, chars: int) -> dict[str, Any]:
+        """Return what is to change where a long field is cut to so many characters."""
+        text = getattr(self, name)
+        if text is None or len(text) <= chars:
+            return {}
+        return {name: text[:chars], f"{name}_chars": self.length(name)}
+
+    def length(self, name: str) -> int:
+        """Return the length in full of a long field."""
+        return getattr(self, f"{name}_chars") or len(getattr(self, name) or "")
 
 
 @attrs.frozen
@@ -111,12 +138,14 @@ class Followed:
     :param head: everything before it has been read, or was there before.
     :param identity: of the database, whose places these are; another one when it has gone back in time.
     :param end: no place was ever given beyond this number.
+    :param more: there are, or may be, further ones behind the last.
     """
 
     entries: Sequence[tuple[Place, StoredEntry]]
     head: Place
     identity: str
     end: int
+    more: bool = False
 
 
 @attrs.frozen
@@ -148,15 +177,22 @@ class LogStore(Protocol):
         """
 
     async def query(self, query: Query) -> Page:
-        """Find entries.
+        """Find entries: fewer than its limit when these are large, or when further ones could not be read in time.
 
         :raises EntryRejected: when it takes too long.
         """
 
-    async def follow(self, after: Place | None, limit: int) -> Followed:
+    async def follow(
+        self, after: Place | None, limit: int, long: frozenset[str] = LONG, enough_bytes: int = ENOUGH_BYTES
+    ) -> Followed:
         """Read what was stored after a place, in an order to which nothing is added but at its end.
 
+        It gets on whatever there is: `query` says when a page is short, and an entry whose data cannot be read in time
+        comes without it.
+
         :param after: None: read nothing, only find the head.
+        :param long: which long fields are read.
+        :param enough_bytes: a page ends with the entry that goes beyond.
         """
 
     async def count_after(self, after: Place, at_most: int) -> int:
@@ -294,17 +330,22 @@ class MemoryStore:
             and (query.stored_before is None or row.stored_in < query.stored_before)
         ]
         now = self._now()
-        return Page([_read_back(row, now) for row in rows[: query.limit]], more=len(rows) > query.limit)
+        found = _enough([_read_back(row, now, query.long) for row in rows[: query.limit]])
+        return Page(found, more=len(rows) > len(found))
 
-    async def follow(self, after: Place | None, limit: int) -> Followed:
+    async def follow(
+        self, after: Place | None, limit: int, long: frozenset[str] = LONG, enough_bytes: int = ENOUGH_BYTES
+    ) -> Followed:
         """Read what was stored after a place."""
         head = Place(self._batches + 1)
         if after is None:
             return Followed((), head, "memory", head.stored_in)
         now = self._now()
-        rows = self._after(after)[:limit]
-        found = [(place, _read_back(row, now)) for place, row in rows]
-        return Followed(found, head if len(found) < limit else found[-1][0], "memory", head.stored_in)
+        rows = self._after(after)
+        read = _enough([_read_back(row, now, long) for _, row in rows[:limit]], enough_bytes)
+        found = [(place, entry) for (place, _), entry in zip(rows, read, strict=False)]
+        more = len(rows) > len(found)
+        return Followed(found, found[-1][0] if more else head, "memory", head.stored_in, more)
 
     async def count_after(self, after: Place, at_most: int) -> int:
         """Count what was stored after a place."""
@@ -418,16 +459,27 @@ def _behind(place: Cursor, after: Cursor, newest_first: bool) -> bool:
     return place < after if newest_first else place > after
 
 
-def _read_back(row: _Row, now: datetime) -> StoredEntry:
+def _enough(entries: Sequence[StoredEntry], enough_bytes: int = ENOUGH_BYTES) -> Sequence[StoredEntry]:
+    """Cut a page where it is large enough."""
+    size = 0
+    for index, entry in enumerate(entries):
+        if size > enough_bytes:
+            return entries[:index]
+        size += entry.size_bytes
+    return entries
+
+
+def _read_back(row: _Row, now: datetime, long: frozenset[str]) -> StoredEntry:
     entry = row.entry
-    return StoredEntry(
+    whole = StoredEntry(
         id=entry.id,
         trace_id=entry.trace_id,
         component=entry.component,
         level=entry.level,
-        message=entry.message,
-        data=None if entry.data is None else codec.dumps(entry.data).decode(),
+        message=entry.message if "message" in long else "",
+        data=None if entry.data is None or "data" not in long else codec.dumps(entry.data).decode(),
         created_at=entry.created_at,
         ingested_at=iso(row.ingested_at),
         age=(now - datetime.fromisoformat(entry.created_at)).total_seconds(),
     )
+    return attrs.evolve(whole, **whole.begin("message", READ_CHARS), **whole.begin("data", READ_CHARS))

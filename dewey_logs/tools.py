@@ -12,6 +12,7 @@ import attrs
 
 from dewey_logs.follow import LAG_MAX, Followers, Tail
 from dewey_logs.housekeeping import (
+    FOR_PEER,
     MAX_WORD_CHARS,
     ClearArguments,
     GetLevelsArguments,
@@ -19,9 +20,11 @@ from dewey_logs.housekeeping import (
     SetLevelArguments,
     StatsArguments,
     housekeeping_tools,
+    where_from,
 )
 from dewey_logs.search import (
     DEFAULT_LIMIT,
+    LONG,
     MAX_LIMIT,
     MAX_SEARCH_CHARS,
     MAX_TEXT_CHARS,
@@ -209,6 +212,7 @@ class TailArguments:
     limit: int | None = _as_in_query("limit")
     fields: list[Field] | None = _as_in_query("fields")
     max_bytes: int | None = _as_in_query("max_bytes")
+    for_peer: str | None = FOR_PEER
 
 
 @attrs.frozen
@@ -255,7 +259,7 @@ def dewey_tools(
         fields = asked.pop("fields")
         max_bytes = _checked_max_bytes(asked.pop("max_bytes"))
         asking = await off_the_loop(message_weight.get(), partial(Query.parse, **asked, now=now))
-        page = await store.query(asking)
+        page = await store.query(attrs.evolve(asking, long=LONG & set(fields or FIELDS)))
         return await off_the_loop(_size(page.entries), _answer, page, max_bytes, fields or FIELDS)
 
     async def tail(arguments: TailArguments) -> Later:
@@ -263,12 +267,20 @@ def dewey_tools(
         fields = asked.pop("fields")
         max_bytes = _checked_max_bytes(asked.pop("max_bytes"))
         cursor, last, wait_s = (asked.pop(name) for name in ("cursor", "last", "wait_s"))
+        who = where_from(asked.pop("for_peer"))
         if not 0 <= (last := last or 0) <= MAX_LIMIT:
             raise EntryRejected(f"last: from 0 to {MAX_LIMIT:,}, not {last:,}")
         if not 0 <= (wait_s := DEFAULT_WAIT_S if wait_s is None else wait_s) <= MOST_WAIT_S:
             raise EntryRejected(f"wait_s: from 0 to {MOST_WAIT_S:g} seconds, not {wait_s:g}")
         asking = await off_the_loop(message_weight.get(), partial(Query.parse, **asked, now=now))
-        found = await followers.tail(asking, cursor, last=last, wait_s=wait_s)
+        found = await followers.tail(
+            attrs.evolve(asking, long=LONG & set(fields or FIELDS)),
+            cursor,
+            last=last,
+            wait_s=wait_s,
+            max_bytes=max_bytes,
+            who=who,
+        )
         size = _size([entry for _, entry in found.entries])
 
         async def answer() -> Answer:
@@ -313,7 +325,8 @@ def dewey_tools(
                 "and age (seconds since it happened). next_cursor is null when there is no more; else pass "
                 "it as cursor for the next page. An entry too large for the answer has a field shortened, "
                 "which gives the full length, in characters, of each field that was cut (cut data is text in "
-                "data._godot.begins), and the answer's shortened counts them; ask with a larger max_bytes, or "
+                "data._godot.begins, data that could not be read in time has data._godot.unread), and the answer's "
+                "shortened counts them; ask with a larger max_bytes, or "
                 "with fields for fewer fields, to see more of it."
             ),
             arguments=QueryArguments,
@@ -440,7 +453,7 @@ def _fitting(entries: Sequence[StoredEntry], max_bytes: int, fields: Collection[
                 break
             return [_shorten(entry, max_bytes - _ENVELOPE_BYTES, fields)], 1
         texts.append(text)
-    return texts, 0
+    return texts, sum(entry.unread and "data" in fields for entry in entries[: len(texts)])
 
 
 def _checked_max_bytes(max_bytes: int | None) -> int:
@@ -474,7 +487,8 @@ def _shorten(entry: StoredEntry, room: int, fields: Collection[str]) -> str:
         cut: dict[str, object] = {name: f"{text[:length]}…" for name, text in long.items()}
         if "data" in cut:
             cut["data"] = codec.dumps({"_godot": {"begins": cut["data"]}}).decode()
-        return _to_json(entry, fields, **cut, shortened={name: len(text) for name, text in long.items()})
+        lengths = {name: len(text) if name == "component" else entry.length(name) for name, text in long.items()}
+        return _to_json(entry, fields, **cut, shortened=lengths)
 
     lengths = range(0, room, room // 256 + 1)  # to within 0.4 %: each try writes up to a megabyte, twice
     fitting = bisect_right(lengths, room, key=lambda length: _travelling_bytes(cut_to(length)))

@@ -448,7 +448,8 @@ def _tail(dewey: Dewey, status: Status, default_wait_s: float) -> Callable[[Any]
         waiting[who] += 1
         status.followers += 1
         try:
-            return await dewey.ask(TAIL, _given(arguments), wait_s=min(max(asked_s, 0.0), _WAIT_MAX_S))
+            given = _given(arguments) | {"for_peer": who}
+            return await dewey.ask(TAIL, given, wait_s=min(max(asked_s, 0.0), _WAIT_MAX_S))
         finally:
             status.followers -= 1
             waiting[who] -= 1

@@ -13,6 +13,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.util import find_spec
@@ -97,6 +98,8 @@ class Server:
         with (self._data / "postgresql.auto.conf").open("a") as file:
             file.write("restore_command = 'false'\n")
         self.start()
+        while self.execute("SELECT pg_is_in_recovery()") == [(True,)]:
+            time.sleep(0.02)  # it answers already, and is on its old timeline
 
     def url(self, database: str = "postgres") -> str:
         """Return what a client connects with."""

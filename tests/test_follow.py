@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
 from dewey_logs import follow
-from dewey_logs.follow import GATHER_S, MAX_FOLLOWERS, POLL_S, Followers, Tail
-from dewey_logs.search import Place, Query
-from dewey_logs.store import Followed, MemoryStore, Page
+from dewey_logs.follow import CATCHING_UP, GATHER_S, MAX_FOLLOWERS, POLL_S, TURN_S, Followers, Tail
+from dewey_logs.search import LONG, READ_CHARS, Place, Query
+from dewey_logs.store import ENOUGH_BYTES, Followed, MemoryStore, Page
 from godot.entries import IdSource, admit_json
-from godot.errors import EntryRejected
+from godot.errors import EntryRejected, StoreFailed
 
 ids = IdSource()
 
@@ -25,11 +27,31 @@ class CountingStore(MemoryStore):
     readings = 0
     queries = 0
     takes_s = 0.0
+    at_once = 0
+    most_at_once = 0
+    largest = 0
+    fails = 0
+    """So many of the next readings."""
+    identity = "memory"
 
-    async def follow(self, after: Place | None, limit: int) -> Followed:
-        self.readings += after is not None
-        await trio.sleep(self.takes_s)
-        return await super().follow(after, limit)
+    async def follow(
+        self, after: Place | None, limit: int, long: frozenset[str] = LONG, enough_bytes: int = ENOUGH_BYTES
+    ) -> Followed:
+        if after is None:
+            return attrs.evolve(await super().follow(None, 0), identity=self.identity)
+        self.readings += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await trio.sleep(self.takes_s)
+        finally:
+            self.at_once -= 1
+        if self.fails:
+            self.fails -= 1
+            raise StoreFailed("PostgreSQL: canceling statement due to statement timeout")
+        followed = await super().follow(after, limit, long, enough_bytes)
+        self.largest = max(self.largest, sum(each.size_bytes for _, each in followed.entries))
+        return attrs.evolve(followed, identity=self.identity)
 
     async def query(self, query: Query) -> Page:
         self.queries += 1
@@ -50,8 +72,19 @@ class Bench:
         if not quietly:
             self.followers.note_stored()
 
-    async def tail(self, cursor: str | None = None, *, last: int = 0, wait_s: float = 0, **asked: Any) -> Tail:
-        return await self.followers.tail(Query.parse(**asked), cursor, last=last, wait_s=wait_s)
+    async def tail(
+        self,
+        cursor: str | None = None,
+        *,
+        last: int = 0,
+        wait_s: float = 0,
+        max_bytes: int = READ_CHARS,
+        who: str = "one",
+        long: frozenset[str] = LONG,
+        **asked: Any,
+    ) -> Tail:
+        query = attrs.evolve(Query.parse(**asked), long=long)
+        return await self.followers.tail(query, cursor, last=last, wait_s=wait_s, max_bytes=max_bytes, who=who)
 
 
 def messages(tail: Tail) -> list[str]:
@@ -283,3 +316,287 @@ async def test_a_cursor_of_another_database_is_refused(bench: Bench) -> None:
         await bench.tail(Place(7).encode("elsewhere"))
     place = Place(7, "2026-11-20T12:00:00.000000Z", "01a1fc45-61b4-76c5-87bf-2055fe4623ee")
     assert Place.decode(place.encode("here"), "here", 10**9) == place
+
+
+async def test_two_hundred_who_are_behind_large_entries_keep_what_their_answers_can_show(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """Four of them once took gigabytes."""
+    begun = cursor(await bench.tail())
+    await bench.log(*(f"{number}" * 1_200_000 for number in range(9)))
+    bench.store.takes_s = 0.01
+    kept = 0
+
+    async def read(who: str) -> None:
+        nonlocal kept
+        place, read = begun, ""
+        while len(read) < 9:
+            page = await bench.tail(place, limit=1_000, max_bytes=10_000, wait_s=20, who=who)
+            kept = max(kept, sum(each.size_bytes for _, each in page.entries))
+            (message,) = {each.message[:1] for _, each in page.entries[:1]}
+            read += message
+            place = page.entries[0][0].encode(page.identity)
+        assert read == "012345678"
+
+    async with trio.open_nursery() as nursery:
+        for number in range(MAX_FOLLOWERS):
+            nursery.start_soon(read, f"caller {number % 7}")
+    assert kept < 2 * 10_000 + 2 * 1_000
+    assert bench.store.most_at_once <= CATCHING_UP + 1, "and the one that is for all"
+    assert bench.store.largest < ENOUGH_BYTES + 2 * READ_CHARS
+
+
+async def test_many_who_are_behind_keep_neither_waiting_who_is_not_nor_another_caller(
+    bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "PAGE", 20)
+    begun = cursor(await bench.tail())
+    await bench.log(*map(str, range(follow.PAGE * 3)))
+    bench.store.takes_s = 1.0
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(partial(bench.tail, begun, component="nobody", wait_s=20, who="many"))
+        await trio.sleep(0.5)
+        present = cursor(await bench.tail(who="other"))
+        began = trio.current_time()
+        assert messages(await bench.tail(begun, limit=1, who="other")) == ["0"]
+        assert trio.current_time() - began <= 2, "one page, at once"
+        assert bench.store.most_at_once == CATCHING_UP
+
+        async def later() -> None:
+            await trio.sleep(3)
+            await bench.log("now")
+
+        nursery.start_soon(later)
+        began = trio.current_time()
+        assert messages(await bench.tail(present, wait_s=20, who="other")) == ["now"]
+        assert trio.current_time() - began < 3 + 2 * bench.store.takes_s + 2 * POLL_S
+        nursery.cancel_scope.cancel()
+
+
+async def test_two_hundred_callers_who_are_behind_keep_nobody_waiting_who_is_not(
+    bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when nobody else is there for whom the present was read."""
+    monkeypatch.setattr(follow, "PAGE", 20)
+    begun = cursor(await bench.tail())
+    await bench.log(*map(str, range(follow.PAGE * 3)))
+    bench.store.takes_s = 1.0
+    async with trio.open_nursery() as nursery:
+
+        async def read_again_and_again(who: str) -> None:
+            while True:
+                await bench.tail(begun, component="nobody", who=who)
+
+        for number in range(MAX_FOLLOWERS - 1):
+            nursery.start_soon(read_again_and_again, f"caller {number}")
+        await trio.sleep(0.5)
+        place = cursor(await bench.tail(who="other"))
+        for turn in range(5):
+            logged_at = trio.current_time()
+            await bench.log(f"{turn}")
+            page = await bench.tail(place, wait_s=20, who="other")
+            assert messages(page) == [f"{turn}"]
+            assert trio.current_time() - logged_at < 2 * bench.store.takes_s + POLL_S
+            place = cursor(page)
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_present_does_not_wait_until_the_past_is_read_for_all(
+    bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = cursor(await bench.tail())
+    await bench.log(*map(str, range(100)))
+    monkeypatch.setattr(follow, "PAGE", 101)
+    bench.store.takes_s = 1.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(bench.tail, begun, component="nobody", wait_s=200))
+        await trio.testing.wait_all_tasks_blocked()
+        monkeypatch.setattr(follow, "PAGE", 1)
+        await trio.sleep(3)
+        place = cursor(await bench.tail())
+        await bench.log("now")
+        began = trio.current_time()
+        assert messages(await bench.tail(place, wait_s=200)) == ["now"]
+        assert trio.current_time() - began < 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_gets_no_turn_is_told_to_go_on_where_he_is(
+    bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "PAGE", 1)
+    begun = cursor(await bench.tail())
+    await bench.log("missing?", "and this?")
+    bench.store.takes_s = 100.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(bench.tail, begun, wait_s=20))
+        await trio.testing.wait_all_tasks_blocked()
+        late = await bench.tail(begun)
+        assert trio.current_time() == TURN_S
+        assert (messages(late), cursor(late), late.missed) == ([], begun, 0)
+        nursery.cancel_scope.cancel()
+    bench.store.takes_s = 0.0
+    assert messages(await bench.tail(cursor(late), limit=1)) == ["missing?"]
+
+
+async def test_a_reading_that_fails_behind_others_leaves_what_was_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cursor could never be moved on."""
+    monkeypatch.setattr(follow, "PAGE", 2)
+    begun = cursor(await bench.tail())
+    await bench.log("0", "1", "2", "3", "4")
+    any_of_them: dict[str, Any] = {"component": "relay", "wait_s": 9}
+
+    class FailsAfterOne(CountingStore):
+        async def follow(
+            self, after: Place | None, limit: int, long: frozenset[str] = LONG, enough_bytes: int = ENOUGH_BYTES
+        ) -> Followed:
+            self.fails = self.readings % 2 if after is not None else 0
+            return await super().follow(after, limit, long, enough_bytes)
+
+    bench.store.__class__ = FailsAfterOne
+    bench.store.readings = 0
+    first = await bench.tail(begun, **any_of_them)
+    assert messages(first) == ["0", "1"]
+    second = await bench.tail(cursor(first), **any_of_them | {"component": "nobody"})
+    assert messages(second) == []
+    assert messages(await bench.tail(cursor(second), **any_of_them)) == ["4"]
+
+
+async def test_a_reading_that_fails_for_one_who_waits_fails_for_no_other(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    begun = cursor(await bench.tail())
+    answered: list[list[str]] = []
+    failed: list[StoreFailed] = []
+
+    async def wait() -> None:
+        try:
+            answered.append(messages(await bench.tail(begun, wait_s=20)))
+        except StoreFailed as exc:
+            failed.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(3 * POLL_S)
+        bench.store.fails = 1
+        await bench.log("now")
+    assert (len(failed), answered) == (1, [["now"]] * 19)
+
+
+async def test_a_burst_that_is_read_in_several_pages_comes_at_once(
+    bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who follows does not look only four times a second while there is more."""
+    monkeypatch.setattr(follow, "PAGE", 10)
+    begun = cursor(await bench.tail())
+    read: list[str] = []
+
+    async def wait() -> None:
+        place = begun
+        while len(read) < 100:
+            page = await bench.tail(place, wait_s=20)
+            read.extend(messages(page))
+            place = cursor(page)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.sleep(POLL_S * 2.5)
+        stored_at = trio.current_time()
+        await bench.log(*map(str, range(100)))
+    assert read == [str(number) for number in range(100)]
+    assert trio.current_time() - stored_at == pytest.approx(GATHER_S)
+
+
+async def test_what_is_kept_for_all_is_gone_through_in_pieces(
+    bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "PIECE_BYTES", 2_000)
+    begun = cursor(await bench.tail())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(bench.tail, begun, component="nobody", wait_s=20))
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(POLL_S * 2)
+        await bench.log(*map(str, range(100)))
+        await trio.sleep(POLL_S)
+        readings = bench.store.readings
+        assert messages(await bench.tail(begun)) == [str(number) for number in range(100)]
+        assert messages(await bench.tail(begun, limit=7)) == [str(number) for number in range(7)]
+        assert bench.store.readings == readings, "it was kept"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_filter_sees_what_the_answer_does_not_show(bench: Bench) -> None:
+    begun = cursor(await bench.tail())
+    await bench.log("needle", data={"a": 1})
+    await bench.log("hay")
+    for asked in ({"contains": "needle"}, {"search": "needle"}, {"data": {"a": 1}}):
+        ((_, found),) = (await bench.tail(begun, long=frozenset(), **asked)).entries
+        assert (found.message, found.data) == ("", None)
+
+
+async def test_a_database_that_became_another_one_does_not_take_new_followers_to_the_place_of_old_ones(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """After a failover, while somebody waited all the time."""
+    for number in range(50):
+        await bench.log(str(number))
+    old = cursor(await bench.tail())
+    async with trio.open_nursery() as nursery:
+        waited: list[Tail] = []
+
+        async def wait() -> None:
+            waited.append(await bench.tail(old, wait_s=30))
+
+        nursery.start_soon(wait)
+        await trio.sleep(3 * POLL_S)
+        bench.store.__init__()  # type: ignore[misc]
+        bench.store.identity = "another"
+        began = await bench.tail()
+        await trio.sleep(2 * POLL_S)
+        assert messages(waited[0]) == []
+        with pytest.raises(EntryRejected, match="of another database"):
+            await bench.tail(cursor(waited[0]))
+        nursery.start_soon(partial(bench.tail, cursor(began), wait_s=30, component="nobody"))
+        await trio.sleep(2 * POLL_S)
+        await bench.log("new")
+        assert messages(await bench.tail(cursor(began), wait_s=30)) == ["new"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_data_that_could_not_be_read_in_time_is_left_to_the_database_to_compare(bench: Bench) -> None:
+    begun = cursor(await bench.tail())
+    await bench.log("large", data={"a": 1})
+
+    class Slow(CountingStore):
+        async def follow(
+            self, after: Place | None, limit: int, long: frozenset[str] = LONG, enough_bytes: int = ENOUGH_BYTES
+        ) -> Followed:
+            followed = await super().follow(after, limit, long, enough_bytes)
+            unread = [(at, attrs.evolve(each, data='{"_godot":{}}', unread=True)) for at, each in followed.entries]
+            return attrs.evolve(followed, entries=unread)
+
+    bench.store.__class__ = Slow
+    assert messages(await bench.tail(begun, data={"a": 1})) == ["large"]
+    assert messages(await bench.tail(begun, data={"a": 2})) == []
+
+
+async def test_what_another_database_has_is_not_given_to_who_was_behind_in_the_one_before(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    begun = cursor(await bench.tail())
+    await bench.log("of the one before")
+    bench.store.takes_s = 1.0
+    async with trio.open_nursery() as nursery:
+
+        async def fail_over() -> None:
+            await trio.sleep(0.5)
+            bench.store.identity = "another"
+
+        nursery.start_soon(fail_over)
+        late = await bench.tail(begun, wait_s=20)
+    assert (messages(late), cursor(late)) == ([], begun)

@@ -21,7 +21,8 @@ def test_a_query_without_filters_asks_for_the_newest_100() -> None:
     """DEW-006."""
     statement, values = Query.parse().to_sql()
     assert "WHERE" not in statement
-    assert statement.endswith("LIMIT 101) AS logs ORDER BY logs.created_at DESC, logs.id DESC")
+    assert "ORDER BY logs.created_at DESC, logs.id DESC LIMIT 101)" in statement
+    assert statement.endswith("AS logs ORDER BY logs.created_at DESC, logs.id DESC")
     assert values == {}
 
 
@@ -49,7 +50,8 @@ def test_all_filters_are_placeholders() -> None:
     assert values["after_time"] == "2026-11-20T08:00:00.000001Z"
     assert "level IN ('ERROR', 'WARN')" in statement
     assert "(logs.created_at, logs.id) > (" in statement
-    assert statement.endswith("LIMIT 6) AS logs ORDER BY logs.created_at ASC, logs.id ASC")
+    assert "ORDER BY logs.created_at ASC, logs.id ASC LIMIT 6)" in statement
+    assert statement.endswith("AS logs ORDER BY logs.created_at ASC, logs.id ASC")
 
 
 def test_a_naive_time_is_utc() -> None:

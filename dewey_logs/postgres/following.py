@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any, Final, cast
 
-from dewey_logs.postgres.lane import Connection
-from dewey_logs.search import COLUMNS, Place
-from dewey_logs.store import Followed, StoredEntry
+import psycopg
+from psycopg.rows import dict_row
+
+from dewey_logs.postgres.lane import Connection, at_work
+from dewey_logs.search import LONG, Place, read_back
+from dewey_logs.store import ENOUGH_BYTES, Followed, StoredEntry
 
 # Of the identity, the timeline changes when the database goes back in time: restored to a moment, or taken over by a
 # standby that had not got everything. The control file names the new one only after a while, the WAL at once.
@@ -25,32 +30,52 @@ WHERE stored_in >= %(stored_in)s::text::xid8 AND stored_in < %(head)s::text::xid
          OR (created_at, id) > (nullif(%(created_at)s, '')::timestamptz, nullif(%(id)s, '')::uuid))
 """
 
-# The page is chosen first, and its columns made afterwards: data is unpacked for those only that are shown.
-_FOLLOW: Final = f"""
-SELECT stored_in::text, {COLUMNS} FROM (
-    SELECT * FROM logs {_AFTER} ORDER BY stored_in, logs.created_at, logs.id LIMIT %(limit)s
-) AS logs ORDER BY logs.stored_in, logs.created_at, logs.id
-"""  # noqa: S608 - constants
+_IN_ORDER: Final = "ORDER BY logs.stored_in, logs.created_at, logs.id"
+_CHOSEN: Final = f"SELECT * FROM logs {_AFTER} {_IN_ORDER} LIMIT %(limit)s"  # noqa: S608 - constants
 
 _COUNT: Final = f"SELECT count(*) FROM (SELECT 1 FROM logs {_AFTER} LIMIT %(limit)s) AS counted"  # noqa: S608 - constants
 
 
-def follow(connection: Connection, after: Place | None, limit: int) -> Followed:
+def follow(
+    connection: Connection,
+    after: Place | None,
+    limit: int,
+    long: frozenset[str] = LONG,
+    enough_bytes: int = ENOUGH_BYTES,
+) -> Followed:
     """Read what was stored after a place.
 
     The head is found first: what was stored below it is seen by a statement that begins later.
+
+    :raises StoreFailed: not even the first entry could be read in time; when one that comes behind it cannot, the page
+        ends before that.
     """
     ((below, latest, identity),) = connection.execute(_HEAD.encode())
     head = Place(below)
     if after is None:
         return Followed((), head, identity, latest + 1)
     head = max(head, after)  # what two readers are told may go back a little; who has read on does not
-    rows = connection.execute(_FOLLOW.encode(), _values(after, head, limit)).fetchall()
-    found = []
-    for stored_in, *columns in rows:
-        entry = StoredEntry(*columns)
-        found.append((Place(int(stored_in), entry.created_at, entry.id), entry))
-    return Followed(found, head if len(found) < limit else found[-1][0], identity, latest + 1)
+    found: list[tuple[Place, StoredEntry]] = []
+    more = False
+    statement = read_back(_CHOSEN, _IN_ORDER, long).encode()
+    with at_work(), connection.cursor(row_factory=dict_row) as cursor:
+        stream = cast("Generator[dict[str, Any]]", cursor.stream(statement, _values(after, head, limit)))
+        try:
+            with closing(stream) as rows:
+                size = 0
+                for row in rows:
+                    if more := size > enough_bytes:
+                        break
+                    stored_in = row.pop("stored_in")
+                    entry = StoredEntry(**row)
+                    found.append((Place(stored_in, entry.created_at, entry.id), entry))
+                    size += entry.size_bytes
+        except psycopg.OperationalError:
+            if not found:
+                raise
+            more = True
+    more = more or len(found) == limit
+    return Followed(found, found[-1][0] if more else head, identity, latest + 1, more)
 
 
 def count_after(connection: Connection, after: Place, at_most: int) -> int:

@@ -9,9 +9,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final, cast
 
+import attrs
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import class_row
+from psycopg.rows import dict_row
 
 from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.migrate import migrate
@@ -22,16 +23,27 @@ from dewey_logs.postgres.following import count_after, follow
 from dewey_logs.postgres.lane import Connection, Lane, blames_content, first_line
 from dewey_logs.postgres.storing import rows, store_batch
 from dewey_logs.postgres.upkeep import maintain
-from dewey_logs.search import Place, Query
-from dewey_logs.store import Followed, LevelSetting, Maintained, Page, Stats, Stored, StoredEntry, encode_batch
+from dewey_logs.search import LONG, Place, Query
+from dewey_logs.store import (
+    ENOUGH_BYTES,
+    Followed,
+    LevelSetting,
+    Maintained,
+    Page,
+    Stats,
+    Stored,
+    StoredEntry,
+    encode_batch,
+)
 from godot.entries import Entry
-from godot.errors import ConfigError, EntryRejected
+from godot.errors import ConfigError, EntryRejected, StoreFailed
 
 READERS: Final = 4
 """Queries that run at once; further ones wait their turn."""
 
-FOLLOW_READERS: Final = 2
-"""Those who follow do not wait behind slow queries: they have connections of their own."""
+FOLLOW_READERS: Final = 4
+"""Those who follow do not wait behind slow queries: they have connections of their own. Two of them are for those who
+are behind (`dewey_logs.follow.CATCHING_UP`), so that these keep nobody waiting who is not."""
 
 LOOKERS: Final = 2
 """Nor do short reads (levels, pins, counts), on which health and maintenance depend."""
@@ -51,8 +63,8 @@ WRITE_LOCK_TIMEOUT_S: Final = 5.0
 UPKEEP_LOCK_TIMEOUT_S: Final = 2.0
 """For each lock that keeps nobody waiting; those that do have `upkeep.TAKE_ALONE_S` together."""
 
-_ENOUGH_BYTES: Final = 2 * 1024 * 1024
-"""No answer holds more (dewey_logs.tools); a page of 1,000 messages of 2 MB each is not read to its end."""
+_UNREAD: Final = '{"_godot":{"unread":"PostgreSQL could not write it out in time"}}'
+"""What stands in place of data."""
 
 _FAULTS_OF_A_PATH: Final = frozenset({"0A", "22", "42", "54"})
 """Classes of SQLSTATE: something PostgreSQL does not have (a flag of a regular expression), data exception (a regular
@@ -85,7 +97,12 @@ class PostgresStore:
             url, connections=READERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
         )
         self._followers = Lane(
-            url, connections=FOLLOW_READERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
+            # In half of the time: what cannot be read in it is read without its data in the other half.
+            url,
+            connections=FOLLOW_READERS,
+            timeout_s=query_timeout_s / 2,
+            lock_timeout_s=query_timeout_s,
+            writes=False,
         )
         self._lookers = Lane(
             url, connections=LOOKERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
@@ -118,9 +135,19 @@ class PostgresStore:
         """Find entries."""
         return await self._readers.run(partial(_read, query=query, timeout_s=self._query_timeout_s))
 
-    async def follow(self, after: Place | None, limit: int) -> Followed:
+    async def follow(
+        self, after: Place | None, limit: int, long: frozenset[str] = LONG, enough_bytes: int = ENOUGH_BYTES
+    ) -> Followed:
         """Read what was stored after a place."""
-        return await self._followers.run(partial(follow, after=after, limit=limit))
+        page = partial(follow, after=after, limit=limit, long=long, enough_bytes=enough_bytes)
+        try:
+            return await self._followers.run(page)
+        except StoreFailed:
+            if after is None or "data" not in long:
+                raise
+        followed = await self._followers.run(partial(page, limit=1, long=long - {"data"}))
+        marked = [(place, attrs.evolve(entry, data=_UNREAD, unread=True)) for place, entry in followed.entries]
+        return attrs.evolve(followed, entries=marked)
 
     async def count_after(self, after: Place, at_most: int) -> int:
         """Count what was stored after a place."""
@@ -201,15 +228,21 @@ def _read(connection: Connection, query: Query, timeout_s: float) -> Page:
         while True:
             limit_s, settings = tries.pop(0)
             began = time.monotonic()
+            entries: list[StoredEntry] = []
             try:
-                return _read_page(connection, query, statement, values, settings)
-            except psycopg.errors.QueryCanceled:
-                if not tries or time.monotonic() - began < limit_s:  # then it is the caller who has cancelled
+                more = _read_page(connection, statement, values, settings, entries)
+            except psycopg.OperationalError as exc:
+                late = isinstance(exc, psycopg.errors.QueryCanceled) and time.monotonic() - began >= limit_s
+                if tries and late:  # else it is the caller who has cancelled
+                    continue
+                if not entries:
                     raise
+                more = True  # the next page begins with what could not be read in time
+            return Page(entries[: query.limit], more=more or len(entries) > query.limit)
     except psycopg.errors.QueryCanceled as exc:
         raise EntryRejected(
             f"the query took longer than {timeout_s:g} s and was stopped; "
-            "narrow it with trace_id, component, start_time and end_time"
+            "narrow it with trace_id, component, start_time and end_time, or leave data out with fields"
         ) from exc
     except psycopg.Error as exc:
         # Of class 0A is a path that compares a time without a zone with one that has one; it fails where it finds both.
@@ -235,10 +268,16 @@ def attempts(timeout_s: float) -> list[tuple[float, dict[str, str]]]:
 
 
 def _read_page(
-    connection: Connection, query: Query, statement: str, values: Mapping[str, Any], settings: Mapping[str, str]
-) -> Page:
-    """Execute a query, with settings of its own if there are any."""
-    entries: list[StoredEntry] = []
+    connection: Connection,
+    statement: str,
+    values: Mapping[str, Any],
+    settings: Mapping[str, str],
+    entries: list[StoredEntry],
+) -> bool:
+    """Execute a query, with settings of its own if there are any; return whether it was left before its end.
+
+    :param entries: gets what is found, one by one.
+    """
     size = 0
     with ExitStack() as stack:
         if settings:
@@ -247,14 +286,15 @@ def _read_page(
                 "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
                 (list(settings), list(settings.values())),
             )
-        cursor = stack.enter_context(connection.cursor(row_factory=class_row(StoredEntry)))
-        rows = stack.enter_context(closing(cast("Generator[StoredEntry]", cursor.stream(statement, values))))
-        for entry in rows:
-            if size > _ENOUGH_BYTES:
-                return Page(entries[: query.limit], more=True)
-            entries.append(entry)
-            size += len(entry.message) + len(entry.data or "")
-    return Page(entries[: query.limit], more=len(entries) > query.limit)
+        cursor = stack.enter_context(connection.cursor(row_factory=dict_row))
+        rows = stack.enter_context(closing(cast("Generator[dict[str, Any]]", cursor.stream(statement, values))))
+        for row in rows:
+            if size > ENOUGH_BYTES:
+                return True
+            del row["stored_in"]
+            entries.append(entry := StoredEntry(**row))
+            size += entry.size_bytes
+    return False
 
 
 def _is_condition(connection: Connection, path: str) -> bool:

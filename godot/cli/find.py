@@ -9,7 +9,7 @@ from typing import Any, Final
 import trio
 
 from godot import codec
-from godot.cli.ask import EXIT_NONE, EXIT_UNREACHABLE, Daemon, Style, Unanswered, Work, complain, write
+from godot.cli.ask import EXIT_NONE, EXIT_UNREACHABLE, EXIT_USAGE, Daemon, Style, Unanswered, Work, complain, write
 from godot.cli.render import Entry, harmless, level_color, paint, renderer, table
 from godot.cli.story import tell
 
@@ -82,16 +82,25 @@ def tail_entries(asked: dict[str, Any], lines: int, output: str, style: Style, *
             name: value for name, value in asked.items() if name not in ("start_time", "end_time", "data_path")
         }
         cursor: str | None = None
+        last, begun = lines, False
         away_since: float | None = None
         while True:
-            begin = {"cursor": cursor} if cursor else {"last": lines}
+            begin = {"cursor": cursor} if cursor else {"last": last}
             try:
                 page = await daemon.ask(
                     TAIL, timeout_s=WAIT_S + 10, **following, **begin, wait_s=WAIT_S if cursor else 0, limit=PAGE
                 )
             except Unanswered as exc:
+                if cursor is not None and exc.code == EXIT_USAGE and str(exc).startswith("cursor:"):
+                    complain(
+                        f"it is not known any more what was shown already ({exc}): it goes on from the present; "
+                        "entries may be missing here, which godot query shows"
+                    )
+                    cursor, last, away_since = None, 0, None
+                    await trio.sleep(RETRY_S)
+                    continue
                 now = trio.current_time()
-                if exc.code != EXIT_UNREACHABLE or cursor is None or (away_since and now - away_since > AWAY_S):
+                if exc.code != EXIT_UNREACHABLE or not begun or (away_since and now - away_since > AWAY_S):
                     raise
                 if away_since is None:
                     away_since = now
@@ -99,9 +108,10 @@ def tail_entries(asked: dict[str, Any], lines: int, output: str, style: Style, *
                 await trio.sleep(RETRY_S)
                 continue
             if away_since is not None:
-                complain(f"it is back after {trio.current_time() - away_since:.1f} s; nothing is missing")
+                gap = "nothing is missing" if cursor else "it goes on from now on"
+                complain(f"it is back after {trio.current_time() - away_since:.1f} s; {gap}")
                 away_since = None
-            cursor = page["cursor"]
+            cursor, begun = page["cursor"], True
             if page["missed"]:
                 complain(f"{page['missed']:,} entries are not shown: they came faster than they were read")
             for entry in page["entries"]:

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from dewey_logs.clearing import Clearing
 from dewey_logs.postgres import PostgresStore
-from dewey_logs.search import Cursor, Query
-from dewey_logs.store import LevelSetting, LogStore, Maintained, MemoryStore, Page
+from dewey_logs.search import READ_CHARS, Cursor, Query
+from dewey_logs.store import ENOUGH_BYTES, LevelSetting, LogStore, Maintained, MemoryStore, Page
+from dewey_logs.tools import MOST_MAX_BYTES
 from godot.entries import LEVELS, Entry, IdSource, admit_json
 from godot.errors import BatchRefused
 from tests.postgres_fixture import VERSIONS, Database, Servers, database, postgres, servers
@@ -183,7 +184,7 @@ async def test_a_message_of_2_mb_is_stored_whole_and_found_by_its_beginning(stor
     assert len(long) > 2_000_000
     await store.store([entry(long)])
     (found,) = (await store.query(Query.parse(search="findme"))).entries
-    assert found.message == long
+    assert (found.message, found.length("message")) == (long[:READ_CHARS], len(long))
 
 
 @pytest.mark.parametrize(
@@ -204,11 +205,70 @@ async def test_words_of_every_alphabet_are_not_too_much_either(store: LogStore) 
     assert (await store.store([entry(" ".join(pairs))])).stored == 1
 
 
-async def test_data_of_megabytes_comes_back_whole(store: LogStore) -> None:
-    data = {"tools": [{"name": f"tool {n}", "inputSchema": {"type": "object", "n": n}} for n in range(40_000)]}
+async def test_all_of_data_comes_back_that_an_answer_can_show(store: LogStore) -> None:
+    data = {"tools": [{"name": f"tool {n}", "inputSchema": {"type": "object", "n": n}} for n in range(12_000)]}
     await store.store([entry(data=data)])
     (found,) = (await store.query(Query())).entries
+    assert len(found.data or "") > MOST_MAX_BYTES * 2 / 3
     assert json.loads(found.data or "") == data
+
+
+@pytest.mark.parametrize("character", ["x", "é", "😀"])
+async def test_no_more_of_an_entry_is_read_than_an_answer_can_show(store: LogStore, character: str) -> None:
+    assert READ_CHARS > MOST_MAX_BYTES, "so that what is cut is known to be"
+    start = (await store.follow(None, 0)).head
+    chars = 2_000_000
+    await store.store([entry(character * chars, data={"text": character * chars})])
+    ((_, followed),) = (await store.follow(start, 10)).entries
+    (found,) = (await store.query(Query())).entries
+    for each in followed, found:
+        assert (each.message, each.length("message")) == (character * READ_CHARS, chars)
+        assert each.data is not None
+        assert len(each.data) == READ_CHARS
+        assert chars < each.length("data") < chars + 20
+
+
+async def test_long_fields_that_nobody_wants_are_not_read(store: LogStore) -> None:
+    start = (await store.follow(None, 0)).head
+    await store.store([entry("message", data={"a": 1}, component="relay")])
+    for long, expected in (
+        (frozenset(), ("", None)),
+        (frozenset({"message"}), ("message", None)),
+        (frozenset({"data"}), ("", {"a": 1})),
+    ):
+        ((_, followed),) = (await store.follow(start, 10, long)).entries
+        (found,) = (await store.query(Query(long=long))).entries
+        for each in followed, found:
+            assert (each.message, each.data and json.loads(each.data)) == expected
+            assert each.component == "relay"
+
+
+async def test_a_page_of_large_entries_ends_when_it_is_large_enough_and_the_next_goes_on(store: LogStore) -> None:
+    """A reader that was behind once got a thousand of them at once."""
+    start = (await store.follow(None, 0)).head
+    entries = [entry(f"{number}" * 700_000, component=f"{number}") for number in range(9)]
+    await store.store(entries)
+    most = ENOUGH_BYTES + 2 * 700_000
+    read: list[str] = []
+    place, more = start, True
+    while more:
+        page = await store.follow(place, 1_000)
+        assert page.entries
+        assert sum(each.size_bytes for _, each in page.entries) < most
+        read += [each.component for _, each in page.entries]
+        place, more = page.head, page.more
+    assert sorted(read) == [f"{number}" for number in range(9)]
+    assert place >= (await store.follow(None, 0)).head
+    found: list[str] = []
+    query = Query(limit=1_000)
+    while True:
+        walked = await store.query(query)
+        assert sum(each.size_bytes for each in walked.entries) < most
+        found += [each.component for each in walked.entries]
+        if not walked.more:
+            break
+        query = attrs.evolve(query, after=Cursor(walked.entries[-1].created_at, walked.entries[-1].id))
+    assert sorted(found) == sorted(read)
 
 
 async def test_numbers_come_back_exactly(store: LogStore) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 
+import attrs
 import psycopg
 import pytest
 import trio
 import trio.testing
 
-from dewey_logs.follow import Followers
+from dewey_logs.follow import Followers, Tail
 from dewey_logs.migrate import migrate, migrations
-from dewey_logs.postgres import PostgresStore
-from dewey_logs.search import Place, Query
+from dewey_logs.postgres import PostgresStore, following
+from dewey_logs.search import LONG, READ_CHARS, Place, Query, read_back
+from dewey_logs.store import ENOUGH_BYTES
 from godot.entries import Entry, IdSource, admit_json
 from godot.errors import EntryRejected
 from tests.postgres_fixture import VERSIONS, Database, Server, binaries, postgres, running_server, servers
@@ -264,10 +267,101 @@ async def test_a_cursor_is_refused_that_is_ahead_of_a_database_from_a_backup(pos
         async with trio.open_nursery() as nursery:
             if followed:
                 nursery.start_soon(partial(followers.tail, Query(), now.encode(ahead.identity), last=0, wait_s=30))
-                await trio.testing.wait_all_tasks_blocked(0.3)
+                await trio.testing.wait_all_tasks_blocked(0.1)  # shorter than POLL_S
             with pytest.raises(EntryRejected, match="restored"):
                 await followers.tail(Query(), ahead.place.encode(ahead.identity), last=0, wait_s=0)
             nursery.cancel_scope.cancel()
+
+
+def test_columns_are_made_as_rows_are_fetched_and_not_all_before_the_first(postgres: Server) -> None:
+    """Data of a thousand entries that are not read is not written out."""
+    with Database(postgres) as database, closing(psycopg.connect(database.url)) as connection:
+        place = {"stored_in": "0", "created_at": "", "id": "", "head": "9", "limit": 1_000}
+        for statement, values in (
+            (read_back(following._CHOSEN, following._IN_ORDER, LONG), place),
+            (read_back(following._CHOSEN, following._IN_ORDER, frozenset()), place),
+            Query().to_sql(),
+            Query(long=frozenset()).to_sql(),
+        ):
+            plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {statement}".encode(), values))
+            above, limit, _ = plan.partition("Limit")
+            assert limit
+            assert "Sort" not in above, plan
+
+
+SLOW_TO_READ = """
+CREATE FUNCTION public.left(value text, chars integer) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    IF value LIKE '%slow%' THEN PERFORM pg_sleep(1000); END IF;
+    RETURN pg_catalog.left(value, chars);
+END $$;
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database()); END $$;
+"""
+"""Data that takes for ever to be written out, as numbers once did of which PostgreSQL writes every digit."""
+
+
+async def test_an_entry_that_cannot_be_read_in_time_keeps_nobody_from_what_comes_behind_it(postgres: Server) -> None:
+    """Every follower and every query that met it failed, for ever."""
+    with trio.fail_after(ENOUGH), Database(postgres) as database:
+        with closing(PostgresStore(database.url)) as store:
+            begun = await Followers(store).tail(Query(), None, last=0, wait_s=0)
+            await store.store([entry("before")])
+            await store.store([attrs.evolve(entry("it"), data={"it is": "slow"})])
+            await store.store([entry("behind")])
+        database.execute(SLOW_TO_READ)
+        with closing(PostgresStore(database.url, query_timeout_s=2)) as store:
+            followers = Followers(store)
+            read: list[str] = []
+            place = begun.place
+            while len(read) < 3:
+                page = await followers.tail(Query(), place.encode(begun.identity), last=0, wait_s=1)
+                assert page.entries
+                read += [each.message for _, each in page.entries]
+                assert [each.message for _, each in page.entries if each.unread] in ([], ["it"])
+                place = page.place
+            assert read == ["before", "it", "behind"]
+            asked = Query.parse(data={"it is": "slow"})
+            found = await followers.tail(asked, begun.place.encode(begun.identity), last=0, wait_s=20)
+            assert [each.message for _, each in found.entries] == ["it"]
+
+            newest = await store.query(Query())
+            assert ([each.message for each in newest.entries], newest.more) == (["behind"], True)
+            with pytest.raises(EntryRejected, match="leave data out with fields"):
+                await store.query(Query.parse(data={"it is": "slow"}))
+            all_of_them = await store.query(Query(long=frozenset({"message"})))
+            assert [each.message for each in all_of_them.entries] == ["behind", "it", "before"]
+
+
+async def test_forty_who_are_behind_entries_of_15_mb_do_not_fill_the_memory(postgres: Server) -> None:
+    """Four of them took 3 GB; and none of them got any further."""
+    with trio.fail_after(2 * ENOUGH), Database(postgres) as database, closing(PostgresStore(database.url)) as store:
+        begun = (await store.follow(None, 0)).head
+        large = "repeat('lorem ipsum ', 1300000)"
+        database.execute(";".join([SLOW_INSERT.format(message=large)] * 20))
+        followers = Followers(store)
+        max_bytes = 200_000
+        identity = (await store.follow(None, 0)).identity
+        pages: list[Tail] = []
+
+        async def follow(number: int) -> None:
+            query = Query(limit=1_000)
+            pages.append(
+                await followers.tail(
+                    query, begun.encode(identity), last=0, wait_s=50, max_bytes=max_bytes, who=str(number)
+                )
+            )
+
+        tracemalloc.start()
+        try:
+            async with trio.open_nursery() as nursery:
+                for number in range(40):
+                    nursery.start_soon(follow, number)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert [len(page.entries) for page in pages] == [1] * 40
+        assert all(page.place > begun for page in pages)
+        assert peak < 2 * 40 * max_bytes + 10 * (ENOUGH_BYTES + READ_CHARS)
 
 
 def test_who_inserts_around_the_order_is_told_so(postgres: Server) -> None:
