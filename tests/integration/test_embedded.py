@@ -41,12 +41,14 @@ only_root = pytest.mark.skipif(not AS_ROOT, reason="only root runs PostgreSQL as
 SERVERS = frozenset({"redis-server", "postgres", "initdb"})
 
 DAEMON = """
+import signal
 import sys
 from pathlib import Path
 import trio
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis, places
 
 places.STATE_ROOT = Path(sys.argv[1])
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell has those ignore it that it runs in the background
 
 async def main():
     ignore = {"notify": lambda sentence: None, "on_change": lambda: None}
