@@ -68,8 +68,11 @@ class Pool:
         try:
             await waiting.granted.wait()
         except BaseException:
-            self._waiting.remove(waiting)
-            self._grant()  # it may have kept a smaller one waiting
+            if waiting.granted.is_set():  # between its cancellation and now
+                self.release(size)
+            else:
+                self._waiting.remove(waiting)
+                self._grant()  # it may have kept a smaller one waiting
             raise
 
     def release(self, size: int) -> None:

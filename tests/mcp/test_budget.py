@@ -158,3 +158,20 @@ async def test_a_peer_has_less_time_while_others_wait_for_what_it_holds(
         await trio.sleep(30)
         nursery.cancel_scope.cancel()
     assert times == [HASTE_S if waits_before else 10 + HASTE_S]
+
+
+async def test_room_that_is_granted_to_one_who_has_just_given_up_goes_to_the_next() -> None:
+    """A query that was cancelled in that instant was reported as a bug, and its bytes were never given back."""
+    pool = Pool(POOL)
+    held = [await account(pool).claim(LARGEST) for _ in range(4)]
+    async with trio.open_nursery() as nursery:
+        first = Waiter(nursery, account(pool), LARGEST)
+        await trio.testing.wait_all_tasks_blocked()
+        second = Waiter(nursery, account(pool), LARGEST)
+        await trio.testing.wait_all_tasks_blocked()
+        first.scope.cancel()
+        held[0].release()
+        await trio.testing.wait_all_tasks_blocked()
+        assert first.claim() is None
+        assert second.claim() is not None
+    assert pool.bytes == 4 * LARGEST
