@@ -107,7 +107,8 @@ async def with_echo(measure: Callable[[str], Awaitable[float]]) -> float:
 
 
 async def bench(place: Workplace, seconds: float, sustained_s: float) -> int:
-    program = place.up()
+    # What is sent faster than it is stored waits: dropped, it would never be stored.
+    program = place.up(MAX_QUEUE_SIZE=1_000_000)
     url = await program.ready()
     database = place.endpoints()["database"]
     one = frame("logger_log", **ENTRY).encode()
