@@ -43,6 +43,9 @@ _MAX_DIGITS: Final = 5_000
 MAX_DIGITS_OF_EXPONENTS: Final = 1024 * 1024
 """Digits that the exponents of an entry's numbers may stand for, in all."""
 
+_SHORT_BYTES: Final = 1_024
+"""Most entries are shorter: with hardly two hundred numbers at the most, they are not looked through."""
+
 _EXPONENT: Final = re.compile(rb"[0-9][eE][+-]?([0-9]{2,6})")
 _LARGE_EXPONENTS: Final = (b"0e00", b"0e+00", b"0e-00")
 """How those of two digits and more look where every digit is a zero."""
@@ -121,6 +124,8 @@ def _has_long_numbers(raw: bytes) -> bool:
 
     PostgreSQL writes them so whenever it is asked for them: 1e308 has 5 bytes on the way in and 309 on the way out.
     """
+    if len(raw) <= _SHORT_BYTES:
+        return False
     digits = raw.translate(_DIGITS_TO_ZERO)
     if sum(map(digits.count, _LARGE_EXPONENTS)) * _MAX_DIGITS <= MAX_DIGITS_OF_EXPONENTS:
         return False

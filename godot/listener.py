@@ -22,7 +22,7 @@ from godot.dead import dead_tools
 from godot.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, Dewey
 from godot.entries import MAX_BATCH, EntryFields, admit, admit_json, of_entry
 from godot.errors import BufferUnavailable, ChannelFull, DeweyUnavailable, EntryRejected
-from godot.heavy import message_weight, off_the_loop
+from godot.heavy import HEAVY, message_weight, off_the_loop
 from godot.levels import Levels
 from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, caller, object_schema, trace
 from godot.status import Status
@@ -287,12 +287,14 @@ def _log_batch(
         filtered = 0
         full: ChannelFull | None = None
         receipt = Receipt() if (arguments.ack or ack) == "durable" else None
-        for start in range(0, len(arguments.logs), PIECE):
-            piece = arguments.logs[start : start + PIECE]
+        weight = message_weight.get()
+        step = (
+            PIECE if weight <= HEAVY else MAX_BATCH
+        )  # a thread takes all of them: to begin one costs more than it does
+        for start in range(0, len(arguments.logs), step):
+            piece = arguments.logs[start : start + step]
             await trio.lowlevel.checkpoint()
-            for index, judged in enumerate(
-                await off_the_loop(message_weight.get(), _judge, piece, levels, trace.get()), start
-            ):
+            for index, judged in enumerate(await off_the_loop(weight, _judge, piece, levels, trace.get()), start):
                 try:
                     if isinstance(judged.fault, EntryRejected):
                         raise judged.fault
