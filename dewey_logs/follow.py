@@ -26,7 +26,7 @@ import trio
 from dewey_logs.matching import TooMuch, Work, answers
 from dewey_logs.search import READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
 from dewey_logs.store import ENOUGH_BYTES, LogStore, Page, StoredEntry
-from godot import codec
+from godot.codec import loads
 from godot.entries import Entry
 from godot.errors import EntryRejected, StoreUnavailable
 from godot.mcp.tools import INSIDE
@@ -359,7 +359,7 @@ def _answers_here(query: Query, found: StoredEntry) -> bool:
     def data() -> Any:
         if found.unread:
             raise TooMuch
-        return None if found.data is None else codec.loads(work.read(found.data))
+        return None if found.data is None else loads(work.read(found.data))
 
     work = Work(MATCHED_VALUES, MATCHED_CHARS)
     return answers(

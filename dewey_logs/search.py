@@ -20,7 +20,7 @@ from uuid import UUID
 import attrs
 
 from dewey_logs.filters import Components, bounded, moment, storable
-from godot import codec
+from godot.codec import check_bounds, dumps
 from godot.entries import LEVELS, MAX_DEPTH, parse_level, parse_uuid
 from godot.errors import EntryRejected
 from godot.structure import shown
@@ -312,7 +312,7 @@ class Query:
             values["contains"] = self.contains
         if self.data is not None:
             conditions.append("logs.data @> %(data)s::jsonb")
-            values["data"] = codec.dumps(self.data).decode()
+            values["data"] = dumps(self.data).decode()
         if self.data_path is not None:
             conditions.append(f"logs.data {'@@' if path_is_condition else '@?'} %(data_path)s::jsonpath")
             values["data_path"] = self.data_path
@@ -376,10 +376,10 @@ def levels_from(least: str) -> tuple[str, ...]:
 
 def _wanted(data: dict[str, Any]) -> dict[str, Any]:
     try:
-        raw = codec.dumps(data)
+        raw = dumps(data)
     except RecursionError:
         raise EntryRejected(f"data: nested more than {MAX_DEPTH} levels deep") from None
-    codec.check_bounds(raw, data)
+    check_bounds(raw, data)
     if (count := _count(data)) > MAX_WANTED:
         raise EntryRejected(f"data: at most {MAX_WANTED:,} values in a filter, not {count:,}")
     # The bytes may also be an escaped backslash with letters behind it, as in a path of Windows.

@@ -19,7 +19,7 @@ from dewey_logs.filters import iso
 from dewey_logs.matching import Work, answers
 from dewey_logs.partitions import Partition, on_demand, standing
 from dewey_logs.search import LONG, READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
-from godot import codec
+from godot.codec import dumps, encode_entry, loads
 from godot.entries import Entry
 from godot.errors import BatchRefused, EntryRejected
 from godot.heavy import message_weight, off_the_loop
@@ -264,7 +264,7 @@ def _encode_batch(entries: Sequence[Entry]) -> tuple[list[bytes], list[str]]:
     for index, entry in enumerate(entries):
         own: list[str] = []
         try:
-            encoded.append(codec.encode_entry(entry, own))
+            encoded.append(encode_entry(entry, own))
         except EntryRejected as exc:
             faults.append((index, str(exc)))
         warnings += [f"entry {index}: {warning}" for warning in own]
@@ -307,7 +307,7 @@ class MemoryStore:
         """Keep a batch."""
         encoded, warnings = await encode_batch(entries)
         self._batches += 1
-        stored = sum(self._insert(Entry(**codec.loads(each))) for each in encoded)
+        stored = sum(self._insert(Entry(**loads(each))) for each in encoded)
         return Stored(stored, len(entries) - stored, warnings)
 
     def _insert(self, entry: Entry) -> bool:
@@ -364,7 +364,7 @@ class MemoryStore:
             Counter(each.level for each in entries),
             oldest=times[0] if times else None,
             newest=times[-1] if times else None,
-            size_bytes=sum(len(codec.dumps(attrs.asdict(each))) for each in entries),
+            size_bytes=sum(len(dumps(attrs.asdict(each))) for each in entries),
         )
 
     async def clear(self, clearing: Clearing, *, by: str, said_by: str | None = None, dry_run: bool = False) -> int:
@@ -477,7 +477,7 @@ def _read_back(row: _Row, now: datetime, long: frozenset[str]) -> StoredEntry:
         component=entry.component,
         level=entry.level,
         message=entry.message if "message" in long else "",
-        data=None if entry.data is None or "data" not in long else codec.dumps(entry.data).decode(),
+        data=None if entry.data is None or "data" not in long else dumps(entry.data).decode(),
         created_at=entry.created_at,
         ingested_at=iso(row.ingested_at),
         age=(now - datetime.fromisoformat(entry.created_at)).total_seconds(),

@@ -34,7 +34,7 @@ from dewey_logs.search import (
     Query,
 )
 from dewey_logs.store import LogStore, Page, Stored, StoredEntry
-from godot import codec
+from godot.codec import dumps
 from godot.entries import LEVELS, MAX_BATCH, MAX_COMPONENT_CHARS, Entry, EntryFields, admit_json
 from godot.errors import BatchRefused, EntryRejected
 from godot.heavy import message_weight, off_the_loop
@@ -418,7 +418,7 @@ def _answer(page: Page, max_bytes: int, fields: Collection[str]) -> Answer:
     if page.more or len(texts) < len(page.entries):
         last = page.entries[len(texts) - 1]
         next_cursor = Cursor(last.created_at, last.id).encode()
-    rest = codec.dumps({"count": len(texts), "next_cursor": next_cursor, "shortened": shortened}).decode()
+    rest = dumps({"count": len(texts), "next_cursor": next_cursor, "shortened": shortened}).decode()
     # Text only: as an object too it would travel twice.
     return Answer(f'{{"entries":[{",".join(texts)}],{rest[1:]}')
 
@@ -438,7 +438,7 @@ def _tail_answer(found: Tail, max_bytes: int, fields: Collection[str], *, newest
         if len(texts) < len(entries):
             place = found.entries[len(texts) - 1][0]
     rest = {"cursor": place.encode(found.identity), "missed": found.missed, "shortened": shortened}
-    return Answer(f'{{"entries":[{",".join(texts)}],{codec.dumps(rest).decode()[1:]}')
+    return Answer(f'{{"entries":[{",".join(texts)}],{dumps(rest).decode()[1:]}')
 
 
 def _fitting(entries: Sequence[StoredEntry], max_bytes: int, fields: Collection[str]) -> tuple[list[str], int]:
@@ -466,16 +466,16 @@ def _checked_max_bytes(max_bytes: int | None) -> int:
 
 def _travelling_bytes(text: str) -> int:
     """Size of a JSON text inside of a JSON-RPC message, where it is a string, with its comma."""
-    return len(codec.dumps(text)) - 1
+    return len(dumps(text)) - 1
 
 
 def _to_json(entry: StoredEntry, fields: Collection[str], **instead: object) -> str:
     """Write some fields of an entry, with other values for some. `data` is JSON already, and stays as it is."""
     values = {name: value for name, value in attrs.asdict(entry).items() if name in fields} | instead
     if "data" not in values:
-        return codec.dumps(values).decode()
+        return dumps(values).decode()
     data = values.pop("data") or "null"
-    return f'{codec.dumps(values).decode()[:-1]}{"," if values else ""}"data":{data}}}'
+    return f'{dumps(values).decode()[:-1]}{"," if values else ""}"data":{data}}}'
 
 
 def _shorten(entry: StoredEntry, room: int, fields: Collection[str]) -> str:
@@ -486,7 +486,7 @@ def _shorten(entry: StoredEntry, room: int, fields: Collection[str]) -> str:
         long = {name: text for name, text in full.items() if name in fields and len(text) > length}
         cut: dict[str, object] = {name: f"{text[:length]}…" for name, text in long.items()}
         if "data" in cut:
-            cut["data"] = codec.dumps({"_godot": {"begins": cut["data"]}}).decode()
+            cut["data"] = dumps({"_godot": {"begins": cut["data"]}}).decode()
         lengths = {name: len(text) if name == "component" else entry.length(name) for name, text in long.items()}
         return _to_json(entry, fields, **cut, shortened=lengths)
 

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from godot import codec
+from godot.codec import NotJSON, dumps, loads
 from godot.entries import MAX_ENTRY_BYTES
 
 TAKE_MAX_BYTES: Final = 8 * 1024 * 1024
@@ -83,7 +83,7 @@ class DeadEntry:
         value: dict[str, Any] = {"reason": self.reason, "entry": self.raw.decode("utf-8", "replace")}
         if self.of_bytes:
             value["bytes"] = self.of_bytes
-        grave = codec.dumps(value)
+        grave = dumps(value)
         if len(grave) > GRAVE_MAX_BYTES:
             return DeadEntry(self.raw[:BEGINNING_BYTES], self.reason, len(self.raw)).grave
         return grave
@@ -91,7 +91,7 @@ class DeadEntry:
     @classmethod
     def exhume(cls, grave: bytes) -> DeadEntry:
         """Make it from that."""
-        value = codec.loads(grave.decode("utf-8", "replace"))  # a script cuts anywhere, and copies any byte
+        value = loads(grave.decode("utf-8", "replace"))  # a script cuts anywhere, and copies any byte
         return cls(value["entry"].encode(), value["reason"], value.get("bytes", 0))
 
     def may_return(self, max_bytes: int) -> bool:
@@ -515,8 +515,8 @@ def _with_drops(run: Drops | None, dropped: Sequence[bytes], for_bytes: int) -> 
 def _origin(raw: bytes) -> tuple[str | None, str | None]:
     """Return component and `created_at` of an entry, as far as it says them."""
     try:
-        value: Any = codec.loads(raw) if len(raw) <= _ORIGIN_MAX_BYTES else None
-    except codec.NotJSON:
+        value: Any = loads(raw) if len(raw) <= _ORIGIN_MAX_BYTES else None
+    except NotJSON:
         value = None
     if type(value) is not dict:
         return None, None

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import attrs
 
-from godot import codec
 from godot.buffer import DEAD_MAX, DEAD_MAX_BYTES, DeadEntry, DeadLetters
+from godot.codec import dumps
 from godot.errors import EntryRejected
 from godot.heavy import off_the_loop
 from godot.mcp.tools import Answer, Tool, argument
@@ -61,7 +61,7 @@ def dead_tools(dead: DeadLetters) -> list[Tool]:
         room = PAGE_MAX_BYTES
         for entry in page.entries:
             value = await off_the_loop(len(entry.raw), _shown, entry)
-            room -= len(codec.dumps(value))
+            room -= len(dumps(value))
             if room < 0 and shown:
                 break
             shown.append(value)

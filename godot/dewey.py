@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from godot import codec
+from godot.codec import dumps, loads
 from godot.entries import MAX_VALUES
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable
 from godot.heavy import message_weight, off_the_loop, separators
@@ -110,7 +110,7 @@ class RemoteDewey:
             self._shares.give_back(who)
 
     async def _ask(self, client: Client, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Answer:
-        raw = await off_the_loop(message_weight.get(), codec.dumps, arguments)
+        raw = await off_the_loop(message_weight.get(), dumps, arguments)
         try:
             return await self._call(client, tool, raw, timeout_s)
         except trio.TooSlowError as exc:
@@ -142,7 +142,7 @@ class DirectDewey:
 
     async def store(self, entries: Sequence[bytes]) -> None:
         """See `Dewey.store`."""
-        _check_stored(await self.ask(STORE, {"logs": [codec.loads(raw) for raw in entries]}))
+        _check_stored(await self.ask(STORE, {"logs": [loads(raw) for raw in entries]}))
 
     async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:  # noqa: ARG002
         """See `Dewey.ask`."""

@@ -19,7 +19,8 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from godot import __version__, codec
+from godot import __version__
+from godot.codec import NotJSON, loads, loads_as_said
 from godot.entries import MAX_BATCH, by_line
 from godot.exposition import Registry
 from godot.heavy import message_weight, off_the_loop, weigh
@@ -292,9 +293,9 @@ async def _take_in_lines(log: Tool, body: bytes, ack: str | None) -> Response:
         if not line.strip():
             continue
         try:
-            batch.append((number, await off_the_loop(weight := weigh(line), codec.loads_as_said, line)))
+            batch.append((number, await off_the_loop(weight := weigh(line), loads_as_said, line)))
             size += weight
-        except codec.NotJSON as exc:
+        except NotJSON as exc:
             taken.reject(number, str(exc))
         if len(batch) == MAX_BATCH or size > BATCH_BYTES:
             if (failure := await taken.send(log, batch, size, ack)) is not None:
@@ -341,7 +342,7 @@ class _Taken:
         answer = await log.call({"logs": [value for _, value in batch]} | ({} if ack is None else {"ack": ack}))
         if answer.kind is not None:
             return _problem(503, answer.json, **self.counts())
-        value = codec.loads(answer.json)
+        value = loads(answer.json)
         self.accepted += value["accepted"]
         self.filtered += value["filtered"]
         for each in value["rejected"]:

@@ -16,8 +16,8 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot import codec
 from godot.buffer import Notes
+from godot.codec import dumps, loads
 from godot.dewey import GET_LEVELS, Dewey
 from godot.entries import LEVELS
 from godot.errors import BufferUnavailable, DeweyUnavailable
@@ -101,7 +101,7 @@ class Levels:
         except BufferUnavailable:
             return
         if noted is not None:
-            self._take_over({component: Setting(**setting) for component, setting in codec.loads(noted).items()})
+            self._take_over({component: Setting(**setting) for component, setting in loads(noted).items()})
 
     async def refresh(self, dewey: Dewey, notes: Notes) -> None:
         """Ask Dewey, and write down what is new.
@@ -111,12 +111,12 @@ class Levels:
         answer = await dewey.ask(GET_LEVELS, {})
         if answer.is_error:
             raise DeweyUnavailable(f"Dewey: {answer.json}")
-        told: Mapping[str, Any] = codec.loads(answer.json)["levels"]
+        told: Mapping[str, Any] = loads(answer.json)["levels"]
         if self._take_over({component: Setting(**setting) for component, setting in told.items()}):
             self._noted = False
         if not self._noted:
             with suppress(BufferUnavailable):  # the next time
-                await notes.note_levels(codec.dumps(told))
+                await notes.note_levels(dumps(told))
                 self._noted = True
 
     def _take_over(self, settings: Mapping[str, Setting]) -> bool:

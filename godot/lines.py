@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-from godot import codec
+from godot.codec import dumps
 from godot.masking import masked
 
 MAX_LINES: Final = 1_000
@@ -178,7 +178,7 @@ def logfmt(event: str, **fields: Any) -> str:
 def json_line(event: str, **fields: Any) -> str:
     """Format a line as JSON; numbers stay numbers."""
     values = {name: value if isinstance(value, int | float) else _shown(value) for name, value in fields.items()}
-    return codec.dumps({"time": _now(), "event": event} | values).decode()
+    return dumps({"time": _now(), "event": event} | values).decode()
 
 
 def _shown(value: object) -> str:

@@ -14,9 +14,9 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot import codec
 from godot.buffer import Keep, Notes
 from godot.channel import PATIENCE_S, Inlet, Receipt
+from godot.codec import encode_entry
 from godot.config import Ack
 from godot.dead import dead_tools
 from godot.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, Dewey
@@ -256,7 +256,7 @@ def _log(
             return Answer.of(
                 {"status": "filtered", "level": levels.of(entry.component), "id": entry.id, "warnings": warnings}
             )
-        raw = await off_the_loop(message_weight.get(), codec.encode_entry, entry, warnings)
+        raw = await off_the_loop(message_weight.get(), encode_entry, entry, warnings)
         durable = (arguments.ack or ack) == "durable"
         receipt = Receipt() if durable else None
         try:
@@ -347,7 +347,7 @@ def _judge(values: list[Any], levels: Levels, trace_id: str | None) -> list[_Jud
         try:
             entry = admit_json(value, judged.warnings, trace_id)
             if levels.admit(entry.component, entry.level):
-                judged.raw = codec.encode_entry(entry, judged.warnings)
+                judged.raw = encode_entry(entry, judged.warnings)
                 judged.component, judged.level = entry.component, entry.level
         except EntryRejected as exc:
             judged.fault = exc

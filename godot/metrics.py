@@ -16,8 +16,9 @@ from prometheus_client import Histogram
 from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from godot import __version__, codec
+from godot import __version__
 from godot.buffer import Buffer, Counts, DeadEntry
+from godot.codec import NotJSON, loads
 from godot.dewey import Dewey
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
 from godot.exposition import SECONDS, Declared, Registry, Values, families
@@ -251,6 +252,6 @@ def _known(states: Mapping[tuple[str, ...], bool | None]) -> dict[tuple[str, ...
 def _created_at(raw: bytes) -> float:
     """Return when an entry happened, in seconds since 1970; now, when it does not say."""
     try:
-        return datetime.fromisoformat(codec.loads(raw)["created_at"]).timestamp()
-    except (codec.NotJSON, LookupError, TypeError, ValueError):
+        return datetime.fromisoformat(loads(raw)["created_at"]).timestamp()
+    except (NotJSON, LookupError, TypeError, ValueError):
         return time.time()

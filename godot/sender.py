@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 import attrs
 import trio
 
-from godot import codec
 from godot.backoff import Jitter, delays, jittered
 from godot.buffer import Buffer, Counts, DeadEntry, Drops, Holes
+from godot.codec import NotJSON, check_bounds, encode_entry, loads, loads_as_said
 from godot.dewey import Dewey
 from godot.entries import MAX_BATCH, admit_json
 from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected, NotInFlight
@@ -224,7 +224,7 @@ def describe_drops(drops: Drops) -> bytes:
         entry = admit_json({**value, "created_at": drops.last}, [])
     except EntryRejected:  # whoever wrote that one wrote no time
         entry = admit_json(value, [])
-    return codec.encode_entry(entry, [])
+    return encode_entry(entry, [])
 
 
 def _complete_all(batch: list[bytes]) -> tuple[list[bytes], list[DeadEntry]]:
@@ -233,7 +233,7 @@ def _complete_all(batch: list[bytes]) -> tuple[list[bytes], list[DeadEntry]]:
     for raw in batch:
         try:
             completed.append(_completed(raw))
-        except (codec.NotJSON, EntryRejected) as exc:
+        except (NotJSON, EntryRejected) as exc:
             dead.append(DeadEntry(raw, str(exc)))
     return completed, dead
 
@@ -244,8 +244,8 @@ def _completed(raw: bytes) -> bytes:
     :raises NotJSON: it is not JSON.
     :raises EntryRejected: it is no entry.
     """
-    value = codec.loads(raw)
+    value = loads(raw)
     if type(value) is dict and type(value.get("id")) is str and type(value.get("created_at")) is str:
-        codec.check_bounds(raw, value)
+        check_bounds(raw, value)
         return raw
-    return codec.encode_entry(admit_json(codec.loads_as_said(raw), []), [])
+    return encode_entry(admit_json(loads_as_said(raw), []), [])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godot import codec
+from godot.codec import KEPT_REPEATS, NotJSON, TooManyValues, dumps, encode_entry, loads, loads_as_said
 from godot.entries import NUL_SHOWN, SURROGATE_SHOWN, Entry
 from godot.errors import EntryRejected
 
@@ -48,8 +48,8 @@ def entry(message: str = "m", data: dict[str, Any] | None = None, component: str
 def travelled(before: Entry) -> tuple[dict[str, Any], list[str]]:
     """Return an entry as it is read again after its journey, and the warnings at its start."""
     warnings: list[str] = []
-    raw = codec.encode_entry(before, warnings)
-    return codec.loads(raw), warnings
+    raw = encode_entry(before, warnings)
+    return loads(raw), warnings
 
 
 def storable(value: Any) -> Any:
@@ -83,14 +83,14 @@ def storable(value: Any) -> Any:
     ],
 )
 def test_reads_what_is_json(text: str | bytes, value: object) -> None:
-    assert codec.loads(text) == value
-    assert type(codec.loads(text)) is type(value)
+    assert loads(text) == value
+    assert type(loads(text)) is type(value)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", '{"a":[NaN]}', '{"a":1e999}'])
 def test_refuses_numbers_that_are_none(number: str) -> None:
-    with pytest.raises(codec.NotJSON, match=r"is not JSON|is too large"):
-        codec.loads(number)
+    with pytest.raises(NotJSON, match=r"is not JSON|is too large"):
+        loads(number)
 
 
 @pytest.mark.parametrize(
@@ -113,36 +113,36 @@ def test_refuses_numbers_that_are_none(number: str) -> None:
     ],
 )
 def test_says_where_a_text_that_is_not_json_breaks_off(text: str | bytes, where: str) -> None:
-    with pytest.raises(codec.NotJSON, match=re.escape(where)):
-        codec.loads(text)
+    with pytest.raises(NotJSON, match=re.escape(where)):
+        loads(text)
 
 
 @given(st.binary() | st.text(st.characters(exclude_categories=())))
 def test_any_text_is_json_or_is_refused_and_nothing_else(text: str | bytes) -> None:
-    with suppress(codec.NotJSON):
-        codec.loads(text)
+    with suppress(NotJSON):
+        loads(text)
 
 
 @given(anything_json)
 def test_what_is_written_is_read_again(value: Any) -> None:
-    assert codec.loads(codec.dumps(value)) == value
+    assert loads(dumps(value)) == value
 
 
 @given(st.integers())
 def test_an_integer_of_any_size_survives(number: int) -> None:
-    assert codec.loads(codec.dumps({"n": number})) == {"n": number}
+    assert loads(dumps({"n": number})) == {"n": number}
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_float_survives_to_the_last_bit(number: float) -> None:
-    read = codec.loads(codec.dumps([number]))
+    read = loads(dumps([number]))
     assert math.copysign(1, read[0]) == math.copysign(1, number)
     assert read == [number]
 
 
 def test_writes_compact_json_in_utf_8_by_either_way() -> None:
-    assert codec.dumps({"ü": [1, 2]}) == '{"ü":[1,2]}'.encode()
-    assert codec.dumps({"ü": [1, 2**64]}) == '{"ü":[1,18446744073709551616]}'.encode()
+    assert dumps({"ü": [1, 2]}) == '{"ü":[1,2]}'.encode()
+    assert dumps({"ü": [1, 2**64]}) == '{"ü":[1,18446744073709551616]}'.encode()
 
 
 # encode_entry
@@ -150,7 +150,7 @@ def test_writes_compact_json_in_utf_8_by_either_way() -> None:
 
 def test_the_bytes_are_the_entry_as_compact_json_in_the_order_of_its_fields() -> None:
     warnings: list[str] = []
-    assert codec.encode_entry(entry("ü", {"a": 1}), warnings) == (
+    assert encode_entry(entry("ü", {"a": 1}), warnings) == (
         '{"id":"01a1fb67-5bd0-716c-b208-6b6eb13e7800","trace_id":null,"component":"c","level":"INFO",'
         '"message":"ü","data":{"a":1},"created_at":"2026-11-20T08:30:00.000000Z"}'.encode()
     )
@@ -190,7 +190,7 @@ def test_any_object_survives_its_journey_but_for_nul_and_surrogates(message: str
 
 @given(any_text, st.dictionaries(any_text, anything_json))
 def test_the_bytes_are_what_every_parser_of_json_takes(message: str, data: dict[str, Any]) -> None:
-    raw = codec.encode_entry(entry(message, data), [])
+    raw = encode_entry(entry(message, data), [])
     assert b"\n" not in raw
     assert orjson.loads(raw)["message"] == json.loads(raw)["message"] == storable(message)
 
@@ -213,7 +213,7 @@ def test_data_nested_deeper_than_the_fast_serialiser_goes_survives(data: dict[st
 @pytest.mark.parametrize("message", ["m", "with a \x00"])
 def test_data_nested_too_deeply_to_be_stored_is_refused(message: str) -> None:
     with pytest.raises(EntryRejected, match=r"^data: nested more than 500 levels deep$"):
-        codec.encode_entry(entry(message, nested(50_000)), [])
+        encode_entry(entry(message, nested(50_000)), [])
 
 
 # Numbers and keys that a parser would change
@@ -222,7 +222,7 @@ def test_data_nested_too_deeply_to_be_stored_is_refused(message: str) -> None:
 def said(data: str) -> tuple[str, list[str]]:
     """Return `data` as it travels, and the warnings, of an entry whose `data` was written so."""
     warnings: list[str] = []
-    raw = codec.encode_entry(entry(data=codec.loads_as_said(data)), warnings).decode()
+    raw = encode_entry(entry(data=loads_as_said(data)), warnings).decode()
     return raw[raw.index('"data":') + 7 : raw.rindex(',"created_at"')], warnings
 
 
@@ -249,8 +249,8 @@ def test_a_number_that_a_float_holds_travels_without_a_warning(number: str, trav
 
 @pytest.mark.parametrize("number", ["1e-99999", "1e-99999999999999999999", "0." + "1" * 6_000])
 def test_a_number_that_postgresql_cannot_hold_is_refused(number: str) -> None:
-    with pytest.raises(codec.NotJSON, match="has more than 5,000 digits"):
-        codec.loads(number)
+    with pytest.raises(NotJSON, match="has more than 5,000 digits"):
+        loads(number)
 
 
 REPEATED = (
@@ -283,7 +283,7 @@ def test_so_many_repeated_keys_that_only_their_names_are_kept() -> None:
     text = "x" * 100
     many = ",".join(f'"k{number}":"{text}","k{number}":0' for number in range(1_000))
     travels, warnings = said("{" + many + "}")
-    assert len(json.loads(travels)["_godot"]["repeated_keys"]) == codec.KEPT_REPEATS
+    assert len(json.loads(travels)["_godot"]["repeated_keys"]) == KEPT_REPEATS
     assert warnings == [REPEATED]
 
 
@@ -295,23 +295,21 @@ def test_more_keys_and_values_than_may_be_parsed_are_refused_in_words(part: str)
     """LIM-001."""
     inner = ",".join([part] * 450_000)
     text = f"{{{inner}}}" if part.startswith('"') else f"[{inner}]"
-    with pytest.raises(
-        codec.TooManyValues, match=r"may have 400,000 keys and values, .* as a text, which counts as one"
-    ):
-        codec.loads(text)
+    with pytest.raises(TooManyValues, match=r"may have 400,000 keys and values, .* as a text, which counts as one"):
+        loads(text)
 
 
 @pytest.mark.parametrize("text", ["a, b: [c] {d} " * 50_000, '{"a": [1, 2]}, ' * 50_000, '\\", [' * 150_000])
 def test_a_long_text_is_one_value_whatever_is_in_it(text: str) -> None:
     """LIM-001."""
-    assert codec.loads(json.dumps([text, text])) == [text, text]
+    assert loads(json.dumps([text, text])) == [text, text]
 
 
 def test_an_entry_with_hundreds_of_thousands_of_values_passes_and_one_with_more_is_refused() -> None:
     """LIM-001."""
-    assert codec.encode_entry(entry(data={"a": list(range(390_000))}), [])
+    assert encode_entry(entry(data={"a": list(range(390_000))}), [])
     with pytest.raises(EntryRejected, match="an entry may have 400,000 keys and values"):
-        codec.encode_entry(entry(data={"a": list(range(400_000))}), [])
+        encode_entry(entry(data={"a": list(range(400_000))}), [])
 
 
 @pytest.mark.parametrize(
@@ -320,16 +318,16 @@ def test_an_entry_with_hundreds_of_thousands_of_values_passes_and_one_with_more_
 )
 def test_numbers_that_the_database_would_write_out_at_great_length_are_refused_in_words(number: str, many: int) -> None:
     """One such entry made every query that met it run out of time, and every follower behind it."""
-    data = codec.loads_as_said(f"[{','.join([number] * many)}]")
+    data = loads_as_said(f"[{','.join([number] * many)}]")
     with pytest.raises(EntryRejected, match="without their exponents, as the database writes them; send them as texts"):
-        codec.encode_entry(entry(data={"a": data}), [])
+        encode_entry(entry(data={"a": data}), [])
 
 
 @pytest.mark.parametrize("number", ["1e308", "1e-4999", "2.5e-7", "1e22"])
 def test_some_numbers_with_large_exponents_pass(number: str) -> None:
-    codec.encode_entry(entry(data={"a": codec.loads_as_said(f"[{','.join([number] * 100)}]")}), [])
+    encode_entry(entry(data={"a": loads_as_said(f"[{','.join([number] * 100)}]")}), [])
 
 
 def test_what_looks_like_a_large_exponent_in_a_text_is_none() -> None:
     text = "0e99999 " * 50_000
-    assert codec.loads(codec.encode_entry(entry(message=text, data={"a": text}), []))["message"] == text
+    assert loads(encode_entry(entry(message=text, data={"a": text}), []))["message"] == text

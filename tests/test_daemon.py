@@ -16,8 +16,8 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot import codec
 from godot.buffer import Counts, DeadEntry, MemoryBuffer
+from godot.codec import dumps, loads
 from godot.config import GodotSettings
 from godot.daemon import LAST_WORD_S, Parts, run_pipeline
 from godot.dewey import MAINTAIN, DirectDewey
@@ -126,7 +126,7 @@ class Bench:
         """The messages that Dewey has, oldest first."""
         self.dewey.up = True
         answer = await self.dewey.ask("dewey_query_logs", {"order": "oldest", "limit": 1000})
-        return [entry["message"] for entry in codec.loads(answer.json)["entries"]]
+        return [entry["message"] for entry in loads(answer.json)["entries"]]
 
 
 @asynccontextmanager
@@ -140,10 +140,10 @@ async def ask(connection: WebSocketConnection, tool: str, arguments: object) -> 
     """Call a tool as deployed clients do (GOD-000); return what it said."""
     params = {"name": tool, "arguments": arguments}
     request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    await connection.send_message(codec.dumps(request).decode())
-    result = codec.loads(await connection.get_message())["result"]
+    await connection.send_message(dumps(request).decode())
+    result = loads(await connection.get_message())["result"]
     text = result["content"][0]["text"]
-    return text if result["isError"] else codec.loads(text)
+    return text if result["isError"] else loads(text)
 
 
 async def log(connection: WebSocketConnection, *messages: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dewey_logs.search import Query
 from dewey_logs.store import LogStore, Maintained, MemoryStore, Page, Stored, StoredEntry
 from dewey_logs.tools import DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, MOST_MAX_BYTES, dewey_tools
-from godot import codec
+from godot.codec import dumps
 from godot.entries import Entry
 from godot.errors import StoreUnavailable
 from godot.mcp.tools import Answer, Toolbox, caller
@@ -210,7 +210,7 @@ async def test_a_walk_by_cursor_shows_every_entry_once(dewey: Dewey) -> None:
 
 def travelling_bytes(answer: Answer) -> int:
     """Size of the text as it stands in a frame."""
-    return len(codec.dumps(answer.json))
+    return len(dumps(answer.json))
 
 
 async def test_entries_that_do_not_fit_are_left_to_the_next_page(dewey: Dewey) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godot import codec
+from godot.codec import encode_entry, loads, loads_as_said
 from godot.entries import LEVELS, Entry, IdSource, admit_json, is_uuid7, parse_level
 from godot.errors import EntryRejected
 
@@ -247,13 +247,13 @@ def test_any_json_is_an_entry_or_is_refused_and_nothing_else(value: Any) -> None
 def test_whatever_the_fields_hold_it_is_an_entry_that_can_be_serialised_or_is_refused(value: Any) -> None:
     try:
         entry = admit_json(value, [])
-        raw = codec.encode_entry(entry, [])
+        raw = encode_entry(entry, [])
     except EntryRejected:
         return
     # What was admitted once is admitted again, unchanged: the sender and Dewey see the same entry.
     warnings: list[str] = []
-    again = admit_json(codec.loads(raw), warnings)
-    assert codec.encode_entry(again, warnings) == raw
+    again = admit_json(loads(raw), warnings)
+    assert encode_entry(again, warnings) == raw
     assert warnings == []
 
 
@@ -345,13 +345,13 @@ def test_an_entry_that_gives_a_field_twice_is_refused(field: str) -> None:
     value = {"component": "c", "level": "INFO", "message": "m", "data": {}}
     twice = json.dumps(value)[:-1] + f', "{field}": {json.dumps(value[field])}}}'
     with pytest.raises(EntryRejected, match=f"^'{field}': given more than once$"):
-        admit_json(codec.loads_as_said(twice), [])
+        admit_json(loads_as_said(twice), [])
 
 
 def test_repeated_keys_are_kept_beside_a_trace_id_that_is_none() -> None:
-    data = codec.loads_as_said('{"a":1,"a":2}')
+    data = loads_as_said('{"a":1,"a":2}')
     entry, warnings = admitted(data=data, trace_id="no UUID")
-    kept = codec.loads(codec.encode_entry(entry, warnings))["data"]
+    kept = loads(encode_entry(entry, warnings))["data"]
     assert kept == {"a": 2, "_godot": {"trace_id": "no UUID", "repeated_keys": {"a": [1]}}}
     assert len(warnings) == 2
 

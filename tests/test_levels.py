@@ -11,9 +11,9 @@ import trio.testing
 
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot import codec
 from godot.buffer import MemoryBuffer
 from godot.channel import open_entry_channel
+from godot.codec import dumps, loads
 from godot.dewey import DirectDewey
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.levels import CAPABILITY, Levels
@@ -66,7 +66,7 @@ class Bench:
     async def call(self, tool: str, **arguments: Any) -> Any:
         answer = await self.toolbox.find(tool).call(arguments)
         assert not answer.is_error, answer.json
-        return codec.loads(answer.json)
+        return loads(answer.json)
 
     async def taken(self, level: str, component: str = "relay") -> bool:
         """Log an entry; whether it is stored."""
@@ -179,10 +179,8 @@ async def test_connected_clients_that_asked_are_told_at_once(bench: Bench) -> No
 
     async def initialize(transport: Any, **experimental: Any) -> Any:
         params = {"protocolVersion": "2025-06-18", "capabilities": {"experimental": experimental}, "clientInfo": {}}
-        await transport.send(
-            codec.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).decode()
-        )
-        return codec.loads(await transport.receive())["result"]["capabilities"]
+        await transport.send(dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).decode())
+        return loads(await transport.receive())["result"]["capabilities"]
 
     connect = in_process(lambda transport: serve(server, transport))
     with trio.fail_after(5):
@@ -191,7 +189,7 @@ async def test_connected_clients_that_asked_are_told_at_once(bench: Bench) -> No
             assert told["experimental"] == {CAPABILITY: {"levels": {"relay": "INFO"}}}
             assert await initialize(silent, other={}) == {"tools": {}}
             await bench.call("logger_set_level", component="gates", level="WARN")
-            notice = codec.loads(await asking.receive())
+            notice = loads(await asking.receive())
             assert notice == {
                 "jsonrpc": "2.0",
                 "method": "notifications/godot/levels",

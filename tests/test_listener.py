@@ -15,10 +15,10 @@ import trio.testing
 
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot import codec
 from godot.batcher import Batcher
 from godot.buffer import QUEUE_MAX_BYTES, Counts, MemoryBuffer
 from godot.channel import PATIENCE_S, open_entry_channel
+from godot.codec import dumps, loads
 from godot.config import Ack
 from godot.dewey import DirectDewey
 from godot.entries import MAX_BATCH
@@ -69,7 +69,7 @@ class Bench:
     async def call(self, tool: str, **arguments: Any) -> Any:
         answer = await self.answer(tool, **arguments)
         assert not answer.is_error, answer.json
-        return codec.loads(answer.json)
+        return loads(answer.json)
 
     async def note(self, answers: list[tuple[float, str]], **arguments: Any) -> None:
         """Log an entry; note when it was answered, and how."""
@@ -125,7 +125,7 @@ async def test_a_component_that_cannot_be_stored_is_counted_and_filtered_by_the_
         assert (await it.call("logger_log_batch", logs=[entry]))["warnings"] == [f"entry 0: {warning}"]
         await trio.sleep(1)
         assert it.accepted == [("gates�␀", "INFO")] * 2
-        assert {codec.loads(raw)["component"] for raw in it.buffer.queue} == {"gates�␀"}
+        assert {loads(raw)["component"] for raw in it.buffer.queue} == {"gates�␀"}
 
         await it.call("logger_set_level", component="gates�␀", level="ERROR")
         assert (await it.call("logger_log", **entry))["status"] == "filtered"
@@ -228,7 +228,7 @@ async def test_a_durable_batch_of_which_nothing_is_accepted_waits_for_nothing(
 ) -> None:
     async with bench() as it:
         answer = await it.answer("logger_log_batch", logs=[{}], ack="durable")
-        assert (codec.loads(answer.json)["accepted"], trio.current_time()) == (0, 0)
+        assert (loads(answer.json)["accepted"], trio.current_time()) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ async def test_a_batch_of_which_every_entry_was_refused_is_an_error_with_the_rea
 ) -> None:
     async with bench() as it:
         answer = await it.answer("logger_log_batch", logs=logs, ack=ack)
-        told = codec.loads(answer.json)
+        told = loads(answer.json)
         assert (answer.is_error, answer.kind) == (is_error, None)
         assert [each["index"] for each in told["rejected"]] == [at for at, each in enumerate(logs) if each != ENTRY]
         assert answer.value in (told, None)  # None: too large to travel twice
@@ -280,7 +280,7 @@ async def test_an_entry_gets_the_trace_of_its_call_where_it_brings_none(
         logs = [ENTRY | given, ENTRY | given]
         for arguments in [{"logs": logs}] if tool == "logger_log_batch" else logs:
             await it.call(tool, **arguments, ack="durable")
-        assert [codec.loads(raw)["trace_id"] for raw in await it.buffer.take(10)] == [stored, stored]
+        assert [loads(raw)["trace_id"] for raw in await it.buffer.take(10)] == [stored, stored]
 
 
 @pytest.mark.parametrize("tool", ["logger_log", "logger_log_batch"])
@@ -300,7 +300,7 @@ async def test_durable_is_refused_after_1_s_while_redis_is_away_and_says_what_to
         assert (it.status.unconfirmed, it.status.refused) == (1, 0), "the operator sees that a caller was turned away"
         it.buffer.away = False
         await trio.sleep(5)
-        assert [codec.loads(raw)["id"] for raw in it.buffer.queue] == [OF_ITS_OWN], "it was kept all the same"
+        assert [loads(raw)["id"] for raw in it.buffer.queue] == [OF_ITS_OWN], "it was kept all the same"
 
 
 async def test_a_durable_batch_for_which_there_is_no_room_either_is_refused_after_the_same_second(
@@ -359,10 +359,10 @@ async def test_a_durable_call_holds_up_nothing_behind_it_and_keeps_its_place(
     def frame(number: int, message: str, ack: str) -> str:
         arguments = {**ENTRY, "message": message, "ack": ack}
         params = {"name": "logger_log", "arguments": arguments}
-        return codec.dumps({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}).decode()
+        return dumps({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}).decode()
 
     async def answered(client: MemoryTransport) -> tuple[int, float]:
-        return codec.loads(await client.receive())["id"], trio.current_time()
+        return loads(await client.receive())["id"], trio.current_time()
 
     async with bench() as it, trio.open_nursery() as nursery:
         it.buffer.takes_s = 0.5
@@ -373,7 +373,7 @@ async def test_a_durable_call_holds_up_nothing_behind_it_and_keeps_its_place(
         await client.send(frame(2, "second", "queued"))
         assert [await answered(client), await answered(client)] == [(2, 0), (1, 0.5)]
         await trio.sleep(5)
-        assert [codec.loads(raw)["message"] for raw in it.buffer.queue] == ["first", "second"]
+        assert [loads(raw)["message"] for raw in it.buffer.queue] == ["first", "second"]
         await client.aclose()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dewey_logs.filters import Components
 from dewey_logs.matching import TooMuch, Work, answers
 from dewey_logs.search import MAX_WANTED, Query, Search
-from godot import codec
+from godot.codec import dumps
 from godot.entries import admit_json
 from godot.errors import EntryRejected
 
@@ -141,4 +141,4 @@ def test_a_filter_that_is_too_large_is_refused_with_the_limit(asked: dict[str, A
 def test_the_largest_filter_is_taken() -> None:
     data = {"a": list(range(MAX_WANTED - 2))}
     assert Query.parse(component=["*" * 255] * 100, search="a " * 500, contains="a" * 10_000, data=data).data == data
-    assert codec.dumps(data)
+    assert dumps(data)

@@ -14,8 +14,8 @@ import trio.testing
 
 from dewey_logs.store import MemoryStore, Stored
 from dewey_logs.tools import dewey_tools
-from godot import codec
 from godot.buffer import Counts, DeadEntry, Drops, MemoryBuffer
+from godot.codec import dumps, encode_entry, loads
 from godot.dewey import DirectDewey
 from godot.entries import Entry, admit_json
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable, NotInFlight
@@ -119,7 +119,7 @@ class Bench:
 def entry(message: str, **fields: object) -> bytes:
     """Serialise an entry as the listener does."""
     value = {"component": "relay", "level": "INFO", "message": message, **fields}
-    return codec.encode_entry(admit_json(value, []), [])
+    return encode_entry(admit_json(value, []), [])
 
 
 def entries(count: int, first: int = 0) -> list[bytes]:
@@ -129,7 +129,7 @@ def entries(count: int, first: int = 0) -> list[bytes]:
 def foreign(message: str, **fields: object) -> bytes:
     """Serialise an entry as other local processes do (GOD-001)."""
     value = {"component": "gates", "level": "WARN", "message": message, "trace_id": None, "data": None, **fields}
-    return codec.dumps(value)
+    return dumps(value)
 
 
 def numbers(count: int) -> list[str]:
@@ -338,7 +338,7 @@ async def test_a_batch_whose_answer_was_lost_is_stored_once(autojump_clock: trio
     (_, first), (_, second) = bench.dewey.attempts
     assert first == second
     page = await bench.dewey.ask("dewey_query_logs", {})
-    assert codec.loads(page.json)["count"] == 4
+    assert loads(page.json)["count"] == 4
 
 
 # What others pushed, and what is no entry
@@ -354,7 +354,7 @@ async def test_an_entry_without_id_gets_one_and_its_time_before_it_is_first_sent
     with trio.move_on_after(0.2):
         await bench.sender.run()
     assert await bench.run_dry() == Held(received=1, stored=1)
-    sent = [codec.loads(raw) for _, batch in bench.dewey.attempts for raw in batch]
+    sent = [loads(raw) for _, batch in bench.dewey.attempts for raw in batch]
     assert len(sent) >= 3
     assert len({(each["id"], each["created_at"]) for each in sent}) == 1
     assert UUID(sent[0]["id"]).version == 7
@@ -499,9 +499,9 @@ async def test_a_run_of_drops_is_told_of_by_one_entry_where_the_hole_is(
     """GOD-005: a hole is visible where people read; MAINT-002: not through logger_log."""
     bench = Bench(WatchedBuffer(max_size=100))
     await overflow(bench)
-    oldest = codec.loads(bench.buffer.queue[0])
+    oldest = loads(bench.buffer.queue[0])
     assert await bench.run_dry() == Held(received=131, stored=101, dropped=30)
-    page = codec.loads((await bench.dewey.ask("dewey_query_logs", {"component": "godot"})).json)
+    page = loads((await bench.dewey.ask("dewey_query_logs", {"component": "godot"})).json)
     (hole,) = page["entries"]
     assert (hole["level"], hole["trace_id"]) == ("WARN", None)
     assert hole["message"] == "30 entries are missing: the queue was full (MAX_QUEUE_SIZE), and the oldest went"
@@ -550,7 +550,7 @@ async def test_a_hole_whose_answer_was_lost_is_told_once_under_the_same_id(
     told = {raw for _, batch in bench.dewey.attempts for raw in batch if b"are missing" in raw}
     assert len(told) == 1
     assert await bench.buffer.counts() == Held(received=131, stored=101, dropped=30)
-    page = codec.loads((await bench.dewey.ask("dewey_query_logs", {"component": "godot"})).json)
+    page = loads((await bench.dewey.ask("dewey_query_logs", {"component": "godot"})).json)
     assert page["count"] == 1
 
 
@@ -568,7 +568,7 @@ async def test_a_hole_that_dewey_refuses_is_put_aside_and_stops_nothing(
 
 @pytest.mark.parametrize("last", [None, "soon", "", "9999-99-99"])
 def test_a_hole_behind_an_entry_without_a_time_is_told_of_now(last: str | None) -> None:
-    value = codec.loads(describe_drops(drops(5, last=last)))
+    value = loads(describe_drops(drops(5, last=last)))
     assert value["data"]["to"] == last
     assert abs((datetime.now(UTC) - datetime.fromisoformat(value["created_at"])).total_seconds()) < 5
 
@@ -576,7 +576,7 @@ def test_a_hole_behind_an_entry_without_a_time_is_told_of_now(last: str | None) 
 def test_what_others_call_themselves_cannot_make_the_entry_of_a_hole_invalid() -> None:
     """GOD-001."""
     wild = Drops(3, None, None, {"\x00\ud800": 1, "x" * 255: 2}, others=0)
-    admit_json(codec.loads(describe_drops(wild)), [])
+    admit_json(loads(describe_drops(wild)), [])
 
 
 # While the buffer is away
@@ -648,6 +648,6 @@ async def test_a_sender_that_finds_its_batch_given_to_another_takes_again_and_re
 )
 def test_a_hole_names_the_setting_that_was_too_small(for_bytes: int, named: str) -> None:
     """GOD-005."""
-    hole = codec.loads(describe_drops(Drops(7, None, None, {}, 7, for_bytes)))
+    hole = loads(describe_drops(Drops(7, None, None, {}, 7, for_bytes)))
     assert hole["message"] == f"7 entries are missing: the queue was full {named}, and the oldest went"
     assert hole["data"]["for_bytes"] == for_bytes

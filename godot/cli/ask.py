@@ -17,8 +17,9 @@ import attrs
 import click
 import trio
 
-from godot import __version__, codec
+from godot import __version__
 from godot.cli.connect import Target
+from godot.codec import dumps, loads
 from godot.masking import masked
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.dial import over_websocket
@@ -70,7 +71,7 @@ class Daemon:
         :raises Unanswered: it did not answer, or said no.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
-        return await self.ask_raw(tool, codec.dumps(given), timeout_s=timeout_s)
+        return await self.ask_raw(tool, dumps(given), timeout_s=timeout_s)
 
     async def ask_raw(self, tool: str, arguments: bytes, *, timeout_s: float = CALL_S) -> dict[str, Any]:
         """Call a tool with arguments that are JSON already.
@@ -91,7 +92,7 @@ class Daemon:
             raise Unanswered(f"no answer within {timeout_s:g} s") from exc
         if answer.kind is not None:
             raise Unanswered(answer.json, EXIT_USAGE if answer.kind == "rejected" else EXIT_UNREACHABLE)
-        value: dict[str, Any] = codec.loads(answer.json)
+        value: dict[str, Any] = loads(answer.json)
         return value
 
 

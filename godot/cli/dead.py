@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from godot import codec
 from godot.cli.ask import EXIT_NONE, Daemon, Work, complain, write
 from godot.cli.render import harmless
+from godot.codec import dumps
 from godot.dead import LIST, PURGE, RETRY
 
 SHOWN_CHARS: Final = 160
@@ -21,7 +21,7 @@ def list_dead(limit: int | None, *, as_json: bool) -> Work:
         while left is None or left > 0:
             page = await daemon.ask(LIST, skip=skip, limit=min(1_000, left or 1_000))
             for entry in page["dead"]:
-                write(codec.dumps(entry).decode() if as_json else "\n".join(_lines(entry)))
+                write(dumps(entry).decode() if as_json else "\n".join(_lines(entry)))
             left = None if left is None else left - len(page["dead"])
             if page["next_skip"] is None:
                 break
@@ -43,7 +43,7 @@ def act_on_dead(action: str, ids: tuple[str, ...], *, as_json: bool) -> Work:
 
     async def work(daemon: Daemon) -> int:
         done = await daemon.ask(tool, **({"ids": list(ids)} if ids else {"all": True}))
-        write(codec.dumps(done).decode() if as_json else " ".join(f"{name}={value}" for name, value in done.items()))
+        write(dumps(done).decode() if as_json else " ".join(f"{name}={value}" for name, value in done.items()))
         if (missing := len(set(ids)) - done[count]) > 0:
             other = "" if action == "purge" else ", or the queue has no room for it"
             which = f"there is no entry {harmless(ids[0])}" if len(ids) == 1 else f"{missing} of these are not there"

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import trio
 
-from godot import codec
 from godot.cli.ask import EXIT_NONE, EXIT_UNREACHABLE, EXIT_USAGE, Daemon, Style, Unanswered, Work, complain, write
 from godot.cli.render import Entry, harmless, level_color, paint, renderer, table
 from godot.cli.story import tell
+from godot.codec import dumps
 
 QUERY: Final = "logger_query"
 TAIL: Final = "logger_tail"
@@ -160,7 +160,7 @@ def list_components(*, as_json: bool) -> Work:
         for component, entries in stats["by_component"].items():
             seen = last.get(component, {}).get("created_at", "")
             if as_json:
-                write(codec.dumps({"component": component, "entries": entries, "last": seen or None}).decode())
+                write(dumps({"component": component, "entries": entries, "last": seen or None}).decode())
             rows.append([harmless(component), f"{entries:,}", seen])
         if not as_json and len(rows) > 1:
             for line in table(rows, right=(1,)):
@@ -185,7 +185,7 @@ def show_stats(style: Style, *, as_json: bool, watch: bool) -> Work:
             now = trio.current_time()
             rate = None if before is None else (stats["total"] - before[1]) / (now - before[0])
             if as_json:
-                write(codec.dumps(stats).decode())
+                write(dumps(stats).decode())
             else:
                 if watch and style.width is not None:
                     write("\x1b[H\x1b[2J", end="")

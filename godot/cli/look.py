@@ -17,11 +17,11 @@ import attrs
 import click
 import trio
 
-from godot import codec
 from godot.cli.ask import EXIT_NONE, EXIT_USAGE, Daemon, Style, Work, complain, run_asking, write
 from godot.cli.connect import load as load_target
 from godot.cli.entry import run_command
 from godot.cli.render import harmless, paint, table
+from godot.codec import dumps, loads
 from godot.config import GodotSettings, http_port, load
 from godot.datadir import default_data_dir, read_endpoints
 from godot.errors import ConfigError
@@ -47,7 +47,7 @@ def show_status(style: Style, *, as_json: bool) -> Work:
     async def work(daemon: Daemon) -> int:
         state = await daemon.ask(STATUS)
         if as_json:
-            write(codec.dumps(state).decode())
+            write(dumps(state).decode())
         else:
             sentence = state.pop("not_durable", None)  # as wide as it is, it would push every number away
             rows = [[name, *_cells(value, style)] for name, value in state.items()]
@@ -63,9 +63,7 @@ def show_status(style: Style, *, as_json: bool) -> Work:
 
 def _cells(value: Any, style: Style) -> list[str]:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        text = (
-            "unknown" if value is None else harmless(value if isinstance(value, str) else codec.dumps(value).decode())
-        )
+        text = "unknown" if value is None else harmless(value if isinstance(value, str) else dumps(value).decode())
         return [paint(text, _GOOD if text == "up" else _BAD, on=style.color and text in ("up", "down"))]
     return [f"{value:,}"]
 
@@ -152,7 +150,7 @@ def _readyz_there(url: str) -> tuple[int, str] | None:
     """Ask /readyz of what may be our daemon; None: it is not."""
     with suppress(OSError, HTTPException, ValueError):
         status, said = _readyz(url, GUESS_S)
-        if codec.loads(said).get("status") in ("ready", "degraded", "down"):
+        if loads(said).get("status") in ("ready", "degraded", "down"):
             return status, said
     return None
 

@@ -9,9 +9,9 @@ from uuid import UUID
 import click
 import trio
 
-from godot import codec
 from godot.cli.ask import EXIT_NONE, EXIT_USAGE, Daemon, Work, complain, write
 from godot.cli.render import counted, harmless, table
+from godot.codec import dumps
 
 SET_LEVEL: Final = "logger_set_level"
 GET_LEVEL: Final = "logger_get_level"
@@ -28,7 +28,7 @@ def show_levels(component: str | None, *, as_json: bool) -> Work:
     async def work(daemon: Daemon) -> int:
         levels = (await daemon.ask(GET_LEVEL, component=component))["levels"]
         if as_json:
-            write(codec.dumps(levels).decode())
+            write(dumps(levels).decode())
         elif levels:
             rows = [[harmless(name), each["level"], each["until"] or ""] for name, each in levels.items()]
             for line in table([["COMPONENT", "LEVEL", "UNTIL"], *rows]):
@@ -46,10 +46,10 @@ def set_level(component: str, level: str | None, span: int | None, *, as_json: b
 
     async def work(daemon: Daemon) -> int:
         # null forgets a level, so it has to be sent: `ask` leaves out what is None.
-        given = codec.dumps({"component": component, "level": level, **({"for_s": span} if span else {})})
+        given = dumps({"component": component, "level": level, **({"for_s": span} if span else {})})
         done = await daemon.ask_raw(SET_LEVEL, given)
         if as_json:
-            write(codec.dumps(done).decode())
+            write(dumps(done).decode())
         else:
             until = f" until {done['until']}" if done.get("until") else ""
             before = f" (it was {done['previous']})" if done.get("previous") else ""
@@ -67,7 +67,7 @@ def pin_trace(trace_id: str | None, note: str | None, span: int | None, *, remov
         before = {each["trace_id"] for each in (await daemon.ask(PIN))["pins"]} if remove else set()
         pins = (await daemon.ask(PIN, trace_id=trace_id, note=note, until=until, remove=remove or None))["pins"]
         if as_json:
-            write(codec.dumps(pins).decode())
+            write(dumps(pins).decode())
         elif pins:
             rows = [
                 [each["trace_id"], each["pinned_at"], each["until"] or "for ever", harmless(each["note"] or "")]
@@ -102,7 +102,7 @@ def clear_entries(asked: dict[str, Any], *, dry_run: bool, yes: bool, as_json: b
                 return EXIT_NONE
         done = await daemon.ask(CLEAR, timeout_s=CLEAR_S, **asked, dry_run=dry_run)
         if as_json:
-            write(codec.dumps(done).decode())
+            write(dumps(done).decode())
         else:
             verb = "would be" if dry_run else "was" if done["deleted"] == 1 else "were"
             write(f"{counted(done['deleted'])} {verb} deleted")

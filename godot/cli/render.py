@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from godot import codec
+from godot.codec import dumps
 
 FORMATS: Final = ("pretty", "json", "logfmt", "csv", "raw")
 COLUMNS: Final = ("created_at", "level", "component", "message", "trace_id", "data", "id", "ingested_at")
@@ -95,14 +95,14 @@ def pretty(entry: Entry, *, color: bool, width: int | None) -> str:
     if entry.get("trace_id"):
         tail.append(f"trace={entry['trace_id']}")
     if entry.get("data"):
-        tail.append(harmless(codec.dumps(entry["data"]).decode()))
+        tail.append(harmless(dumps(entry["data"]).decode()))
     line = f"{head} {harmless(entry['message'])}"
     return fit(f"{line}  {paint(' '.join(tail), _DIM, on=color)}" if tail else line, width)
 
 
 def as_json(entry: Entry) -> str:
     """Return the entry as a line of JSON, in which also those control characters are escapes that JSON leaves alone."""
-    text = codec.dumps(entry).decode()
+    text = dumps(entry).decode()
     return text if text.isprintable() else "".join(map(_json_escape, text))
 
 
@@ -172,7 +172,7 @@ def _inert(text: str) -> str:
 def _text(value: object) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else codec.dumps(value).decode()
+    return value if isinstance(value, str) else dumps(value).decode()
 
 
 def _quoted(text: str) -> str:

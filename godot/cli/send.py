@@ -17,7 +17,6 @@ import attrs
 import click
 import trio
 
-from godot import codec
 from godot.cli.ask import (
     EXIT_PARTIAL,
     EXIT_UNREACHABLE,
@@ -30,6 +29,7 @@ from godot.cli.ask import (
     write,
 )
 from godot.cli.render import counted, harmless
+from godot.codec import NotJSON, loads
 from godot.entries import by_line
 
 LOG: Final = "logger_log"
@@ -163,8 +163,8 @@ class Ingest:
 
     def _read(self, number: int, line: bytes) -> Line:
         try:
-            entry = codec.loads(line)
-        except codec.NotJSON as exc:
+            entry = loads(line)
+        except NotJSON as exc:
             return Line(number, None, len(line), str(exc))
         if not isinstance(entry, dict):
             return Line(number, None, len(line), "not an entry: a JSON object is needed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-from godot import codec
+from godot.codec import NotJSON, dumps, loads
 from godot.mcp.session import RequestId
 
 Id: TypeAlias = RequestId | None
@@ -15,8 +15,8 @@ Id: TypeAlias = RequestId | None
 def parse(text: str) -> Any:
     """Return what a message says, None when it is no JSON."""
     try:
-        return codec.loads(text)
-    except codec.NotJSON:
+        return loads(text)
+    except NotJSON:
         return None
 
 
@@ -56,4 +56,4 @@ def answered(message: Any) -> Iterator[tuple[Id, bool]]:
 def failure(ids: Sequence[Id], code: int, text: str, *, batch: bool = False) -> str:
     """Make the error that answers one request, or in one array those of a batch."""
     errors = [{"jsonrpc": "2.0", "id": each, "error": {"code": code, "message": text}} for each in ids]
-    return codec.dumps(errors if batch else errors[0]).decode()
+    return dumps(errors if batch else errors[0]).decode()

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot import codec
+from godot.codec import NotJSON, dumps, loads
 from godot.mcp.session import META, MODERN_VERSION
 from godot.mcp.tools import Answer
 from godot.mcp.transport import GONE, Connect, Transport, TransportClosed, Unreachable, memory_transports
@@ -184,10 +184,10 @@ class Client:
         """
         connection = await self._connected()
         request_id = next(self._ids)
-        head = codec.dumps({"name": tool, "_meta": self._meta})[:-1]
+        head = dumps({"name": tool, "_meta": self._meta})[:-1]
         frame = b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":%b,"arguments":%b}}'
         params = {"requestId": request_id, "reason": "the caller waits no longer", "_meta": self._meta}
-        notice = codec.dumps({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}).decode()
+        notice = dumps({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}).decode()
         return _answer(await connection.request(request_id, (frame % (request_id, head, arguments)).decode(), notice))
 
     def disconnect(self) -> None:
@@ -208,7 +208,7 @@ class Client:
 
     async def _check(self, connection: _Connection) -> None:
         connection.heard = trio.Event()
-        connection.notify(codec.dumps({"jsonrpc": "2.0", "id": next(self._ids), "method": "ping"}).decode())
+        connection.notify(dumps({"jsonrpc": "2.0", "id": next(self._ids), "method": "ping"}).decode())
         with trio.move_on_after(PING_S):
             await connection.heard.wait()
             connection.being_checked = False
@@ -243,7 +243,7 @@ class Client:
                         while True:
                             frame = await transport.receive()
                             connection.heard.set()
-                            _hand_out(connection, codec.loads(frame))
+                            _hand_out(connection, loads(frame))
                     except TransportClosed as exc:
                         connection.ended = exc
                         raise
@@ -252,7 +252,7 @@ class Client:
         except* Unreachable as reasons:
             unreachable = reasons.exceptions[0]
             failure = CallFailed(str(unreachable), getattr(unreachable, "status", None))
-        except* (TransportClosed, codec.NotJSON):
+        except* (TransportClosed, NotJSON):
             pass
         if connection is None:
             task_status.started(failure)

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from godot import codec
+from godot.codec import NotJSON, TooManyValues, dumps, loads, loads_as_said
 from godot.entries import parse_uuid
 from godot.errors import EntryRejected
 from godot.mcp.tools import ROLES, Answer, Role, Tool, Toolbox
@@ -133,10 +133,10 @@ class Parsed:
 def parse(frame: str | bytes) -> Parsed:
     """Read a frame. It takes time that grows with the frame, and touches nothing: a thread may do it."""
     try:
-        return Parsed(codec.loads_as_said(frame))
-    except codec.TooManyValues as exc:
+        return Parsed(loads_as_said(frame))
+    except TooManyValues as exc:
         return Parsed(fault=_frame(_failure(_id_of(frame), INVALID_REQUEST, f"Invalid Request: {exc}")))
-    except codec.NotJSON as exc:
+    except NotJSON as exc:
         return Parsed(fault=_frame(_failure(None, PARSE_ERROR, f"Parse error: {exc}")))
 
 
@@ -148,7 +148,7 @@ def _id_of(frame: str | bytes) -> RequestId | None:
     found = _ID_FIRST.match(head) or _ID_LAST.search(tail)
     if found is None:
         return None
-    request_id: RequestId = codec.loads(found[1])
+    request_id: RequestId = loads(found[1])
     return request_id
 
 
@@ -458,4 +458,4 @@ def _error(request_id: RequestId | None, code: int, message: str) -> Send:
 
 
 def _frame(message: object) -> str:
-    return codec.dumps(message).decode()
+    return dumps(message).decode()

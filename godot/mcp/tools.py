@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin, 
 
 import attrs
 
-from godot import codec
+from godot.codec import dumps
 from godot.errors import BatchRefused, EntryRejected, GodotError, StoreBusy, StoreFailed, Unavailable
 from godot.structure import argument, did_you_mean, structure
 
@@ -55,7 +55,7 @@ class Answer:
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Answer:
         """Answer with an object."""
-        text = codec.dumps(value).decode()
+        text = dumps(value).decode()
         return cls(text, value if len(text) <= STRUCTURED_MAX_BYTES else None)
 
     @property

@@ -8,7 +8,7 @@ from typing import Final
 
 import psycopg
 
-from godot import codec
+from godot.codec import encode_entry
 from godot.entries import admit_json
 
 ENTRY: Final = {
@@ -32,7 +32,7 @@ def inserts_per_s(database: str, seconds: float) -> float:
     with psycopg.connect(database, autocommit=True) as connection:
         began = time.perf_counter()
         while time.perf_counter() - began < seconds:
-            rows = b",".join(codec.encode_entry(admit_json(ENTRY, []), []) for _ in range(BATCH))
+            rows = b",".join(encode_entry(admit_json(ENTRY, []), []) for _ in range(BATCH))
             connection.execute(statement, (f"[{rows.decode()}]",))
             done += BATCH
         return done / (time.perf_counter() - began)

@@ -21,7 +21,7 @@ import psycopg
 import trio
 
 from dewey_logs.search import Query
-from godot import codec
+from godot.codec import encode_entry
 from godot.embedded import EmbeddedPostgres
 from godot.entries import admit_json
 from tests.acceptance.programs import Peer, Workplace, answer, connect, frame, workplace
@@ -299,7 +299,7 @@ def entry(number: int) -> dict[str, Any]:
     """Return an entry as Godot sends it: complete."""
     data = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": f"tool-{number}"}}
     fields = {"component": "bench", "level": "INFO", "message": f"call {number} took 12 ms", "data": data}
-    complete: dict[str, Any] = json.loads(codec.encode_entry(admit_json(fields, []), []))
+    complete: dict[str, Any] = json.loads(encode_entry(admit_json(fields, []), []))
     return complete
 
 

@@ -15,7 +15,6 @@ import attrs
 import pytest
 import trio
 
-from godot import codec
 from godot.buffer import (
     COMPONENTS_MAX,
     DEAD_MAX_BYTES,
@@ -27,6 +26,7 @@ from godot.buffer import (
     Keep,
     MemoryBuffer,
 )
+from godot.codec import encode_entry, loads
 from godot.dewey import DirectDewey
 from godot.entries import MAX_ENTRY_BYTES, admit_json
 from godot.errors import BufferUnavailable, ConfigError, NotInFlight
@@ -526,7 +526,7 @@ def described(runs: list[Drops]) -> Callable[[Drops], bytes]:
 def logged(component: str, minute: int) -> bytes:
     """Serialise an entry as the listener does."""
     value = {"component": component, "level": "INFO", "message": "m", "created_at": f"2026-11-20T08:{minute:02}:00Z"}
-    return codec.encode_entry(admit_json(value, []), [])
+    return encode_entry(admit_json(value, []), [])
 
 
 @bounded
@@ -1084,7 +1084,7 @@ async def test_an_entry_without_id_is_stored_under_one_id_when_a_daemon_sleeps_l
         async def store(self, entries: Sequence[bytes]) -> None:
             if self.sleeps and when == "before it sends":
                 await sleep(self)
-            stored.extend(codec.loads(raw)["id"] for raw in entries)
+            stored.extend(loads(raw)["id"] for raw in entries)
             if self.sleeps and when == "before it settles":
                 await sleep(self)
 

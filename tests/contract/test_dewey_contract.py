@@ -15,7 +15,7 @@ import trio.testing
 from dewey_logs.search import Query
 from dewey_logs.store import MemoryStore, Page, Stored
 from dewey_logs.tools import dewey_tools
-from godot import codec
+from godot.codec import encode_entry, loads
 from godot.dewey import QUERY, STORE, Dewey, DirectDewey, RemoteDewey
 from godot.entries import MAX_BATCH, Entry, admit_json
 from godot.errors import BatchRefused, DeweyUnavailable, StoreUnavailable
@@ -74,7 +74,7 @@ class Bench:
     async def messages(self) -> list[str]:
         """What is stored, oldest first."""
         answer = await self.dewey.ask(QUERY, {"order": "oldest", "limit": 1000})
-        return [entry["message"] for entry in codec.loads(answer.json)["entries"]]
+        return [entry["message"] for entry in loads(answer.json)["entries"]]
 
 
 @asynccontextmanager
@@ -177,7 +177,7 @@ Open = Callable[[], AbstractAsyncContextManager[Bench]]
 
 def entry(message: str, **fields: object) -> bytes:
     value = {"component": "relay", "level": "INFO", "message": message, **fields}
-    return codec.encode_entry(admit_json(value, []), [])
+    return encode_entry(admit_json(value, []), [])
 
 
 @pytest.mark.parametrize("twin", TWINS)
@@ -218,8 +218,8 @@ async def test_what_is_in_an_entry_arrives_as_it_was_sent(twin: Open) -> None:
     async with twin() as bench:
         raw = entry("m", data=data, trace_id="0af76519-16cd-43dd-8448-eb211c80319c")
         await bench.dewey.store([raw])
-        (found,) = codec.loads((await bench.dewey.ask(QUERY, {})).json)["entries"]
-        assert {name: found[name] for name in codec.loads(raw)} == codec.loads(raw)
+        (found,) = loads((await bench.dewey.ask(QUERY, {})).json)["entries"]
+        assert {name: found[name] for name in loads(raw)} == loads(raw)
 
 
 @pytest.mark.parametrize("twin", TWINS)
@@ -297,7 +297,7 @@ async def test_an_answer_that_is_an_error_is_passed_on_to_whoever_asked(twin: Op
 async def test_an_answer_is_the_text_that_dewey_wrote(twin: Open) -> None:
     async with twin() as bench:
         answer = await bench.dewey.ask(QUERY, {})
-        assert codec.loads(answer.json) == {"entries": [], "count": 0, "next_cursor": None, "shortened": 0}
+        assert loads(answer.json) == {"entries": [], "count": 0, "next_cursor": None, "shortened": 0}
         assert answer == Answer(answer.json)
 
 

@@ -21,7 +21,7 @@ from dewey_logs.postgres import store as postgres_module
 from dewey_logs.search import Query
 from dewey_logs.store import Stored
 from dewey_logs.tools import dewey_tools
-from godot import codec
+from godot.codec import dumps
 from godot.entries import Entry, IdSource, admit_json
 from godot.errors import BatchRefused, ConfigError, EntryRejected, StoreUnavailable
 from godot.mcp.client import Client, in_process
@@ -313,7 +313,7 @@ async def test_a_slow_question_ends_in_postgresql_when_its_caller_goes(
         async with trio.open_nursery() as nursery:
             await nursery.start(client.run)
             async with trio.open_nursery() as calls:
-                calls.start_soon(client.call, tool, codec.dumps(arguments))
+                calls.start_soon(client.call, tool, dumps(arguments))
                 await until(lambda: slow_queries(database) == 1)
                 (connection if hangs_up else calls.cancel_scope).cancel()
             await until(lambda: slow_queries(database) == 0)

@@ -25,9 +25,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot import codec
 from godot.buffer import MemoryBuffer
 from godot.channel import open_entry_channel
+from godot.codec import dumps
 from godot.dewey import DirectDewey, RemoteDewey
 from godot.levels import Levels
 from godot.listener import INSTRUCTIONS, godot_toolbox
@@ -229,7 +229,7 @@ async def toolbox(*, dewey_up: bool) -> Toolbox:
     dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore(lambda: NOW))))
     long = {"component": "relay", "level": "INFO", "message": "long", "data": {"text": "x" * 20_000}}
     short = {"component": "gates", "level": "ERROR", "message": "short"}
-    await dewey.store([codec.dumps(each) for each in (long, short, long)])
+    await dewey.store([dumps(each) for each in (long, short, long)])
     dewey.up = dewey_up
     inlet, _outlet = open_entry_channel(max_entries=2)
     buffer = MemoryBuffer(10)
@@ -441,7 +441,7 @@ async def test_every_frame_that_godot_sends_to_dewey_is_valid(
     client = Client(connect, name="godot", version="0.1.0")
     await nursery.start(client.run)
     dewey = RemoteDewey(client, client, client, client, timeout_s=15.0)
-    await dewey.store([codec.dumps({"component": "relay", "level": "INFO", "message": "hello"})])
+    await dewey.store([dumps({"component": "relay", "level": "INFO", "message": "hello"})])
     assert not (await dewey.ask("dewey_query_logs", {"search": "hello"})).is_error
     with trio.move_on_after(1.0):
         await dewey.ask("dewey_maintain_partitions", {})

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from godot import codec
+from godot.codec import loads
 from godot.mcp.client import PING_S, CallFailed, CallRefused, Client, in_process
 from godot.mcp.server import MAX_RUNNING, Server, Watched, serve
 from godot.mcp.session import ServerInfo
@@ -128,13 +128,13 @@ async def test_a_bug_in_a_tool_answers_its_call_and_ends_nothing_else(
     async with served(bench.server()) as client:
         await client.send(frame(1, "tools/call", name="work"))
         await client.send(frame(2, "tools/call", name=tool))
-        response = codec.loads(await client.receive())
+        response = loads(await client.receive())
         assert (response["id"], response["error"]["code"]) == (2, -32603)
         assert response["error"]["message"] == f"Internal error: a bug in {tool}; the log of the test server has it"
         bench.go.set()
-        assert codec.loads(await client.receive())["id"] == 1
+        assert loads(await client.receive())["id"] == 1
         await client.send(frame(3, "ping"))
-        assert codec.loads(await client.receive()) == {"jsonrpc": "2.0", "id": 3, "result": {}}
+        assert loads(await client.receive()) == {"jsonrpc": "2.0", "id": 3, "result": {}}
     ((event, peer, reason),) = bench.reports
     assert (event, peer, reason.startswith(f"{tool}: ")) == ("bug", "inside", True)
 
@@ -177,7 +177,7 @@ async def test_a_bug_in_a_call_of_a_batch_does_not_keep_back_the_others_of_the_b
         await client.receive()
         calls = [frame(1, "tools/call", name="bug"), frame(2, "tools/call", name="echo")]
         await client.send(f"[{','.join(calls)}]")
-        answers = {each["id"]: each for each in codec.loads(await client.receive())}
+        answers = {each["id"]: each for each in loads(await client.receive())}
         assert answers[1]["error"]["code"] == -32603
         assert answers[2]["result"]["isError"] is False
 
@@ -197,7 +197,7 @@ async def test_a_bug_in_what_tells_of_changes_is_reported_and_calls_are_answered
         await trio.testing.wait_all_tasks_blocked()
         assert bench.reports == [("bug", "inside", "godot/levels: KeyError('a bug')")]
         await client.send(frame(2, "tools/call", name="echo"))
-        assert codec.loads(await client.receive())["result"]["isError"] is False
+        assert loads(await client.receive())["result"]["isError"] is False
 
 
 # Waiting
@@ -210,10 +210,10 @@ async def test_calls_that_wait_keep_no_other_call_waiting(autojump_clock: trio.t
         for number in range(waiting):
             await client.send(frame(number, "tools/call", name="wait"))
         await client.send(frame(-1, "tools/call", name="echo"))
-        assert codec.loads(await client.receive())["id"] == -1
+        assert loads(await client.receive())["id"] == -1
         assert bench.waiting == waiting
         bench.go.set()
-        answered = [codec.loads(await client.receive())["id"] for _ in range(waiting)]
+        answered = [loads(await client.receive())["id"] for _ in range(waiting)]
         assert sorted(answered) == list(range(waiting))
 
 
@@ -274,7 +274,7 @@ async def test_a_connection_on_which_not_even_a_ping_is_answered_is_dropped(
             await trio.testing.wait_all_tasks_blocked()
             client.check()
         assert trio.current_time() - began == PING_S
-        assert codec.loads((await client.call("echo", b"{}")).json) == {"said": "echo"}
+        assert loads((await client.call("echo", b"{}")).json) == {"said": "echo"}
 
 
 async def test_a_call_given_up_while_its_frame_is_written_tears_neither_the_frame_nor_the_connection(
@@ -306,7 +306,7 @@ async def test_a_call_given_up_while_its_frame_is_written_tears_neither_the_fram
         with trio.move_on_after(1):
             await client.call("three", b"{}")
         await trio.testing.wait_all_tasks_blocked()
-    sent = [codec.loads(each) for each in frames]
+    sent = [loads(each) for each in frames]
     assert [(each["method"], each["params"].get("name")) for each in sent] == [
         ("tools/call", "one"),
         ("notifications/cancelled", None),
@@ -340,7 +340,7 @@ async def test_when_a_client_goes_what_it_asked_the_server_behind_is_cancelled_t
             await trio.testing.wait_all_tasks_blocked()
             assert (behind.waiting, behind.cancelled) == (1, 2)
             behind.go.set()
-            assert codec.loads(await stays.receive())["id"] == 2
+            assert loads(await stays.receive())["id"] == 2
 
 
 # The trace of a call

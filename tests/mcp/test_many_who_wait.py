@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from godot import codec
+from godot.codec import dumps, loads
 from godot.mcp.client import PING_S, Client
 from godot.mcp.dial import Address, over_websocket
 from godot.mcp.server import Server, listening_url, open_listeners, serve_websocket
@@ -54,7 +54,7 @@ class BusyTransport:
 
 def result(request_id: int) -> str:
     content = [{"type": "text", "text": "{}"}]
-    return codec.dumps({"jsonrpc": "2.0", "id": request_id, "result": {"content": content}}).decode()
+    return dumps({"jsonrpc": "2.0", "id": request_id, "result": {"content": content}}).decode()
 
 
 @asynccontextmanager
@@ -82,7 +82,7 @@ async def test_followers_who_ask_on_at_the_same_moment_are_sent_together_and_cut
 
     async def answer_all() -> None:
         while True:
-            await theirs.send(result(codec.loads(await theirs.receive())["id"]))
+            await theirs.send(result(loads(await theirs.receive())["id"]))
 
     async def follow() -> None:
         nonlocal answered
@@ -123,9 +123,9 @@ async def test_a_connection_on_which_answers_come_is_kept_however_late_that_of_t
         for _ in range(10):
             followers.start_soon(follow)
         for _ in range(10):
-            asked.append(codec.loads(await theirs.receive())["id"])
+            asked.append(loads(await theirs.receive())["id"])
         client.check()
-        assert codec.loads(await theirs.receive())["method"] == "ping"
+        assert loads(await theirs.receive())["method"] == "ping"
         for request_id in asked:
             await trio.sleep(PING_S * 0.9)
             client.check()
@@ -153,7 +153,7 @@ async def test_one_websocket_carries_what_many_wait_for_also_when_it_is_large(ch
     sizes: list[int] = []
 
     async def follow() -> None:
-        sizes.append(len(codec.loads((await client.call("wait", b"{}")).json)["said"]))
+        sizes.append(len(loads((await client.call("wait", b"{}")).json)["said"]))
 
     with trio.fail_after(120):
         listeners = await open_listeners("127.0.0.1", 0)

@@ -17,7 +17,7 @@ import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 from wsproto.events import TextMessage
 
-from godot import codec
+from godot.codec import dumps, loads
 from godot.errors import BufferUnavailable, ConfigError
 from godot.mcp.client import CallFailed, CallRefused, Client, in_process
 from godot.mcp.dial import CONNECT_S, Address, over_websocket
@@ -131,7 +131,7 @@ async def served(bench: Bench) -> AsyncIterator[MemoryTransport]:
 
 
 async def next_id(transport: MemoryTransport) -> Any:
-    return codec.loads(await transport.receive())["id"]
+    return loads(await transport.receive())["id"]
 
 
 # The server, over memory channels
@@ -209,12 +209,12 @@ async def test_what_the_world_or_the_arguments_did_is_an_answer_and_no_bug(
     bench = Bench()
     async with served(bench) as transport:
         await transport.send(call_frame(1, "away"))
-        result = codec.loads(await transport.receive())["result"]
+        result = loads(await transport.receive())["result"]
         assert (result["isError"], result["content"][0]["text"]) == (True, "Redis: away")
         await transport.send(
             '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo","arguments":{"txt":1}}}'
         )
-        result = codec.loads(await transport.receive())["result"]
+        result = loads(await transport.receive())["result"]
         assert result["isError"] is True
         assert "unknown field 'txt'; did you mean 'text'?" in result["content"][0]["text"]
     assert bench.reports == []
@@ -233,8 +233,8 @@ async def client_of(connect: Connect) -> AsyncIterator[Client]:
 
 
 async def echo(client: Client, text: str = "hi") -> str:
-    answer = await client.call("echo", codec.dumps({"text": text}))
-    return str(codec.loads(answer.json)["echo"])
+    answer = await client.call("echo", dumps({"text": text}))
+    return str(loads(answer.json)["echo"])
 
 
 async def test_a_call_brings_what_the_tool_said(autojump_clock: trio.testing.MockClock) -> None:
@@ -260,8 +260,8 @@ async def test_many_calls_share_a_connection_and_each_gets_its_own_answer(
     said: list[tuple[str, str]] = []
 
     async def ask(client: Client, tool: str, text: str) -> None:
-        answer = await client.call(tool, codec.dumps({"text": text}))
-        said.append((text, codec.loads(answer.json)["echo"]))
+        answer = await client.call(tool, dumps({"text": text}))
+        said.append((text, loads(answer.json)["echo"]))
 
     async with client_of(in_process(serve_and_count)) as client, trio.open_nursery() as nursery:
         nursery.start_soon(ask, client, "wait", "slow")
@@ -478,7 +478,7 @@ def way_to(url: str, max_message_bytes: int = 100_000) -> Connect:
 
 async def ask_raw(connection: WebSocketConnection, frame: str | bytes) -> Any:
     await connection.send_message(frame)
-    return codec.loads(await connection.get_message())
+    return loads(await connection.get_message())
 
 
 async def assert_alive(url: str) -> None:
@@ -502,7 +502,7 @@ async def test_a_call_goes_through_in_text_and_is_taken_in_binary_too() -> None:
         await connection.send_message(call_frame(7, "echo", "ü").encode())
         answer = await connection.get_message()
         assert isinstance(answer, str)  # JavaScript's clients ignore binary answers
-        assert codec.loads(answer)["id"] == 7
+        assert loads(answer)["id"] == 7
 
 
 async def test_a_frame_over_the_maximum_closes_its_connection_with_1009() -> None:

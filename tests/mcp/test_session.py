@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godot import codec
+from godot.codec import loads
 from godot.mcp.session import LEGACY_VERSIONS, LIST_TTL_MS, Event, Run, Send, ServerInfo, Session, Stop
 from godot.mcp.tools import STRUCTURED_MAX_BYTES, Answer, Tool, Toolbox, argument
 
@@ -58,7 +58,7 @@ class Peer:
         for event in self.receive(frame):
             match event:
                 case Send(text):
-                    answers.append(codec.loads(text))
+                    answers.append(loads(text))
                 case Run() if self.holds:
                     self.held.append(event)
                 case Run():
@@ -68,7 +68,7 @@ class Peer:
     def finish(self, run: Run) -> list[Any]:
         """Let a held call end."""
         text = self.session.answer(run.call, Answer.of({"echo": dict(run.call.arguments)}))
-        return [] if text is None else [codec.loads(text)]
+        return [] if text is None else [loads(text)]
 
     def ask(self, method: str, params: object = None, request_id: object = 1) -> Any:
         """Make a request, and return its answer."""
@@ -320,7 +320,7 @@ def test_an_answer_that_is_an_error_is_a_result_that_says_so() -> None:
     assert isinstance(run, Run)
     frame = peer.session.answer(run.call, Answer("no", {"error": "no", "kind": "rejected"}, is_error=True))
     assert frame is not None
-    assert codec.loads(frame)["result"] == {
+    assert loads(frame)["result"] == {
         "content": [{"type": "text", "text": "no"}],
         "isError": True,
         "structuredContent": {"error": "no", "kind": "rejected"},
