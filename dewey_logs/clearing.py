@@ -10,9 +10,9 @@ from typing import Any, Final
 import attrs
 
 from dewey_logs.filters import Components, iso, moment
-from godot.entries import LEVELS, Entry, parse_level, parse_uuid
+from godot.entries.entry import LEVELS, Entry, parse_level, parse_uuid
 from godot.errors import EntryRejected
-from godot.structure import shown
+from godot.json.structure import shown
 
 MAX_EXCLUDED: Final = 1_000
 MAX_NOTE_CHARS: Final = 1_000

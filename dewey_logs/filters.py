@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import attrs
 
-from godot.entries import MAX_COMPONENT_CHARS, UNSTORABLE
+from godot.entries.entry import MAX_COMPONENT_CHARS, UNSTORABLE
 from godot.errors import EntryRejected
-from godot.structure import shown
+from godot.json.structure import shown
 
 MAX_NAMES: Final = 100
 """Components in one list."""

@@ -26,9 +26,9 @@ import trio
 from dewey_logs.matching import TooMuch, Work, answers
 from dewey_logs.search import READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
 from dewey_logs.store import ENOUGH_BYTES, LogStore, Page, StoredEntry
-from godot.codec import loads
-from godot.entries import Entry
+from godot.entries.entry import Entry
 from godot.errors import EntryRejected, StoreUnavailable
+from godot.json.text import loads
 from godot.mcp.tools import INSIDE
 from godot.shares import Shares
 

@@ -11,7 +11,7 @@ import attrs
 from dewey_logs.clearing import MAX_NOTE_CHARS, Clearing, end_of_pin, trace
 from dewey_logs.filters import iso, storable
 from dewey_logs.store import LogStore
-from godot.entries import LEVELS, MAX_COMPONENT_CHARS, parse_level
+from godot.entries.entry import LEVELS, MAX_COMPONENT_CHARS, parse_level
 from godot.errors import EntryRejected
 from godot.mcp.tools import INSIDE, Answer, Tool, argument, caller
 

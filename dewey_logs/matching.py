@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from dewey_logs.search import Query, Search, levels_from
-from godot.entries import Entry
+from godot.entries.entry import Entry
 from godot.errors import EntryRejected
 
 

@@ -20,10 +20,10 @@ from uuid import UUID
 import attrs
 
 from dewey_logs.filters import Components, bounded, moment, storable
-from godot.codec import check_bounds, dumps
-from godot.entries import LEVELS, MAX_DEPTH, parse_level, parse_uuid
+from godot.entries.entry import LEVELS, MAX_DEPTH, parse_level, parse_uuid
 from godot.errors import EntryRejected
-from godot.structure import shown
+from godot.json.structure import shown
+from godot.json.text import check_bounds, dumps
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000

@@ -34,10 +34,10 @@ from dewey_logs.search import (
     Query,
 )
 from dewey_logs.store import LogStore, Page, Stored, StoredEntry
-from godot.codec import dumps
-from godot.entries import LEVELS, MAX_BATCH, MAX_COMPONENT_CHARS, Entry, EntryFields, admit_json
+from godot.entries.entry import LEVELS, MAX_BATCH, MAX_COMPONENT_CHARS, Entry, EntryFields, admit_json
 from godot.errors import BatchRefused, EntryRejected
 from godot.heavy import message_weight, off_the_loop
+from godot.json.text import dumps
 from godot.mcp.tools import Answer, Later, Tool, argument, object_schema
 
 DEFAULT_MAX_BYTES: Final = 204_800

@@ -1,6 +1,6 @@
 """The buffer between taking entries in and delivering them, and its in-memory twin.
 
-Entries are bytes here (`godot.codec` made them); a buffer looks only into those that it drops. It is a
+Entries are bytes here (`godot.json.text` made them); a buffer looks only into those that it drops. It is a
 queue with a bound in entries and one in bytes: what is pushed beyond one makes the OLDEST entries go, and every one of
 them is counted (GOD-005). What the sender takes stays `in flight` in the buffer until the sender settles it, so that
 a sender that dies loses nothing.
@@ -23,8 +23,8 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from godot.codec import NotJSON, dumps, loads
-from godot.entries import MAX_ENTRY_BYTES
+from godot.entries.entry import MAX_ENTRY_BYTES
+from godot.json.text import NotJSON, dumps, loads
 
 TAKE_MAX_BYTES: Final = 8 * 1024 * 1024
 """A take ends with the entry that passes this, so that a thousand large entries do not become one frame."""

@@ -8,11 +8,11 @@ from typing import Any, Final
 import attrs
 
 from godot.buffer import DEAD_MAX, DEAD_MAX_BYTES, DeadEntry, DeadLetters
-from godot.codec import dumps
 from godot.errors import EntryRejected
 from godot.heavy import off_the_loop
+from godot.json.structure import MAX_ITEMS
+from godot.json.text import dumps
 from godot.mcp.tools import Answer, Tool, argument
-from godot.structure import MAX_ITEMS
 
 LIST: Final = "logger_dead"
 RETRY: Final = "logger_dead_retry"

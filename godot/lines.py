@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-from godot.codec import dumps
+from godot.json.text import dumps
 from godot.masking import masked
 
 MAX_LINES: Final = 1_000

@@ -18,11 +18,11 @@ from prometheus_client.registry import Collector
 
 from godot import __version__
 from godot.buffer import Buffer, Counts, DeadEntry
-from godot.codec import NotJSON, loads
 from godot.dewey import Dewey
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
 from godot.exposition import SECONDS, Declared, Registry, Values, families
 from godot.heavy import off_the_loop, weigh
+from godot.json.text import NotJSON, loads
 from godot.lines import lines_dropped
 from godot.mcp.tools import Answer
 from godot.status import Status

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godot.codec import KEPT_REPEATS, NotJSON, TooManyValues, dumps, encode_entry, loads, loads_as_said
-from godot.entries import NUL_SHOWN, SURROGATE_SHOWN, Entry
+from godot.entries.entry import NUL_SHOWN, SURROGATE_SHOWN, Entry
 from godot.errors import EntryRejected
+from godot.json.text import KEPT_REPEATS, NotJSON, TooManyValues, dumps, encode_entry, loads, loads_as_said
 
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 

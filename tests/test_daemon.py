@@ -17,11 +17,11 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer import Counts, DeadEntry, MemoryBuffer
-from godot.codec import dumps, loads
 from godot.config import GodotSettings
 from godot.daemon import LAST_WORD_S, Parts, run_pipeline
 from godot.dewey import MAINTAIN, DirectDewey
 from godot.errors import BufferUnavailable, DeweyUnavailable
+from godot.json.text import dumps, loads
 from godot.mcp.access import Gate
 from godot.mcp.tools import Answer, Toolbox
 from godot.signals import Life

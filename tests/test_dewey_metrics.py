@@ -10,7 +10,7 @@ from prometheus_client.exposition import generate_latest
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.store import MemoryStore, Stored
 from dewey_logs.tools import dewey_tools
-from godot.entries import Entry
+from godot.entries.entry import Entry
 from godot.errors import StoreUnavailable
 from godot.exposition import Registry
 from godot.mcp.tools import Toolbox

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from dewey_logs.search import Query
 from dewey_logs.store import LogStore, Maintained, MemoryStore, Page, Stored, StoredEntry
 from dewey_logs.tools import DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, MOST_MAX_BYTES, dewey_tools
-from godot.codec import dumps
-from godot.entries import Entry
+from godot.entries.entry import Entry
 from godot.errors import StoreUnavailable
+from godot.json.text import dumps
 from godot.mcp.tools import Answer, Toolbox, caller
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -13,9 +13,9 @@ from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer import MemoryBuffer
 from godot.channel import open_entry_channel
-from godot.codec import dumps, loads
 from godot.dewey import DirectDewey
 from godot.errors import BufferUnavailable, DeweyUnavailable
+from godot.json.text import dumps, loads
 from godot.levels import CAPABILITY, Levels
 from godot.listener import godot_toolbox
 from godot.mcp.client import in_process

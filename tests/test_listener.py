@@ -18,11 +18,11 @@ from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.batcher import Batcher
 from godot.buffer import QUEUE_MAX_BYTES, Counts, MemoryBuffer
 from godot.channel import PATIENCE_S, open_entry_channel
-from godot.codec import dumps, loads
 from godot.config import Ack
 from godot.dewey import DirectDewey
-from godot.entries import MAX_BATCH
+from godot.entries.entry import MAX_BATCH
 from godot.errors import BufferUnavailable
+from godot.json.text import dumps, loads
 from godot.levels import Levels
 from godot.listener import godot_toolbox
 from godot.mcp.server import Server, serve

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from dewey_logs.filters import Components
 from dewey_logs.matching import TooMuch, Work, answers
 from dewey_logs.search import MAX_WANTED, Query, Search
-from godot.codec import dumps
-from godot.entries import admit_json
+from godot.entries.entry import admit_json
 from godot.errors import EntryRejected
+from godot.json.text import dumps
 
 
 def fits(query: Query, work: Work, data: Any = None, component: str = "relay", message: str = "hello") -> bool:

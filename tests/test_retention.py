@@ -14,7 +14,7 @@ from dewey_logs.clearing import Clearing, end_of_pin, end_of_retention
 from dewey_logs.retention import run_retention
 from dewey_logs.search import Query
 from dewey_logs.store import MemoryStore
-from godot.entries import IdSource, admit_json
+from godot.entries.entry import IdSource, admit_json
 from godot.errors import EntryRejected, StoreUnavailable
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

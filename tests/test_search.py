@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dewey_logs.search import Cursor, Query, Search, Term, levels_from, words
-from godot.entries import LEVELS
+from godot.entries.entry import LEVELS
 from godot.errors import EntryRejected
 
 TRACE = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"

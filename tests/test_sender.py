@@ -15,10 +15,10 @@ import trio.testing
 from dewey_logs.store import MemoryStore, Stored
 from dewey_logs.tools import dewey_tools
 from godot.buffer import Counts, DeadEntry, Drops, MemoryBuffer
-from godot.codec import dumps, encode_entry, loads
 from godot.dewey import DirectDewey
-from godot.entries import Entry, admit_json
+from godot.entries.entry import Entry, admit_json
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable, NotInFlight
+from godot.json.text import dumps, encode_entry, loads
 from godot.mcp.tools import Toolbox
 from godot.sender import LOOK_S, Sender, describe_drops
 from tests.held import Held

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godot.errors import EntryRejected
-from godot.structure import argument, did_you_mean, json_name, structure
+from godot.json.structure import argument, did_you_mean, json_name, structure
 
 
 @attrs.frozen

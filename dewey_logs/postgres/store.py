@@ -35,7 +35,7 @@ from dewey_logs.store import (
     StoredEntry,
     encode_batch,
 )
-from godot.entries import Entry
+from godot.entries.entry import Entry
 from godot.errors import ConfigError, EntryRejected, StoreFailed
 
 READERS: Final = 4

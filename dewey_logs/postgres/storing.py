@@ -10,7 +10,7 @@ import attrs
 import psycopg
 
 from dewey_logs.postgres.lane import Connection, at_work, blames_content, first_line
-from godot.entries import Entry, is_uuid7
+from godot.entries.entry import Entry, is_uuid7
 from godot.errors import BatchRefused
 
 _INSERT: Final = """

@@ -19,7 +19,7 @@ import trio
 
 from godot import __version__
 from godot.cli.connect import Target
-from godot.codec import dumps, loads
+from godot.json.text import dumps, loads
 from godot.masking import masked
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.dial import over_websocket

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from godot.cli.ask import EXIT_NONE, Daemon, Work, complain, write
 from godot.cli.render import harmless
-from godot.codec import dumps
 from godot.dead import LIST, PURGE, RETRY
+from godot.json.text import dumps
 
 SHOWN_CHARS: Final = 160
 

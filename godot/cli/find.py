@@ -11,7 +11,7 @@ import trio
 from godot.cli.ask import EXIT_NONE, EXIT_UNREACHABLE, EXIT_USAGE, Daemon, Style, Unanswered, Work, complain, write
 from godot.cli.render import Entry, harmless, level_color, paint, renderer, table
 from godot.cli.story import tell
-from godot.codec import dumps
+from godot.json.text import dumps
 
 QUERY: Final = "logger_query"
 TAIL: Final = "logger_tail"

@@ -21,10 +21,10 @@ from godot.cli.ask import EXIT_NONE, EXIT_USAGE, Daemon, Style, Work, complain, 
 from godot.cli.connect import load as load_target
 from godot.cli.entry import run_command
 from godot.cli.render import harmless, paint, table
-from godot.codec import dumps, loads
 from godot.config import GodotSettings, http_port, load
 from godot.datadir import default_data_dir, read_endpoints
 from godot.errors import ConfigError
+from godot.json.text import dumps, loads
 from godot.masking import masked
 from godot.signals import Life
 

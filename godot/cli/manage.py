@@ -11,7 +11,7 @@ import trio
 
 from godot.cli.ask import EXIT_NONE, EXIT_USAGE, Daemon, Work, complain, write
 from godot.cli.render import counted, harmless, table
-from godot.codec import dumps
+from godot.json.text import dumps
 
 SET_LEVEL: Final = "logger_set_level"
 GET_LEVEL: Final = "logger_get_level"

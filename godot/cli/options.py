@@ -19,7 +19,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 LEVELS: Final = ("ERROR", "WARN", "INFO", "DEBUG", "TRACE")
 FORMATS: Final = ("pretty", "json", "logfmt", "csv", "raw")
-"""As in `godot.entries` and `godot.cli.render`, which take a while to import; a test compares."""
+"""As in `godot.entries.entry` and `godot.cli.render`, which take a while to import; a test compares."""
 
 DEFAULT_URL: Final = "ws://127.0.0.1:9060"
 

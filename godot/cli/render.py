@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from godot.codec import dumps
+from godot.json.text import dumps
 
 FORMATS: Final = ("pretty", "json", "logfmt", "csv", "raw")
 COLUMNS: Final = ("created_at", "level", "component", "message", "trace_id", "data", "id", "ingested_at")

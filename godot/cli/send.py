@@ -29,8 +29,8 @@ from godot.cli.ask import (
     write,
 )
 from godot.cli.render import counted, harmless
-from godot.codec import NotJSON, loads
-from godot.entries import by_line
+from godot.entries.entry import by_line
+from godot.json.text import NotJSON, loads
 
 LOG: Final = "logger_log"
 LOG_BATCH: Final = "logger_log_batch"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-from godot.codec import NotJSON, dumps, loads
+from godot.json.text import NotJSON, dumps, loads
 from godot.mcp.session import RequestId
 
 Id: TypeAlias = RequestId | None

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot.codec import NotJSON, dumps, loads
+from godot.json.text import NotJSON, dumps, loads
 from godot.mcp.session import META, MODERN_VERSION
 from godot.mcp.tools import Answer
 from godot.mcp.transport import GONE, Connect, Transport, TransportClosed, Unreachable, memory_transports

@@ -21,6 +21,7 @@ from wsproto.utilities import ProtocolError
 
 from godot.errors import ConfigError, Unavailable
 from godot.heavy import message_weight, off_the_loop, weigh
+from godot.json.structure import shown
 from godot.mcp.access import Gate, Refused
 from godot.mcp.budget import OWN_BYTES, Account, Claim, Pool
 from godot.mcp.frames import is_plain_http
@@ -37,7 +38,6 @@ from godot.mcp.transport import (
     TransportClosed,
     WebSocketTransport,
 )
-from godot.structure import shown
 
 HANDSHAKE_S: Final = 5.0
 """How long a peer may take from the TCP connection to the end of its upgrade request."""

@@ -19,9 +19,9 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from godot.codec import NotJSON, TooManyValues, dumps, loads, loads_as_said
-from godot.entries import parse_uuid
+from godot.entries.entry import parse_uuid
 from godot.errors import EntryRejected
+from godot.json.text import NotJSON, TooManyValues, dumps, loads, loads_as_said
 from godot.mcp.tools import ROLES, Answer, Role, Tool, Toolbox
 
 MODERN_VERSION: Final = "2026-07-28"

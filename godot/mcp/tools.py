@@ -1,7 +1,7 @@
 """The table of tools: what a tool is, what its arguments are, and how it answers.
 
 A tool's arguments are an attrs class whose fields are made with `argument`. From it come the check
-of what a client sends (`godot.structure`), the JSON Schema that `tools/list` shows, and the type that
+of what a client sends (`godot.json.structure`), the JSON Schema that `tools/list` shows, and the type that
 the handler gets, so that the three cannot differ.
 """
 
@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin, 
 
 import attrs
 
-from godot.codec import dumps
 from godot.errors import BatchRefused, EntryRejected, GodotError, StoreBusy, StoreFailed, Unavailable
-from godot.structure import argument, did_you_mean, structure
+from godot.json.structure import argument, did_you_mean, structure
+from godot.json.text import dumps
 
 __all__ = ["ROLES", "Answer", "Later", "Role", "Tool", "Toolbox", "argument", "object_schema"]
 

@@ -21,7 +21,7 @@ from godot.buffer import (
     Drops,
     chosen,
 )
-from godot.entries import MAX_ENTRY_BYTES
+from godot.entries.entry import MAX_ENTRY_BYTES
 from godot.errors import NotInFlight
 from godot.redis_buffer.durability import LostFile, find_weakness
 from godot.redis_buffer.lane import Lane

@@ -17,7 +17,7 @@ import trio
 from trio_websocket import ConnectionClosed, HandshakeError
 
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis
-from godot.entries import IdSource
+from godot.entries.entry import IdSource
 from tests.acceptance.programs import Program, Queue, Workplace, answer, connect, frame, select, until, workplace
 from tests.bench.measures import BATCH, ENTRY, inserts_per_s, say
 

@@ -8,8 +8,8 @@ from typing import Final
 
 import psycopg
 
-from godot.codec import encode_entry
-from godot.entries import admit_json
+from godot.entries.entry import admit_json
+from godot.json.text import encode_entry
 
 ENTRY: Final = {
     "component": "relay",

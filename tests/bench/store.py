@@ -21,9 +21,9 @@ import psycopg
 import trio
 
 from dewey_logs.search import Query
-from godot.codec import encode_entry
 from godot.embedded import EmbeddedPostgres
-from godot.entries import admit_json
+from godot.entries.entry import admit_json
+from godot.json.text import encode_entry
 from tests.acceptance.programs import Peer, Workplace, answer, connect, frame, workplace
 
 DAYS: Final = 14

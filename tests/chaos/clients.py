@@ -18,7 +18,7 @@ import attrs
 import orjson
 import trio
 
-from godot.entries import IdSource
+from godot.entries.entry import IdSource
 from godot.mcp.dial import Address, over_websocket
 from godot.mcp.transport import Transport, TransportClosed, Unreachable
 from tests.acceptance.programs import CallFault, answer

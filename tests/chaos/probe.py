@@ -15,7 +15,7 @@ import attrs
 import orjson
 import trio
 
-from godot.entries import IdSource
+from godot.entries.entry import IdSource
 from godot.mcp.dial import Address, over_websocket
 from godot.mcp.transport import TransportClosed, Unreachable
 from tests.chaos.clients import ANSWER_MAX_BYTES, Call, Conversation

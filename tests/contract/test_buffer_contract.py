@@ -26,10 +26,10 @@ from godot.buffer import (
     Keep,
     MemoryBuffer,
 )
-from godot.codec import encode_entry, loads
 from godot.dewey import DirectDewey
-from godot.entries import MAX_ENTRY_BYTES, admit_json
+from godot.entries.entry import MAX_ENTRY_BYTES, admit_json
 from godot.errors import BufferUnavailable, ConfigError, NotInFlight
+from godot.json.text import encode_entry, loads
 from godot.mcp.tools import Toolbox
 from godot.redis_buffer import ACCOUNT_MS, LEASE_MS, RedisBuffer
 from godot.sender import Sender

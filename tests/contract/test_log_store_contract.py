@@ -20,7 +20,7 @@ from dewey_logs.postgres import PostgresStore
 from dewey_logs.search import READ_CHARS, Cursor, Query
 from dewey_logs.store import ENOUGH_BYTES, LevelSetting, LogStore, Maintained, MemoryStore, Page
 from dewey_logs.tools import MOST_MAX_BYTES
-from godot.entries import LEVELS, Entry, IdSource, admit_json
+from godot.entries.entry import LEVELS, Entry, IdSource, admit_json
 from godot.errors import BatchRefused
 from tests.postgres_fixture import VERSIONS, Database, Servers, database, postgres, servers
 

@@ -21,7 +21,7 @@ from godot.buffer import MemoryBuffer
 from godot.config import GodotSettings
 from godot.daemon import Parts, run_pipeline
 from godot.dewey import RemoteDewey
-from godot.entries import Entry
+from godot.entries.entry import Entry
 from godot.mcp.access import Gate
 from godot.mcp.client import Client, in_process
 from godot.mcp.server import Server, open_listeners, serve

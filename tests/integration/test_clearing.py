@@ -13,7 +13,7 @@ from dewey_logs.clearing import Clearing
 from dewey_logs.postgres import PostgresStore, upkeep
 from dewey_logs.postgres import clearing as clearing_module
 from dewey_logs.search import Query
-from godot.entries import IdSource, admit_json
+from godot.entries.entry import IdSource, admit_json
 from godot.errors import StoreBusy
 from tests.postgres_fixture import Database, Server, postgres, servers
 

@@ -27,7 +27,7 @@ import pytest
 import trio
 
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis, server
-from godot.entries import IdSource
+from godot.entries.entry import IdSource
 from tests.acceptance.programs import (
     ENOUGH,
     POLL_S,

@@ -21,9 +21,9 @@ from dewey_logs.postgres import store as postgres_module
 from dewey_logs.search import Query
 from dewey_logs.store import Stored
 from dewey_logs.tools import dewey_tools
-from godot.codec import dumps
-from godot.entries import Entry, IdSource, admit_json
+from godot.entries.entry import Entry, IdSource, admit_json
 from godot.errors import BatchRefused, ConfigError, EntryRejected, StoreUnavailable
+from godot.json.text import dumps
 from godot.mcp.client import Client, in_process
 from godot.mcp.server import Server as McpServer
 from godot.mcp.server import serve

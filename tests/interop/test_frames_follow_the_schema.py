@@ -27,8 +27,8 @@ from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer import MemoryBuffer
 from godot.channel import open_entry_channel
-from godot.codec import dumps
 from godot.dewey import DirectDewey, RemoteDewey
+from godot.json.text import dumps
 from godot.levels import Levels
 from godot.listener import INSTRUCTIONS, godot_toolbox
 from godot.mcp.client import Client

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from godot.codec import loads
+from godot.json.text import loads
 from godot.mcp.client import PING_S, CallFailed, CallRefused, Client, in_process
 from godot.mcp.server import MAX_RUNNING, Server, Watched, serve
 from godot.mcp.session import ServerInfo

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from godot.codec import dumps, loads
+from godot.json.text import dumps, loads
 from godot.mcp.client import PING_S, Client
 from godot.mcp.dial import Address, over_websocket
 from godot.mcp.server import Server, listening_url, open_listeners, serve_websocket

@@ -17,8 +17,8 @@ import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 from wsproto.events import TextMessage
 
-from godot.codec import dumps, loads
 from godot.errors import BufferUnavailable, ConfigError
+from godot.json.text import dumps, loads
 from godot.mcp.client import CallFailed, CallRefused, Client, in_process
 from godot.mcp.dial import CONNECT_S, Address, over_websocket
 from godot.mcp.server import Server, open_listeners, serve, serve_websocket

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godot.codec import loads
+from godot.json.text import loads
 from godot.mcp.session import LEGACY_VERSIONS, LIST_TTL_MS, Event, Run, Send, ServerInfo, Session, Stop
 from godot.mcp.tools import STRUCTURED_MAX_BYTES, Answer, Tool, Toolbox, argument
 

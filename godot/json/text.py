@@ -20,10 +20,10 @@ from uuid import uuid4
 import attrs
 import orjson
 
-from godot.entries import MAX_DEPTH, MAX_ENTRY_BYTES, MAX_VALUES, REPLACED, Entry, kept_by_us, storable
+from godot.entries.entry import MAX_DEPTH, MAX_ENTRY_BYTES, MAX_VALUES, REPLACED, Entry, kept_by_us, storable
 from godot.errors import EntryRejected
 from godot.heavy import separators
-from godot.structure import Repeating
+from godot.json.structure import Repeating
 
 _ENVELOPE_VALUES: Final = 1_000
 """What a message may have around the values of an entry."""

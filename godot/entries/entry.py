@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 
 from godot.errors import EntryRejected
-from godot.structure import argument, did_you_mean, shown, structure
+from godot.json.structure import argument, did_you_mean, shown, structure
 
 LEVELS: Final = ("ERROR", "WARN", "INFO", "DEBUG", "TRACE")
 """Most severe first."""
