@@ -13,7 +13,8 @@ from dewey_logs.filters import iso, storable
 from dewey_logs.store import LogStore
 from godot.entries.entry import LEVELS, MAX_COMPONENT_CHARS, parse_level
 from godot.errors import EntryRejected
-from godot.mcp.tools import INSIDE, Answer, Tool, argument, caller
+from godot.json.structure import argument
+from godot.mcp.tools import INSIDE, Answer, Tool, caller
 
 MAX_COMPONENTS: Final = 1_000
 """An answer must stay under 1 MiB, whatever components call themselves."""

@@ -21,9 +21,10 @@ import attrs
 
 from dewey_logs.filters import Components, bounded, moment, storable
 from godot.entries.entry import LEVELS, MAX_DEPTH, parse_level, parse_uuid
+from godot.entries.wire import check_bounds
 from godot.errors import EntryRejected
 from godot.json.structure import shown
-from godot.json.text import check_bounds, dumps
+from godot.json.text import dumps
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000

@@ -20,9 +20,10 @@ from dewey_logs.matching import Work, answers
 from dewey_logs.partitions import Partition, on_demand, standing
 from dewey_logs.search import LONG, READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
 from godot.entries.entry import Entry
+from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, EntryRejected
 from godot.heavy import message_weight, off_the_loop
-from godot.json.text import dumps, encode_entry, loads
+from godot.json.text import dumps, loads
 
 ENOUGH_BYTES: Final = 2 * 1024 * 1024
 """A page ends with the entry that goes beyond: it is more than any answer holds (dewey_logs.tools)."""

@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from godot.entries.entry import MAX_VALUES
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable
-from godot.heavy import message_weight, off_the_loop, separators
-from godot.json.text import dumps, loads
+from godot.heavy import message_weight, off_the_loop
+from godot.json.text import MAX_VALUES, dumps, loads
+from godot.json.weight import separators
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.server import MAX_RUNNING
 from godot.mcp.tools import Answer, Toolbox, caller

@@ -21,30 +21,10 @@ T = TypeVar("T")
 HEAVY: Final = 256 * 1024
 """The weight, in bytes, above which a thread is worth what it costs."""
 
-_VALUE_WEIGHT: Final = 8
-"""What a key or a value weighs beside its bytes."""
-
-_LIGHT_BYTES: Final = 16 * 1024
-"""A text of so many bytes is light, whatever is in it."""
-
 _one_at_a_time: Final = trio.CapacityLimiter(1)
 
 message_weight: Final[ContextVar[int]] = ContextVar("message_weight", default=0)
 """What the message weighs that is being worked on."""
-
-
-def weigh(text: str | bytes) -> int:
-    """Return the weight of JSON: the work that it makes grows with its bytes, and with its keys and values."""
-    if len(text) <= _LIGHT_BYTES:
-        return len(text)
-    return len(text) + _VALUE_WEIGHT * separators(text)
-
-
-def separators(text: str | bytes) -> int:
-    """Count what stands before, between and in front of keys and values of JSON: no fewer than there are of these."""
-    if isinstance(text, str):
-        return sum(map(text.count, (",", ":", "[", "{")))
-    return sum(map(text.count, (b",", b":", b"[", b"{")))
 
 
 async def off_the_loop(weight: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -22,10 +22,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from godot import __version__
 from godot.entries.entry import MAX_BATCH, by_line
 from godot.exposition import Registry
-from godot.heavy import message_weight, off_the_loop, weigh
+from godot.heavy import message_weight, off_the_loop
 from godot.http_server import serve_app
 from godot.json.structure import shown
 from godot.json.text import NotJSON, loads, loads_as_said
+from godot.json.weight import weigh
 from godot.mcp.access import Gate, Refused
 from godot.mcp.budget import Account, Pool
 from godot.mcp.places import Places

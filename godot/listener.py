@@ -20,11 +20,13 @@ from godot.config import Ack
 from godot.dead import dead_tools
 from godot.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, Dewey
 from godot.entries.entry import MAX_BATCH, EntryFields, admit, admit_json, of_entry
+from godot.entries.wire import encode_entry
 from godot.errors import BufferUnavailable, ChannelFull, DeweyUnavailable, EntryRejected
 from godot.heavy import HEAVY, message_weight, off_the_loop
-from godot.json.text import encode_entry
+from godot.json.schema import object_schema
+from godot.json.structure import argument
 from godot.levels import Levels
-from godot.mcp.tools import Answer, Later, Tool, Toolbox, argument, caller, object_schema, trace
+from godot.mcp.tools import Answer, Later, Tool, Toolbox, caller, trace
 from godot.status import Status
 
 INSTRUCTIONS: Final = (

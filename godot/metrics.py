@@ -21,8 +21,9 @@ from godot.buffer import Buffer, Counts, DeadEntry
 from godot.dewey import Dewey
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
 from godot.exposition import SECONDS, Declared, Registry, Values, families
-from godot.heavy import off_the_loop, weigh
+from godot.heavy import off_the_loop
 from godot.json.text import NotJSON, loads
+from godot.json.weight import weigh
 from godot.lines import lines_dropped
 from godot.mcp.tools import Answer
 from godot.status import Status

@@ -14,10 +14,12 @@ from godot.backoff import Jitter, delays, jittered
 from godot.buffer import Buffer, Counts, DeadEntry, Drops, Holes
 from godot.dewey import Dewey
 from godot.entries.entry import MAX_BATCH, admit_json
+from godot.entries.wire import check_bounds, encode_entry
 from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected, NotInFlight
 from godot.guard import Guard
-from godot.heavy import off_the_loop, weigh
-from godot.json.text import NotJSON, check_bounds, encode_entry, loads, loads_as_said
+from godot.heavy import off_the_loop
+from godot.json.text import NotJSON, loads, loads_as_said
+from godot.json.weight import weigh
 
 QUICK_RETRIES: Final = 3
 QUICK_FIRST_S: Final = 0.1

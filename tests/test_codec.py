@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godot.entries.entry import NUL_SHOWN, SURROGATE_SHOWN, Entry
+from godot.entries.wire import KEPT_REPEATS, encode_entry
 from godot.errors import EntryRejected
-from godot.json.text import KEPT_REPEATS, NotJSON, TooManyValues, dumps, encode_entry, loads, loads_as_said
+from godot.json.text import NotJSON, TooManyValues, dumps, loads, loads_as_said
 
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 

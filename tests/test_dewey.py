@@ -16,10 +16,11 @@ from trio.testing import MockClock
 
 from godot.dewey import CLEAR, EACH, MAINTAIN, QUERY, STATS, STORE, TAIL, TURN_S, RemoteDewey
 from godot.errors import DeweyFailed, DeweyUnavailable
+from godot.json.structure import argument
 from godot.mcp.client import Client, in_process
 from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Answer, Tool, Toolbox, argument, caller
+from godot.mcp.tools import Answer, Tool, Toolbox, caller
 from godot.mcp.transport import Transport
 
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godot.entries.entry import LEVELS, Entry, IdSource, admit_json, is_uuid7, parse_level
+from godot.entries.wire import encode_entry
 from godot.errors import EntryRejected
-from godot.json.text import encode_entry, loads, loads_as_said
+from godot.json.text import loads, loads_as_said
 
 UUID4 = "0af76519-16cd-43dd-8448-eb211c80319c"
 UUID7 = "01a1fb67-5bd0-716c-b208-6b6eb13e7800"

@@ -17,8 +17,9 @@ from dewey_logs.tools import dewey_tools
 from godot.buffer import Counts, DeadEntry, Drops, MemoryBuffer
 from godot.dewey import DirectDewey
 from godot.entries.entry import Entry, admit_json
+from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable, NotInFlight
-from godot.json.text import dumps, encode_entry, loads
+from godot.json.text import dumps, loads
 from godot.mcp.tools import Toolbox
 from godot.sender import LOOK_S, Sender, describe_drops
 from tests.held import Held

@@ -33,10 +33,6 @@ MAX_BATCH: Final = 1_000
 MAX_ENTRY_BYTES: Final = 32 * 1024 * 1024
 """An entry as JSON. With a batch around it, it has to fit into one frame to Dewey (`DEWEY_MAX_MESSAGE_BYTES`)."""
 
-MAX_VALUES: Final = 400_000
-"""Keys and values of an entry. Reading and writing each takes up to 125 ns, during which nothing else is done; and
-PostgreSQL takes a hundred times as long."""
-
 MAX_DEPTH: Final = 500
 """Objects and arrays inside each other. Parsers give up at about 1,000, and an entry travels inside of others."""
 

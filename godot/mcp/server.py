@@ -20,8 +20,9 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from wsproto.utilities import ProtocolError
 
 from godot.errors import ConfigError, Unavailable
-from godot.heavy import message_weight, off_the_loop, weigh
+from godot.heavy import message_weight, off_the_loop
 from godot.json.structure import shown
+from godot.json.weight import weigh
 from godot.mcp.access import Gate, Refused
 from godot.mcp.budget import OWN_BYTES, Account, Claim, Pool
 from godot.mcp.frames import is_plain_http

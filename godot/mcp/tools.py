@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from types import UnionType
-from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
 
 from godot.errors import BatchRefused, EntryRejected, GodotError, StoreBusy, StoreFailed, Unavailable
-from godot.json.structure import argument, did_you_mean, structure
+from godot.json.schema import object_schema
+from godot.json.structure import did_you_mean, structure
 from godot.json.text import dumps
-
-__all__ = ["ROLES", "Answer", "Later", "Role", "Tool", "Toolbox", "argument", "object_schema"]
 
 Role: TypeAlias = Literal["write", "read", "admin"]
 """What a token allows: to log, to look, or everything."""
@@ -191,50 +189,3 @@ class Toolbox:
     def listing(self, roles: frozenset[Role] = ROLES) -> list[dict[str, Any]]:
         """Describe for `tools/list` the tools that these roles may call, always in the same order."""
         return [self._listings[name] for name, tool in self._tools.items() if tool.allowed(roles)]
-
-
-def object_schema(kind: type[Any]) -> dict[str, Any]:
-    """Derive the JSON Schema (2020-12) of an attrs class."""
-    hints = get_type_hints(kind)
-    properties: dict[str, Any] = {}
-    required = []
-    for field in attrs.fields(kind):
-        schema = {**type_schema(hints[field.name]), **field.metadata.get("schema", {})}
-        if field.default is attrs.NOTHING:
-            required.append(field.name)
-        elif field.default is not None:
-            schema["default"] = field.default
-        properties[field.name] = schema
-    listed = {"required": required} if required else {}
-    return {"type": "object", "properties": properties, **listed, "additionalProperties": False}
-
-
-_SCALARS: Final[Mapping[Any, dict[str, Any]]] = {
-    Any: {},
-    bool: {"type": "boolean"},
-    float: {"type": "number"},
-    int: {"type": "integer"},
-    str: {"type": "string"},
-    type(None): {"type": "null"},
-}
-
-
-def type_schema(hint: Any) -> dict[str, Any]:
-    """Derive the JSON Schema of one type annotation."""
-    if hint in _SCALARS:
-        return dict(_SCALARS[hint])
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return {"enum": list(args)}
-    if origin is dict:
-        return {"type": "object"}
-    if origin is list:
-        return {"type": "array", "items": type_schema(args[0])}
-    if origin in (Union, UnionType):
-        schemas = [type_schema(each) for each in args]
-        if all(set(schema) == {"type"} for schema in schemas):
-            return {"type": [schema["type"] for schema in schemas]}
-        return {"anyOf": schemas}
-    if attrs.has(hint):
-        return object_schema(hint)
-    raise TypeError(f"no JSON Schema for {hint!r}")

@@ -9,7 +9,7 @@ from typing import Final
 import psycopg
 
 from godot.entries.entry import admit_json
-from godot.json.text import encode_entry
+from godot.entries.wire import encode_entry
 
 ENTRY: Final = {
     "component": "relay",

@@ -23,7 +23,7 @@ import trio
 from dewey_logs.search import Query
 from godot.embedded import EmbeddedPostgres
 from godot.entries.entry import admit_json
-from godot.json.text import encode_entry
+from godot.entries.wire import encode_entry
 from tests.acceptance.programs import Peer, Workplace, answer, connect, frame, workplace
 
 DAYS: Final = 14

@@ -28,8 +28,9 @@ from godot.buffer import (
 )
 from godot.dewey import DirectDewey
 from godot.entries.entry import MAX_ENTRY_BYTES, admit_json
+from godot.entries.wire import encode_entry
 from godot.errors import BufferUnavailable, ConfigError, NotInFlight
-from godot.json.text import encode_entry, loads
+from godot.json.text import loads
 from godot.mcp.tools import Toolbox
 from godot.redis_buffer import ACCOUNT_MS, LEASE_MS, RedisBuffer
 from godot.sender import Sender

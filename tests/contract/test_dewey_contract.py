@@ -17,8 +17,9 @@ from dewey_logs.store import MemoryStore, Page, Stored
 from dewey_logs.tools import dewey_tools
 from godot.dewey import QUERY, STORE, Dewey, DirectDewey, RemoteDewey
 from godot.entries.entry import MAX_BATCH, Entry, admit_json
+from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, DeweyUnavailable, StoreUnavailable
-from godot.json.text import encode_entry, loads
+from godot.json.text import loads
 from godot.mcp.client import Client, in_process
 from godot.mcp.dial import Address, over_websocket
 from godot.mcp.server import Server, open_listeners, serve, serve_websocket

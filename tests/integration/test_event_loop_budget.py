@@ -13,8 +13,8 @@ from typing import Any, Final
 import pytest
 import trio
 
-from godot.entries.entry import MAX_VALUES
 from godot.json.structure import MAX_ITEMS
+from godot.json.text import MAX_VALUES
 from tests.integration.loop_lag import ALLOWED_BARE, TRIES, Pipeline, pipeline
 
 pytestmark = pytest.mark.alone

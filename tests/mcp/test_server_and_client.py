@@ -18,12 +18,13 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from wsproto.events import TextMessage
 
 from godot.errors import BufferUnavailable, ConfigError
+from godot.json.structure import argument
 from godot.json.text import dumps, loads
 from godot.mcp.client import CallFailed, CallRefused, Client, in_process
 from godot.mcp.dial import CONNECT_S, Address, over_websocket
 from godot.mcp.server import Server, open_listeners, serve, serve_websocket
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Answer, Tool, Toolbox, argument
+from godot.mcp.tools import Answer, Tool, Toolbox
 from godot.mcp.transport import (
     Connect,
     MemoryTransport,
