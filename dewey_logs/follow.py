@@ -29,7 +29,7 @@ from dewey_logs.store import ENOUGH_BYTES, LogStore, Page, StoredEntry
 from godot.entries.entry import Entry
 from godot.errors import EntryRejected, StoreUnavailable
 from godot.json.text import loads
-from godot.mcp.tools import INSIDE
+from godot.mcp.toolbox import INSIDE
 from godot.shares import Shares
 
 MAX_FOLLOWERS: Final = 200

@@ -14,7 +14,7 @@ from dewey_logs.store import LogStore
 from godot.entries.entry import LEVELS, MAX_COMPONENT_CHARS, parse_level
 from godot.errors import EntryRejected
 from godot.json.structure import argument
-from godot.mcp.tools import INSIDE, Answer, Tool, caller
+from godot.mcp.toolbox import INSIDE, Answer, Tool, caller
 
 MAX_COMPONENTS: Final = 1_000
 """An answer must stay under 1 MiB, whatever components call themselves."""

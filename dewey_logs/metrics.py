@@ -16,7 +16,7 @@ from dewey_logs.store import Stored
 from godot.errors import GodotError, StoreBusy, StoreFailed, StoreUnavailable
 from godot.exposition import SECONDS, Declared, Registry, Values, families
 from godot.lines import lines_dropped
-from godot.mcp.tools import Answer, Later, Tool
+from godot.mcp.toolbox import Answer, Later, Tool
 
 COUNTERS: Final[Declared] = {
     "dewey_entries_stored": ("Entries that were new, since the start.", []),

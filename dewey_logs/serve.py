@@ -28,7 +28,7 @@ from godot.lines import choose_format, print_line, ready_line, status_line
 from godot.mcp.budget import Pool
 from godot.mcp.server import Server, listening_url, serve_websocket
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Toolbox
+from godot.mcp.toolbox import Toolbox
 from godot.orphans import reap_orphans
 from godot.signals import Life
 from godot.status import PeerLog

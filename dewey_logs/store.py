@@ -22,8 +22,8 @@ from dewey_logs.search import LONG, READ_CHARS, SEARCHED_CHARS, Cursor, Place, Q
 from godot.entries.entry import Entry
 from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, EntryRejected
-from godot.heavy import message_weight, off_the_loop
 from godot.json.text import dumps, loads
+from godot.mcp.heavy import message_weight, off_the_loop
 
 ENOUGH_BYTES: Final = 2 * 1024 * 1024
 """A page ends with the entry that goes beyond: it is more than any answer holds (dewey_logs.tools)."""

@@ -36,11 +36,11 @@ from dewey_logs.search import (
 from dewey_logs.store import LogStore, Page, Stored, StoredEntry
 from godot.entries.entry import LEVELS, MAX_BATCH, MAX_COMPONENT_CHARS, Entry, EntryFields, admit_json
 from godot.errors import BatchRefused, EntryRejected
-from godot.heavy import message_weight, off_the_loop
 from godot.json.schema import object_schema
 from godot.json.structure import argument
 from godot.json.text import dumps
-from godot.mcp.tools import Answer, Later, Tool
+from godot.mcp.heavy import message_weight, off_the_loop
+from godot.mcp.toolbox import Answer, Later, Tool
 
 DEFAULT_MAX_BYTES: Final = 204_800
 LEAST_MAX_BYTES: Final = 1_000

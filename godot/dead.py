@@ -9,10 +9,10 @@ import attrs
 
 from godot.buffer import DEAD_MAX, DEAD_MAX_BYTES, DeadEntry, DeadLetters
 from godot.errors import EntryRejected
-from godot.heavy import off_the_loop
 from godot.json.structure import MAX_ITEMS, argument
 from godot.json.text import dumps
-from godot.mcp.tools import Answer, Tool
+from godot.mcp.heavy import off_the_loop
+from godot.mcp.toolbox import Answer, Tool
 
 LIST: Final = "logger_dead"
 RETRY: Final = "logger_dead_retry"

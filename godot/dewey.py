@@ -12,12 +12,12 @@ from typing import Any, Final, Protocol
 import trio
 
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable
-from godot.heavy import message_weight, off_the_loop
 from godot.json.text import MAX_VALUES, dumps, loads
 from godot.json.weight import separators
 from godot.mcp.client import CallFailed, CallRefused, Client
+from godot.mcp.heavy import message_weight, off_the_loop
 from godot.mcp.server import MAX_RUNNING
-from godot.mcp.tools import Answer, Toolbox, caller
+from godot.mcp.toolbox import Answer, Toolbox, caller
 from godot.shares import Shares
 
 STORE: Final = "dewey_store_logs_batch"

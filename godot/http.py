@@ -22,15 +22,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from godot import __version__
 from godot.entries.entry import MAX_BATCH, by_line
 from godot.exposition import Registry
-from godot.heavy import message_weight, off_the_loop
 from godot.http_server import serve_app
 from godot.json.structure import shown
 from godot.json.text import NotJSON, loads, loads_as_said
 from godot.json.weight import weigh
 from godot.mcp.access import Gate, Refused
 from godot.mcp.budget import Account, Pool
+from godot.mcp.heavy import message_weight, off_the_loop
 from godot.mcp.places import Places
-from godot.mcp.tools import Role, Tool, caller
+from godot.mcp.toolbox import Role, Tool, caller
 
 BODY_S: Final = 30.0
 """How long the body of a request may take to be told."""

@@ -22,11 +22,11 @@ from godot.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, D
 from godot.entries.entry import MAX_BATCH, EntryFields, admit, admit_json, of_entry
 from godot.entries.wire import encode_entry
 from godot.errors import BufferUnavailable, ChannelFull, DeweyUnavailable, EntryRejected
-from godot.heavy import HEAVY, message_weight, off_the_loop
 from godot.json.schema import object_schema
 from godot.json.structure import argument
 from godot.levels import Levels
-from godot.mcp.tools import Answer, Later, Tool, Toolbox, caller, trace
+from godot.mcp.heavy import HEAVY, message_weight, off_the_loop
+from godot.mcp.toolbox import Answer, Later, Tool, Toolbox, caller, trace
 from godot.status import Status
 
 INSTRUCTIONS: Final = (

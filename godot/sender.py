@@ -17,9 +17,9 @@ from godot.entries.entry import MAX_BATCH, admit_json
 from godot.entries.wire import check_bounds, encode_entry
 from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected, NotInFlight
 from godot.guard import Guard
-from godot.heavy import off_the_loop
 from godot.json.text import NotJSON, loads, loads_as_said
 from godot.json.weight import weigh
+from godot.mcp.heavy import off_the_loop
 
 QUICK_RETRIES: Final = 3
 QUICK_FIRST_S: Final = 0.1

@@ -23,7 +23,7 @@ from godot.config import DeweyServeSettings, GodotSettings
 from godot.dewey import DirectDewey
 from godot.levels import Levels
 from godot.listener import godot_toolbox
-from godot.mcp.tools import Toolbox
+from godot.mcp.toolbox import Toolbox
 from godot.status import Status
 
 DIRECTORY: Final = Path(__file__).parent.parent / "docs" / "reference"

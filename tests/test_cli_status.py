@@ -10,7 +10,7 @@ from godot.cli.ask import Daemon, Style, Unanswered
 from godot.cli.connect import Target
 from godot.cli.doctor import there
 from godot.cli.look import show_status
-from godot.mcp.dial import Address
+from godot.mcp.websocket.dial import Address
 
 ADDRESS = "ws://127.0.0.1:9"
 

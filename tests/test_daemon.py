@@ -23,7 +23,7 @@ from godot.dewey import MAINTAIN, DirectDewey
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
 from godot.mcp.access import Gate
-from godot.mcp.tools import Answer, Toolbox
+from godot.mcp.toolbox import Answer, Toolbox
 from godot.signals import Life
 
 

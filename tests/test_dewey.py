@@ -20,7 +20,7 @@ from godot.json.structure import argument
 from godot.mcp.client import Client, in_process
 from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Answer, Tool, Toolbox, caller
+from godot.mcp.toolbox import Answer, Tool, Toolbox, caller
 from godot.mcp.transport import Transport
 
 

@@ -13,7 +13,7 @@ from dewey_logs.tools import dewey_tools
 from godot.entries.entry import Entry
 from godot.errors import StoreUnavailable
 from godot.exposition import Registry
-from godot.mcp.tools import Toolbox
+from godot.mcp.toolbox import Toolbox
 
 LOGS: list[dict[str, Any]] = [{"component": "relay", "level": "INFO", "message": "x", "id": "0" * 31 + "1"}]
 

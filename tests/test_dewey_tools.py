@@ -18,7 +18,7 @@ from dewey_logs.tools import DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, MOST_MAX_BYTES,
 from godot.entries.entry import Entry
 from godot.errors import StoreUnavailable
 from godot.json.text import dumps
-from godot.mcp.tools import Answer, Toolbox, caller
+from godot.mcp.toolbox import Answer, Toolbox, caller
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

@@ -21,7 +21,7 @@ from godot.listener import godot_toolbox
 from godot.mcp.client import in_process
 from godot.mcp.server import Server, Watched, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Toolbox
+from godot.mcp.toolbox import Toolbox
 from godot.status import Status
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

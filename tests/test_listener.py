@@ -27,7 +27,7 @@ from godot.levels import Levels
 from godot.listener import godot_toolbox
 from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Answer, Toolbox, trace
+from godot.mcp.toolbox import Answer, Toolbox, trace
 from godot.mcp.transport import MemoryTransport, memory_transports
 from godot.status import Status
 

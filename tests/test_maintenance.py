@@ -13,7 +13,7 @@ from godot.dewey import GET_LEVELS, MAINTAIN
 from godot.errors import DeweyUnavailable, StoreBusy, StoreUnavailable
 from godot.levels import Levels
 from godot.maintenance import INTERVAL_S, run_maintenance
-from godot.mcp.tools import Answer
+from godot.mcp.toolbox import Answer
 
 
 class Asked:

@@ -12,7 +12,7 @@ from godot.config import GodotSettings, load
 from godot.errors import ConfigError
 from godot.lines import json_line, logfmt
 from godot.masking import masked
-from godot.mcp.dial import Address
+from godot.mcp.websocket.dial import Address
 from godot.redis_buffer.servers import find_servers
 from tests.acceptance.programs import BIN
 

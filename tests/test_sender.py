@@ -20,7 +20,7 @@ from godot.entries.entry import Entry, admit_json
 from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable, NotInFlight
 from godot.json.text import dumps, loads
-from godot.mcp.tools import Toolbox
+from godot.mcp.toolbox import Toolbox
 from godot.sender import LOOK_S, Sender, describe_drops
 from tests.held import Held
 

@@ -22,8 +22,8 @@ from godot.cli.connect import Target
 from godot.json.text import dumps, loads
 from godot.masking import masked
 from godot.mcp.client import CallFailed, CallRefused, Client
-from godot.mcp.dial import over_websocket
 from godot.mcp.transport import in_a_line
+from godot.mcp.websocket.dial import over_websocket
 from godot.signals import Life
 
 EXIT_NONE: Final = 1

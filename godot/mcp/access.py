@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from godot.errors import ConfigError, why_unreadable
-from godot.mcp.tools import ROLES, Role
+from godot.mcp.toolbox import ROLES, Role
 
 MIN_TOKEN_CHARS: Final = 16
 

@@ -18,7 +18,7 @@ import trio
 
 from godot.json.text import NotJSON, dumps, loads
 from godot.mcp.session import META, MODERN_VERSION
-from godot.mcp.tools import Answer
+from godot.mcp.toolbox import Answer
 from godot.mcp.transport import GONE, Connect, Transport, TransportClosed, Unreachable, memory_transports
 
 PING_S: Final = 5.0

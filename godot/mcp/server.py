@@ -20,16 +20,14 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from wsproto.utilities import ProtocolError
 
 from godot.errors import ConfigError, Unavailable
-from godot.heavy import message_weight, off_the_loop
 from godot.json.structure import shown
 from godot.json.weight import weigh
 from godot.mcp.access import Gate, Refused
 from godot.mcp.budget import OWN_BYTES, Account, Claim, Pool
-from godot.mcp.frames import is_plain_http
-from godot.mcp.meter import Meter
+from godot.mcp.heavy import message_weight, off_the_loop
 from godot.mcp.places import REFUSAL_S, Place, Places, accept_connections, http_answer, peer_address
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop, parse
-from godot.mcp.tools import INSIDE, ROLES, Answer, Later, Role, Toolbox, caller, trace
+from godot.mcp.toolbox import INSIDE, ROLES, Answer, Later, Role, Toolbox, caller, trace
 from godot.mcp.transport import (
     GOODBYE_S,
     READ_BYTES,
@@ -39,6 +37,8 @@ from godot.mcp.transport import (
     TransportClosed,
     WebSocketTransport,
 )
+from godot.mcp.websocket.frames import is_plain_http
+from godot.mcp.websocket.meter import Meter
 
 HANDSHAKE_S: Final = 5.0
 """How long a peer may take from the TCP connection to the end of its upgrade request."""

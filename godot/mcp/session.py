@@ -22,7 +22,7 @@ import attrs
 from godot.entries.entry import parse_uuid
 from godot.errors import EntryRejected
 from godot.json.text import NotJSON, TooManyValues, dumps, loads, loads_as_said
-from godot.mcp.tools import ROLES, Answer, Role, Tool, Toolbox
+from godot.mcp.toolbox import ROLES, Answer, Role, Tool, Toolbox
 
 MODERN_VERSION: Final = "2026-07-28"
 LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")

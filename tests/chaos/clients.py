@@ -19,8 +19,8 @@ import orjson
 import trio
 
 from godot.entries.entry import IdSource
-from godot.mcp.dial import Address, over_websocket
 from godot.mcp.transport import Transport, TransportClosed, Unreachable
+from godot.mcp.websocket.dial import Address, over_websocket
 from tests.acceptance.programs import CallFault, answer
 from tests.chaos.ledger import Ledger
 

@@ -16,8 +16,8 @@ import orjson
 import trio
 
 from godot.entries.entry import IdSource
-from godot.mcp.dial import Address, over_websocket
 from godot.mcp.transport import TransportClosed, Unreachable
+from godot.mcp.websocket.dial import Address, over_websocket
 from tests.chaos.clients import ANSWER_MAX_BYTES, Call, Conversation
 from tests.chaos.faults import Storms
 from tests.chaos.ledger import Ledger

@@ -13,7 +13,7 @@ import uuid
 import trio
 
 from godot.mcp.client import CallFailed, CallRefused, Client
-from godot.mcp.dial import Address, over_websocket
+from godot.mcp.websocket.dial import Address, over_websocket
 
 CLIENTS = 4
 BATCH = 20

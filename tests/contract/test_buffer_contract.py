@@ -31,7 +31,7 @@ from godot.entries.entry import MAX_ENTRY_BYTES, admit_json
 from godot.entries.wire import encode_entry
 from godot.errors import BufferUnavailable, ConfigError, NotInFlight
 from godot.json.text import loads
-from godot.mcp.tools import Toolbox
+from godot.mcp.toolbox import Toolbox
 from godot.redis_buffer import ACCOUNT_MS, LEASE_MS, RedisBuffer
 from godot.sender import Sender
 from tests.held import ENTRIES, Held

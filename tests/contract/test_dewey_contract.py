@@ -21,11 +21,11 @@ from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, DeweyUnavailable, StoreUnavailable
 from godot.json.text import loads
 from godot.mcp.client import Client, in_process
-from godot.mcp.dial import Address, over_websocket
 from godot.mcp.server import Server, open_listeners, serve, serve_websocket
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Answer, Toolbox
+from godot.mcp.toolbox import Answer, Toolbox
 from godot.mcp.transport import Connect, Transport, Unreachable, memory_transports
+from godot.mcp.websocket.dial import Address, over_websocket
 
 P = ParamSpec("P")
 

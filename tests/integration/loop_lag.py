@@ -25,7 +25,7 @@ from godot.entries.entry import Entry
 from godot.mcp.access import Gate
 from godot.mcp.client import Client, in_process
 from godot.mcp.server import Server, open_listeners, serve
-from godot.mcp.tools import Toolbox
+from godot.mcp.toolbox import Toolbox
 from godot.signals import Life
 from tests.integration.test_hostile_frames import UPGRADE, ws_frame
 

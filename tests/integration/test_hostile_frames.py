@@ -25,7 +25,7 @@ from godot.daemon import Parts, run_pipeline
 from godot.dewey import DirectDewey
 from godot.mcp.access import Gate
 from godot.mcp.server import HANDSHAKE_S, open_listeners
-from godot.mcp.tools import Toolbox
+from godot.mcp.toolbox import Toolbox
 from godot.signals import Life
 
 SEED: Final = 20261120

@@ -28,7 +28,7 @@ from godot.mcp.client import Client, in_process
 from godot.mcp.server import Server as McpServer
 from godot.mcp.server import serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Toolbox
+from godot.mcp.toolbox import Toolbox
 from tests.postgres_fixture import Database, Server, binaries, database, postgres, running_server, servers
 
 __all__ = ["database", "postgres", "servers"]

@@ -18,7 +18,7 @@ from dewey_logs.tools import dewey_tools
 from godot.buffer import Counts, MemoryBuffer
 from godot.dewey import DirectDewey
 from godot.errors import DeweyFailed, DeweyUnavailable
-from godot.mcp.tools import Toolbox
+from godot.mcp.toolbox import Toolbox
 from godot.sender import Sender
 from tests.postgres_fixture import Database, Server, binaries, database, postgres, running_server, servers
 from tests.test_sender import entries, entry

@@ -9,7 +9,7 @@ import pytest
 
 from godot.errors import ConfigError
 from godot.mcp.access import Gate, Refused, read_token, read_tokens
-from godot.mcp.tools import ROLES
+from godot.mcp.toolbox import ROLES
 
 WRITE_TOKEN = "write-token-0123456789"
 READ_TOKEN = "read-token-0123456789"

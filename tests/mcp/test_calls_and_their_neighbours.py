@@ -17,7 +17,7 @@ from godot.json.text import loads
 from godot.mcp.client import PING_S, CallFailed, CallRefused, Client, in_process
 from godot.mcp.server import MAX_RUNNING, Server, Watched, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Answer, Later, Tool, Toolbox, trace
+from godot.mcp.toolbox import Answer, Later, Tool, Toolbox, trace
 from godot.mcp.transport import Connect, MemoryTransport, Transport, memory_transports
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import Ping, TextMessage
 
-from godot.mcp.frames import Begin, Control, End, Event, FrameScanner, Part
+from godot.mcp.websocket.frames import Begin, Control, End, Event, FrameScanner, Part
 
 UPGRADE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

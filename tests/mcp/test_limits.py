@@ -11,7 +11,7 @@ import trio.testing
 
 from godot.mcp.server import MAX_RUNNING, Server, open_listeners, serve, serve_websocket
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Answer, Tool, Toolbox
+from godot.mcp.toolbox import Answer, Tool, Toolbox
 from godot.mcp.transport import MemoryTransport, TransportClosed, memory_transports
 
 

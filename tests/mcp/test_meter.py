@@ -13,7 +13,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, Ping
 
 from godot.mcp.budget import HASTE_S, OWN_BYTES, Account, Pool
-from godot.mcp.meter import FRAMES_AT_ONCE, PART_BYTES, SLOWEST_BYTES_PER_S, Meter
+from godot.mcp.websocket.meter import FRAMES_AT_ONCE, PART_BYTES, SLOWEST_BYTES_PER_S, Meter
 
 MB = 1024 * 1024
 LARGEST = 4 * MB

@@ -21,10 +21,9 @@ from godot.errors import BufferUnavailable, ConfigError
 from godot.json.structure import argument
 from godot.json.text import dumps, loads
 from godot.mcp.client import CallFailed, CallRefused, Client, in_process
-from godot.mcp.dial import CONNECT_S, Address, over_websocket
 from godot.mcp.server import Server, open_listeners, serve, serve_websocket
 from godot.mcp.session import ServerInfo
-from godot.mcp.tools import Answer, Tool, Toolbox
+from godot.mcp.toolbox import Answer, Tool, Toolbox
 from godot.mcp.transport import (
     Connect,
     MemoryTransport,
@@ -33,6 +32,7 @@ from godot.mcp.transport import (
     Unreachable,
     memory_transports,
 )
+from godot.mcp.websocket.dial import CONNECT_S, Address, over_websocket
 
 
 @attrs.frozen

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from godot.json.structure import argument
 from godot.json.text import loads
 from godot.mcp.session import LEGACY_VERSIONS, LIST_TTL_MS, Event, Run, Send, ServerInfo, Session, Stop
-from godot.mcp.tools import STRUCTURED_MAX_BYTES, Answer, Tool, Toolbox
+from godot.mcp.toolbox import STRUCTURED_MAX_BYTES, Answer, Tool, Toolbox
 
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"

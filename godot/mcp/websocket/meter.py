@@ -13,8 +13,8 @@ from typing import Final
 import trio
 
 from godot.mcp.budget import Account, Claim
-from godot.mcp.frames import Begin, End, FrameScanner, Part, ends_request
 from godot.mcp.transport import READ_BYTES
+from godot.mcp.websocket.frames import Begin, End, FrameScanner, Part, ends_request
 
 SLOWEST_BYTES_PER_S: Final = 64 * 1024
 """A message that comes more slowly than this, and than the time any peer has, is given up."""
