@@ -26,9 +26,10 @@ from godot.http import Site, http_url, serve_http
 from godot.lag import Watchdog
 from godot.lines import choose_format, print_line, ready_line, status_line
 from godot.mcp.budget import Pool
-from godot.mcp.server import Server, listening_url, serve_websocket
+from godot.mcp.server import Server
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Toolbox
+from godot.mcp.websocket.listen import listening_url, serve_websocket
 from godot.orphans import reap_orphans
 from godot.signals import Life
 from godot.status import PeerLog

@@ -36,10 +36,12 @@ from godot.http import http_url
 from godot.lag import Watchdog
 from godot.lines import choose_format, print_line, ready_line, status_line
 from godot.mcp.access import read_token
-from godot.mcp.client import Client, in_process
-from godot.mcp.server import Server, listening_url, serve
+from godot.mcp.client import Client
+from godot.mcp.memory import in_process
+from godot.mcp.server import Server, serve
 from godot.mcp.transport import Connect
 from godot.mcp.websocket.dial import Address, over_websocket
+from godot.mcp.websocket.listen import listening_url
 from godot.orphans import reap_orphans
 from godot.redis_buffer import RedisBuffer
 from godot.redis_buffer.servers import find_servers

@@ -34,8 +34,9 @@ from godot.listener import INSTRUCTIONS, godot_toolbox
 from godot.maintenance import run_maintenance
 from godot.mcp.access import Gate
 from godot.mcp.budget import Pool
-from godot.mcp.server import Server, Watched, serve_websocket
+from godot.mcp.server import Server, Watched
 from godot.mcp.session import ServerInfo
+from godot.mcp.websocket.listen import serve_websocket
 from godot.metrics import MeasuredBuffer, MeasuredDewey, Metrics
 from godot.sender import Sender
 from godot.signals import Life

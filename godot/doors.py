@@ -14,7 +14,7 @@ from godot.descriptors import Connections, raise_limit, share_out
 from godot.errors import ConfigError
 from godot.lines import print_line, status_line
 from godot.mcp.access import Gate, read_tokens
-from godot.mcp.server import open_listeners
+from godot.mcp.websocket.listen import open_listeners
 
 SECRETS: Final = Path("/run/secrets")
 """Where containers have their secrets."""

@@ -10,7 +10,8 @@ from typing import Any
 import trio
 
 from godot.connect.pipe import HostGone, Pipe
-from godot.mcp.transport import MemoryTransport, Transport, Unreachable, memory_transports
+from godot.mcp.memory import MemoryTransport, memory_transports
+from godot.mcp.transport import Transport, Unreachable
 
 URL = "ws://127.0.0.1:9060"
 LONG = 10_000.0  # virtual seconds

@@ -8,7 +8,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from godot.connect.conversation import NOT_CONNECTED, PATIENCE_S
 from godot.connect.pipe import GREETING_S, LONGEST_PAUSE_S
-from godot.mcp.transport import MemoryTransport, TransportClosed
+from godot.mcp.memory import MemoryTransport
+from godot.mcp.transport import TransportClosed
 from tests.connect_fakes import INITIALIZE, INITIALIZED, NOTICE, URL, WELCOME, FakeGodot, FakeHost, call, piping, result
 
 

@@ -17,7 +17,8 @@ from trio.testing import MockClock
 from godot.dewey import CLEAR, EACH, MAINTAIN, QUERY, STATS, STORE, TAIL, TURN_S, RemoteDewey
 from godot.errors import DeweyFailed, DeweyUnavailable
 from godot.json.structure import argument
-from godot.mcp.client import Client, in_process
+from godot.mcp.client import Client
+from godot.mcp.memory import in_process
 from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Tool, Toolbox, caller

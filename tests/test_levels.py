@@ -18,7 +18,7 @@ from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
 from godot.levels import CAPABILITY, Levels
 from godot.listener import godot_toolbox
-from godot.mcp.client import in_process
+from godot.mcp.memory import in_process
 from godot.mcp.server import Server, Watched, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Toolbox

@@ -25,10 +25,10 @@ from godot.errors import BufferUnavailable
 from godot.json.text import dumps, loads
 from godot.levels import Levels
 from godot.listener import godot_toolbox
+from godot.mcp.memory import MemoryTransport, memory_transports
 from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Toolbox, trace
-from godot.mcp.transport import MemoryTransport, memory_transports
 from godot.status import Status
 
 ENTRY = {"component": "gates", "level": "INFO", "message": "hello"}

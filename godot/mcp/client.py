@@ -8,8 +8,7 @@ the first on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ import trio
 from godot.json.text import NotJSON, dumps, loads
 from godot.mcp.session import META, MODERN_VERSION
 from godot.mcp.toolbox import Answer
-from godot.mcp.transport import GONE, Connect, Transport, TransportClosed, Unreachable, memory_transports
+from godot.mcp.transport import GONE, Connect, Transport, TransportClosed, Unreachable
 
 PING_S: Final = 5.0
 """How long a connection may be silent once it was asked with a ping, before it is dropped."""
@@ -286,30 +285,3 @@ def _answer(response: Any) -> Answer:
         case {"error": {"code": int(code), "message": str(message)}}:
             raise CallRefused(code, message)
     raise CallFailed(f"what came back is no answer of a tool: {response!s:.200}")
-
-
-def in_process(serve: Callable[[Transport], Awaitable[None]]) -> Connect:
-    """Return what opens a pair of memory channels to a server in this process.
-
-    :param serve: answers one connection, as `godot.mcp.server.serve` does.
-    """
-
-    @asynccontextmanager
-    async def connect() -> AsyncIterator[Transport]:
-        client, server = memory_transports()
-
-        async def serve_and_close() -> None:
-            try:
-                await serve(server)
-            finally:
-                await server.aclose()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_and_close)
-            try:
-                yield client
-            finally:
-                await client.aclose()
-            nursery.cancel_scope.cancel()
-
-    return connect

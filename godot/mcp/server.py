@@ -1,47 +1,24 @@
-"""Serves a table of tools: on a WebSocket port, or on one transport.
-
-The accept loop and the live connections end one after the other: a cancelled `serve_websocket`
-stops accepting, says goodbye to everyone (close code 1001, REL-005), and only then ends.
-"""
+"""Serves a table of tools to one connection, whatever carries it."""
 
 from __future__ import annotations
 
-import errno
-import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
-from wsproto.utilities import ProtocolError
 
-from godot.errors import ConfigError, Unavailable
+from godot.errors import Unavailable
 from godot.json.structure import shown
 from godot.json.weight import weigh
-from godot.mcp.access import Gate, Refused
+from godot.mcp.access import Gate
 from godot.mcp.budget import OWN_BYTES, Account, Claim, Pool
 from godot.mcp.heavy import message_weight, off_the_loop
-from godot.mcp.places import REFUSAL_S, Place, Places, accept_connections, http_answer, peer_address
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop, parse
 from godot.mcp.toolbox import INSIDE, ROLES, Answer, Later, Role, Toolbox, caller, trace
-from godot.mcp.transport import (
-    GOODBYE_S,
-    READ_BYTES,
-    SUBPROTOCOL,
-    Reader,
-    Transport,
-    TransportClosed,
-    WebSocketTransport,
-)
-from godot.mcp.websocket.frames import is_plain_http
-from godot.mcp.websocket.meter import Meter
-
-HANDSHAKE_S: Final = 5.0
-"""How long a peer may take from the TCP connection to the end of its upgrade request."""
+from godot.mcp.transport import GOODBYE_S, Transport, TransportClosed
 
 MAX_RUNNING: Final = 4
 """Calls of one connection that are worked on at once; the others in flight wait. What they answer waits for a
@@ -102,7 +79,7 @@ async def serve(
     *,
     peer: str = INSIDE,
     roles: frozenset[Role] = ROLES,
-    meter: Meter | None = None,
+    claim_frame: Callable[[], Claim] | None = None,
 ) -> None:
     """Answer one connection. Returns when its other end has closed it.
 
@@ -112,7 +89,7 @@ async def serve(
     a bug in what reads the frames ends the connection (code 1011), and goes no further.
 
     :param roles: what the other end may do.
-    :param meter: has claimed room for each frame; it is given back when all calls in the frame are answered.
+    :param claim_frame: returns the room claimed for a frame; it is given back when all calls in the frame are answered.
     """
     caller.set(peer)
     offered = {} if server.watched is None else {server.watched.capability: server.watched.value}
@@ -215,7 +192,7 @@ async def serve(
         # In a function of its own, so that nothing of a frame is kept while the next one is awaited.
         frame = await transport.receive()
         message_weight.set(weight := weigh(frame))
-        claim = None if meter is None else meter.claim()
+        claim = None if claim_frame is None else claim_frame()
         try:
             for event in session.take(await off_the_loop(weight, parse, frame)):
                 match event:
@@ -253,189 +230,3 @@ async def serve(
             server.report("bug", peer, f"it ended the connection: {bug!r}")
         with trio.move_on_after(GOODBYE_S):
             await transport.aclose(1011)
-
-
-async def open_listeners(host: str, port: int, prefix: str = "GODOT") -> list[trio.SocketListener]:
-    """Bind a TCP address.
-
-    :param port: 0 picks a free one.
-    :param prefix: of the settings that a refusal names.
-    :raises ConfigError: the address is in use, not ours, or not allowed.
-    """
-    try:
-        return await trio.open_tcp_listeners(port, host=host)
-    except socket.gaierror as exc:
-        raise ConfigError(f"{prefix}_HOST: there is no host {host}: {exc.strerror}") from exc
-    except OSError as exc:
-        if exc.errno == errno.EADDRNOTAVAIL:
-            raise ConfigError(f"{prefix}_HOST: {host} is no address of this machine") from exc
-        raise ConfigError(f"cannot listen on {host} port {port}: {exc.strerror or exc}; choose another port") from exc
-
-
-def listening_url(listeners: Sequence[trio.SocketListener]) -> str:
-    """Return the URL of what was bound, with the port that was really taken."""
-    host, port = listeners[0].socket.getsockname()[:2]
-    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
-
-
-async def serve_websocket(
-    server: Server,
-    listeners: list[trio.SocketListener],
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Accept and answer connections until cancelled; then say goodbye to each.
-
-    A bug ends no more than its call, or its connection (code 1011), and is reported.
-    """
-    stopping = trio.Event()
-
-    async def keep_connections(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-        # A cancelled handler would leave its client with code 1006; so the handlers are shielded from the
-        # stop, and end because their connections do.
-        async with trio.open_nursery() as connections:
-            connections.cancel_scope.shield = True
-            task_status.started(connections)
-            await stopping.wait()
-            with trio.move_on_after(GOODBYE_S):
-                async with trio.open_nursery() as goodbyes:
-                    for transport in server.live:
-                        goodbyes.start_soon(transport.aclose, 1001, "shutting down")
-            connections.cancel_scope.cancel()
-
-    places = Places(server.max_connections, f"{server.prefix}_MAX_CONNECTIONS", server.report)
-    async with trio.open_nursery() as nursery:
-        connections: trio.Nursery = await nursery.start(keep_connections)
-        try:
-            await accept_connections(
-                places, listeners, partial(_handle, server, stopping), connections, task_status=task_status
-            )
-        finally:
-            stopping.set()
-
-
-@attrs.define(eq=False)
-class _Giving:
-    """Why a connection is given up, when it is.
-
-    :param scope: ends it.
-    """
-
-    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
-    code: int = 1000
-    reason: str | None = None
-
-    def up(self, code: int, reason: str) -> None:
-        self.code, self.reason = code, reason
-        self.scope.cancel()
-
-
-async def _handle(server: Server, stopping: trio.Event, place: Place, stream: trio.SocketStream) -> None:
-    """Answer one TCP connection; nothing that happens on it leaves this function.
-
-    trio-websocket's own server lets an error of one connection end them all; so only its handshake
-    and framing are used, each connection in a nursery of its own.
-    """
-    peer = peer_address(stream)
-    giving = _Giving()
-    meter = Meter(
-        stream,
-        Account(server.received, server.max_message_bytes),
-        largest=server.max_message_bytes,
-        setting=f"{server.prefix}_MAX_MESSAGE_BYTES",
-        timeout_s=server.peer_timeout_s,
-        give_up=giving.up,
-    )
-    try:
-        async with stream, trio.open_nursery() as nursery:
-            request = None
-            with trio.move_on_after(HANDSHAKE_S) as handshake:
-                if is_plain_http(await meter.read_request()):
-                    await _send_elsewhere(server, peer, stream)
-                    return
-                request = await wrap_server_stream(
-                    cast(trio.Nursery, Reader(nursery, handshake)),
-                    meter,
-                    max_message_size=server.max_message_bytes,
-                    receive_buffer_size=READ_BYTES,
-                )
-            if request is not None:
-                await _admit(server, peer, place, request, meter, giving)
-            if stopping.is_set():
-                # The answer to our goodbye is read by a task in here; whoever says it cancels us when it is done.
-                await trio.sleep_forever()
-            nursery.cancel_scope.cancel()
-    except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed, ProtocolError):
-        pass  # the peer is gone, or does not speak WebSocket
-    except* Exception as bugs:  # noqa: BLE001 - the top of the connection handler
-        for bug in bugs.exceptions:
-            server.report("bug", peer, f"it ended the connection: {bug!r}")
-    finally:
-        meter.release()
-
-
-async def _send_elsewhere(server: Server, peer: str, stream: trio.SocketStream) -> None:
-    """Tell somebody who speaks HTTP, such as a browser or a health checker, which port does."""
-    reason = "this port speaks WebSocket (MCP)"
-    server.report("refused", peer, f"plain HTTP: {reason}")
-    where = "" if server.http_port is None else f"; HTTP is on port {server.http_port}"
-    answer = http_answer("426 Upgrade Required", "Connection: Upgrade\r\nUpgrade: websocket", f"{reason}{where}")
-    with trio.move_on_after(REFUSAL_S):
-        await stream.send_all(answer)
-        await stream.send_eof()
-        while await stream.receive_some(READ_BYTES):  # closing with something unread would take the answer back
-            pass
-
-
-async def _admit(
-    server: Server, peer: str, place: Place, request: WebSocketRequest, meter: Meter, giving: _Giving
-) -> None:
-    # trio-websocket's public `headers` leave out Host.
-    host = request._event.host
-    try:
-        roles = server.gate.admit(host, request.headers)
-    except Refused as refused:
-        server.report("refused", peer, refused.reason)
-        headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
-        if refused.status == HTTPStatus.UNAUTHORIZED:
-            headers.append((b"WWW-Authenticate", b"Bearer"))
-        with trio.move_on_after(GOODBYE_S):
-            await request.reject(refused.status, extra_headers=headers, body=f"{refused.reason}\n".encode())
-        return
-    place.note_asked()
-    offered = SUBPROTOCOL in request.proposed_subprotocols
-    connection = await request.accept(subprotocol=SUBPROTOCOL if offered else None)
-    transport = WebSocketTransport(connection)
-    code = 1011
-    server.live.add(transport)
-    try:
-        with giving.scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_keep_alive, server, peer, connection, meter, nursery.cancel_scope)
-                await serve(server, transport, peer=peer, roles=roles, meter=meter)
-                nursery.cancel_scope.cancel()
-        if giving.reason is not None:
-            server.report("refused", peer, giving.reason)
-        code = giving.code
-    finally:
-        server.live.discard(transport)
-        with trio.move_on_after(GOODBYE_S, shield=True):
-            await transport.aclose(code, giving.reason)
-
-
-async def _keep_alive(
-    server: Server, peer: str, connection: WebSocketConnection, meter: Meter, scope: trio.CancelScope
-) -> None:
-    """Ping a peer twice in its time, and drop it when it does not answer. Returns when it is gone."""
-    timeout_s = server.peer_timeout_s
-    try:
-        while True:
-            await trio.sleep(timeout_s / 2)
-            with trio.move_on_after(timeout_s) as patience:
-                await connection.ping()
-            if patience.cancelled_caught and meter.waits_for_peer:
-                server.report("dropped", peer, f"it did not answer a ping within {timeout_s:g} s")
-                scope.cancel()
-                return
-    except (ConnectionClosed, ProtocolError):
-        return

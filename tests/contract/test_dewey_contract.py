@@ -20,12 +20,14 @@ from godot.entries.entry import MAX_BATCH, Entry, admit_json
 from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, DeweyUnavailable, StoreUnavailable
 from godot.json.text import loads
-from godot.mcp.client import Client, in_process
-from godot.mcp.server import Server, open_listeners, serve, serve_websocket
+from godot.mcp.client import Client
+from godot.mcp.memory import in_process, memory_transports
+from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Toolbox
-from godot.mcp.transport import Connect, Transport, Unreachable, memory_transports
+from godot.mcp.transport import Connect, Transport, Unreachable
 from godot.mcp.websocket.dial import Address, over_websocket
+from godot.mcp.websocket.listen import open_listeners, serve_websocket
 
 P = ParamSpec("P")
 

@@ -23,9 +23,11 @@ from godot.daemon import Parts, run_pipeline
 from godot.dewey import RemoteDewey
 from godot.entries.entry import Entry
 from godot.mcp.access import Gate
-from godot.mcp.client import Client, in_process
-from godot.mcp.server import Server, open_listeners, serve
+from godot.mcp.client import Client
+from godot.mcp.memory import in_process
+from godot.mcp.server import Server, serve
 from godot.mcp.toolbox import Toolbox
+from godot.mcp.websocket.listen import open_listeners
 from godot.signals import Life
 from tests.integration.test_hostile_frames import UPGRADE, ws_frame
 

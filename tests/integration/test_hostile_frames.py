@@ -24,8 +24,8 @@ from godot.config import GodotSettings
 from godot.daemon import Parts, run_pipeline
 from godot.dewey import DirectDewey
 from godot.mcp.access import Gate
-from godot.mcp.server import HANDSHAKE_S, open_listeners
 from godot.mcp.toolbox import Toolbox
+from godot.mcp.websocket.listen import HANDSHAKE_S, open_listeners
 from godot.signals import Life
 
 SEED: Final = 20261120

@@ -24,7 +24,8 @@ from dewey_logs.tools import dewey_tools
 from godot.entries.entry import Entry, IdSource, admit_json
 from godot.errors import BatchRefused, ConfigError, EntryRejected, StoreUnavailable
 from godot.json.text import dumps
-from godot.mcp.client import Client, in_process
+from godot.mcp.client import Client
+from godot.mcp.memory import in_process
 from godot.mcp.server import Server as McpServer
 from godot.mcp.server import serve
 from godot.mcp.session import ServerInfo

@@ -32,9 +32,10 @@ from godot.json.text import dumps
 from godot.levels import Levels
 from godot.listener import INSTRUCTIONS, godot_toolbox
 from godot.mcp.client import Client
+from godot.mcp.memory import MemoryTransport, memory_transports
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
 from godot.mcp.toolbox import ROLES, Role, Toolbox
-from godot.mcp.transport import MemoryTransport, Transport, memory_transports
+from godot.mcp.transport import Transport
 from godot.status import Status
 from tests.interop import install
 

@@ -14,11 +14,12 @@ import trio
 import trio.testing
 
 from godot.json.text import loads
-from godot.mcp.client import PING_S, CallFailed, CallRefused, Client, in_process
+from godot.mcp.client import PING_S, CallFailed, CallRefused, Client
+from godot.mcp.memory import MemoryTransport, in_process, memory_transports
 from godot.mcp.server import MAX_RUNNING, Server, Watched, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Later, Tool, Toolbox, trace
-from godot.mcp.transport import Connect, MemoryTransport, Transport, memory_transports
+from godot.mcp.transport import Connect, Transport
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
 TRACE_ID = "0af76519-16cd-43dd-8448-eb211c80319c"

@@ -13,8 +13,9 @@ import trio.testing
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketRequest, serve_websocket
 
 from godot.errors import ConfigError
-from godot.mcp.transport import GOODBYE_S, PIECE_CHARS, Refused, TransportClosed, Unreachable
+from godot.mcp.transport import GOODBYE_S, Refused, TransportClosed, Unreachable
 from godot.mcp.websocket import dial
+from godot.mcp.websocket.connection import PIECE_CHARS
 from godot.mcp.websocket.dial import CONNECT_S, SILENT_S, Address, over_websocket
 
 

@@ -9,10 +9,12 @@ import attrs
 import trio
 import trio.testing
 
-from godot.mcp.server import MAX_RUNNING, Server, open_listeners, serve, serve_websocket
+from godot.mcp.memory import MemoryTransport, memory_transports
+from godot.mcp.server import MAX_RUNNING, Server, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Tool, Toolbox
-from godot.mcp.transport import MemoryTransport, TransportClosed, memory_transports
+from godot.mcp.transport import TransportClosed
+from godot.mcp.websocket.listen import open_listeners, serve_websocket
 
 
 @attrs.frozen

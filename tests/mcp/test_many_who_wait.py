@@ -13,11 +13,13 @@ import trio.testing
 
 from godot.json.text import dumps, loads
 from godot.mcp.client import PING_S, Client
-from godot.mcp.server import Server, listening_url, open_listeners, serve_websocket
+from godot.mcp.memory import MemoryTransport, memory_transports
+from godot.mcp.server import Server
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Tool, Toolbox
-from godot.mcp.transport import Connect, MemoryTransport, Transport, memory_transports
+from godot.mcp.transport import Connect, Transport
 from godot.mcp.websocket.dial import Address, over_websocket
+from godot.mcp.websocket.listen import listening_url, open_listeners, serve_websocket
 
 FOLLOWERS: Final = 200
 

@@ -20,19 +20,14 @@ from wsproto.events import TextMessage
 from godot.errors import BufferUnavailable, ConfigError
 from godot.json.structure import argument
 from godot.json.text import dumps, loads
-from godot.mcp.client import CallFailed, CallRefused, Client, in_process
-from godot.mcp.server import Server, open_listeners, serve, serve_websocket
+from godot.mcp.client import CallFailed, CallRefused, Client
+from godot.mcp.memory import MemoryTransport, in_process, memory_transports
+from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Tool, Toolbox
-from godot.mcp.transport import (
-    Connect,
-    MemoryTransport,
-    Transport,
-    TransportClosed,
-    Unreachable,
-    memory_transports,
-)
+from godot.mcp.transport import Connect, Transport, TransportClosed, Unreachable
 from godot.mcp.websocket.dial import CONNECT_S, Address, over_websocket
+from godot.mcp.websocket.listen import open_listeners, serve_websocket
 
 
 @attrs.frozen
@@ -553,7 +548,7 @@ async def test_a_stop_does_not_wait_for_those_who_are_gone_or_never_said_hello(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """REL-005."""
-    monkeypatch.setattr("godot.mcp.server.GOODBYE_S", 0.1)
+    monkeypatch.setattr("godot.mcp.websocket.listen.GOODBYE_S", 0.1)
     bench = Bench()
     with trio.fail_after(5):
         listeners = await open_listeners("127.0.0.1", 0)

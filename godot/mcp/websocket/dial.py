@@ -21,19 +21,8 @@ from trio_websocket import ConnectionRejected, wrap_client_stream
 from wsproto.utilities import ProtocolError
 
 from godot.errors import ConfigError
-from godot.mcp.transport import (
-    GOODBYE_S,
-    READ_BYTES,
-    SUBPROTOCOL,
-    Connect,
-    Reader,
-    Refused,
-    Transport,
-    TransportClosed,
-    Unreachable,
-    WebSocketTransport,
-    in_a_line,
-)
+from godot.mcp.transport import GOODBYE_S, Connect, Refused, Transport, TransportClosed, Unreachable, in_a_line
+from godot.mcp.websocket.connection import READ_BYTES, SUBPROTOCOL, Reader, WebSocketTransport
 
 CONNECT_S: Final = 5.0
 """How long TCP, TLS and the upgrade may take together."""

@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from godot.mcp.budget import Account, Claim
-from godot.mcp.transport import READ_BYTES
+from godot.mcp.websocket.connection import READ_BYTES
 from godot.mcp.websocket.frames import Begin, End, FrameScanner, Part, ends_request
 
 SLOWEST_BYTES_PER_S: Final = 64 * 1024
