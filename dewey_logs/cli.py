@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from godot import __version__
-from godot.cli.entry import CONTEXT, listening_options, run_daemon
+from godot.service.command import CONTEXT, listening_options, run_daemon
 
 
 @click.group(context_settings=CONTEXT)

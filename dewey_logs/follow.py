@@ -30,7 +30,7 @@ from godot.entries.entry import Entry
 from godot.errors import EntryRejected, StoreUnavailable
 from godot.json.text import loads
 from godot.mcp.toolbox import INSIDE
-from godot.shares import Shares
+from godot.service.shares import Shares
 
 MAX_FOLLOWERS: Final = 200
 

@@ -14,9 +14,9 @@ from prometheus_client.registry import Collector
 
 from dewey_logs.store import Stored
 from godot.errors import GodotError, StoreBusy, StoreFailed, StoreUnavailable
-from godot.exposition import SECONDS, Declared, Registry, Values, families
-from godot.lines import lines_dropped
 from godot.mcp.toolbox import Answer, Later, Tool
+from godot.service.exposition import SECONDS, Declared, Registry, Values, families
+from godot.service.lines import lines_dropped
 
 COUNTERS: Final[Declared] = {
     "dewey_entries_stored": ("Entries that were new, since the start.", []),

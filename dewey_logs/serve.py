@@ -17,21 +17,21 @@ from dewey_logs.postgres import PostgresStore
 from dewey_logs.retention import run_retention
 from dewey_logs.tools import dewey_tools
 from godot import __version__
-from godot.backoff import delays
 from godot.config import DeweyServeSettings, DeweySettings
 from godot.doors import open_doors
 from godot.errors import ConfigError, StoreUnavailable
-from godot.exposition import Registry
-from godot.http import Site, http_url, serve_http
-from godot.lag import Watchdog
-from godot.lines import choose_format, print_line, ready_line, status_line
 from godot.mcp.budget import Pool
 from godot.mcp.server import Server
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import listening_url, serve_websocket
-from godot.orphans import reap_orphans
-from godot.signals import Life
+from godot.service.backoff import delays
+from godot.service.exposition import Registry
+from godot.service.lag import Watchdog
+from godot.service.lines import choose_format, print_line, ready_line, status_line
+from godot.service.orphans import reap_orphans
+from godot.service.signals import Life
+from godot.service.site import Site, http_url, serve_http
 from godot.status import PeerLog
 
 INSTRUCTIONS: Final = (

@@ -24,17 +24,12 @@ from godot import __version__
 from godot.config import GodotSettings, make_gate
 from godot.daemon import Parts, run_pipeline
 from godot.datadir import DataDir, default_data_dir
-from godot.descriptors import raise_limit, share_out
 from godot.dewey import RemoteDewey
 from godot.doors import Doors, check_address, open_doors
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
 from godot.embedded.binaries import find_redis
 from godot.errors import ConfigError, StoreUnavailable
-from godot.exposition import Registry
-from godot.http import http_url
-from godot.lag import Watchdog
-from godot.lines import choose_format, print_line, ready_line, status_line
 from godot.mcp.access import read_token
 from godot.mcp.client import Client
 from godot.mcp.memory import in_process
@@ -42,10 +37,15 @@ from godot.mcp.server import Server, serve
 from godot.mcp.transport import Connect
 from godot.mcp.websocket.dial import Address, over_websocket
 from godot.mcp.websocket.listen import listening_url
-from godot.orphans import reap_orphans
 from godot.redis_buffer import RedisBuffer
 from godot.redis_buffer.servers import find_servers
-from godot.signals import Life
+from godot.service.descriptors import raise_limit, share_out
+from godot.service.exposition import Registry
+from godot.service.lag import Watchdog
+from godot.service.lines import choose_format, print_line, ready_line, status_line
+from godot.service.orphans import reap_orphans
+from godot.service.signals import Life
+from godot.service.site import http_url
 from godot.status import PeerLog
 
 DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024

@@ -10,10 +10,10 @@ from typing import Final
 import attrs
 import trio
 
-from godot.backoff import Jitter, delays, jittered
 from godot.buffer import Buffer, Counts
 from godot.channel import Accepted, Outlet
 from godot.errors import BufferUnavailable
+from godot.service.backoff import Jitter, delays, jittered
 
 BATCH_MAX_BYTES: Final = 8 * 1024 * 1024
 """A batch is also full with the entry that passes this: Redis drops a client that sends 1 GB at once."""

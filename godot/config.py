@@ -14,11 +14,11 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 import attrs
 
 from godot.buffer import QUEUE_MAX_BYTES
-from godot.descriptors import DEFAULT_CONNECTIONS
 from godot.entries.entry import MAX_BATCH, MAX_ENTRY_BYTES
 from godot.errors import ConfigError, why_unreadable
 from godot.json.structure import did_you_mean
 from godot.mcp.access import LOOPBACK, Gate, is_loopback, read_tokens
+from godot.service.descriptors import DEFAULT_CONNECTIONS
 
 T = TypeVar("T")
 

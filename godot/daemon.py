@@ -24,11 +24,8 @@ from godot.batcher import Batcher
 from godot.buffer import Keep
 from godot.channel import open_entry_channel
 from godot.config import GodotSettings
-from godot.descriptors import Connections
 from godot.dewey import Dewey
 from godot.errors import BufferUnavailable
-from godot.exposition import Registry
-from godot.http import Site, serve_http
 from godot.levels import CAPABILITY, Levels
 from godot.listener import INSTRUCTIONS, godot_toolbox
 from godot.maintenance import run_maintenance
@@ -39,9 +36,12 @@ from godot.mcp.session import ServerInfo
 from godot.mcp.websocket.listen import serve_websocket
 from godot.metrics import MeasuredBuffer, MeasuredDewey, Metrics
 from godot.sender import Sender
-from godot.signals import Life
+from godot.service.descriptors import Connections
+from godot.service.exposition import Registry
+from godot.service.signals import Life
+from godot.service.site import Site, serve_http
+from godot.service.supervise import supervise
 from godot.status import Status, run_durability_look, run_status_line
-from godot.supervise import supervise
 
 WHAT: Final = (
     "The flight recorder for a system of MCP servers. Components send their log entries here over MCP; it loses none, "

@@ -18,7 +18,7 @@ from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.heavy import message_weight, off_the_loop
 from godot.mcp.server import MAX_RUNNING
 from godot.mcp.toolbox import Answer, Toolbox, caller
-from godot.shares import Shares
+from godot.service.shares import Shares
 
 STORE: Final = "dewey_store_logs_batch"
 QUERY: Final = "dewey_query_logs"

@@ -8,11 +8,11 @@ from typing import Final
 
 import trio
 
-from godot.backoff import delays
 from godot.buffer import Notes
 from godot.dewey import MAINTAIN, Dewey
 from godot.errors import DeweyUnavailable
 from godot.levels import Levels
+from godot.service.backoff import delays
 
 INTERVAL_S: Final = 10.0
 """Partitions are made a week ahead; this short an interval moves entries of a day

@@ -20,12 +20,12 @@ from godot import __version__
 from godot.buffer import Buffer, Counts, DeadEntry
 from godot.dewey import Dewey
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
-from godot.exposition import SECONDS, Declared, Registry, Values, families
 from godot.json.text import NotJSON, loads
 from godot.json.weight import weigh
-from godot.lines import lines_dropped
 from godot.mcp.heavy import off_the_loop
 from godot.mcp.toolbox import Answer
+from godot.service.exposition import SECONDS, Declared, Registry, Values, families
+from godot.service.lines import lines_dropped
 from godot.status import Status
 
 COMPONENTS_MAX: Final = 200

@@ -10,7 +10,6 @@ from typing import Any, Final, Protocol
 import attrs
 import trio
 
-from godot.backoff import Jitter, delays, jittered
 from godot.buffer import Buffer, Counts, DeadEntry, Drops, Holes
 from godot.dewey import Dewey
 from godot.entries.entry import MAX_BATCH, admit_json
@@ -20,6 +19,7 @@ from godot.guard import Guard
 from godot.json.text import NotJSON, loads, loads_as_said
 from godot.json.weight import weigh
 from godot.mcp.heavy import off_the_loop
+from godot.service.backoff import Jitter, delays, jittered
 
 QUICK_RETRIES: Final = 3
 QUICK_FIRST_S: Final = 0.1

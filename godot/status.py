@@ -16,7 +16,7 @@ import trio
 
 from godot.buffer import QUEUE_MAX_BYTES, Buffer, Counts, has_room_again
 from godot.errors import BufferUnavailable, DeweyUnavailable, Unavailable
-from godot.lines import status_line
+from godot.service.lines import status_line
 
 REPEAT_S: Final = 60.0
 """How long a line about a host is not said again."""

@@ -12,8 +12,8 @@ import click
 import dewey_logs.cli
 import dewey_logs.metrics
 import godot.errors
-import godot.lag
 import godot.metrics
+import godot.service.lag
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer import MemoryBuffer
@@ -136,7 +136,7 @@ def metrics_page() -> Iterator[str]:
         rows = [(f"{name}_total", "counter", *said) for name, said in module.COUNTERS.items()]
         rows += [(name, "gauge", *said) for name, said in module.GAUGES.items()]
         rows += [(name, "histogram", *said[:2]) for name, said in module.HISTOGRAMS.items()]
-        rows.append((f"{title.lower()}_event_loop_lag_seconds", "histogram", godot.lag.MEANING, []))
+        rows.append((f"{title.lower()}_event_loop_lag_seconds", "histogram", godot.service.lag.MEANING, []))
         for name, kind, meaning, labels in rows:
             yield f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {meaning} |"
         yield ""

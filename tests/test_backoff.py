@@ -7,7 +7,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godot.backoff import MAX_DELAY_S, delays, jittered
+from godot.service.backoff import MAX_DELAY_S, delays, jittered
 
 
 def exactly(delay: float) -> float:

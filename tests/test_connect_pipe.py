@@ -9,12 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from godot.backoff import delays
 from godot.connect import pipe
 from godot.connect.conversation import CONNECTION_LOST, MAX_WAITING, MAX_WAITING_CHARACTERS, NOT_CONNECTED, PATIENCE_S
 from godot.connect.lines import Lines
 from godot.connect.pipe import DRAIN_S, STEADY_S, Pipe
 from godot.mcp.transport import Refused, TransportClosed
+from godot.service.backoff import delays
 from tests.connect_fakes import INITIALIZE, LONG, NOTICE, URL, FakeGodot, FakeHost, call, cancelled, piping, result
 
 

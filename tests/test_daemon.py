@@ -24,7 +24,7 @@ from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
 from godot.mcp.access import Gate
 from godot.mcp.toolbox import Answer, Toolbox
-from godot.signals import Life
+from godot.service.signals import Life
 
 
 class MemoryListener(trio.abc.Listener[trio.SocketStream]):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from godot.descriptors import DEFAULT_CONNECTIONS, KEPT_BACK, Connections, share_out
 from godot.errors import ConfigError
+from godot.service.descriptors import DEFAULT_CONNECTIONS, KEPT_BACK, Connections, share_out
 
 
 @pytest.mark.parametrize("descriptors", [256, 1_024, 4_096, 2**20])

@@ -12,8 +12,8 @@ from dewey_logs.store import MemoryStore, Stored
 from dewey_logs.tools import dewey_tools
 from godot.entries.entry import Entry
 from godot.errors import StoreUnavailable
-from godot.exposition import Registry
 from godot.mcp.toolbox import Toolbox
+from godot.service.exposition import Registry
 
 LOGS: list[dict[str, Any]] = [{"component": "relay", "level": "INFO", "message": "x", "id": "0" * 31 + "1"}]
 

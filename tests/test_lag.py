@@ -11,8 +11,8 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
-from godot import lag
-from godot.lag import Watchdog, what_runs
+from godot.service import lag
+from godot.service.lag import Watchdog, what_runs
 
 
 class Lines:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from godot.lines import MAX_BYTES, MAX_LINES, Lines, logfmt
+from godot.service.lines import MAX_BYTES, MAX_LINES, Lines, logfmt
 from tests.stuck import stuck
 
 
@@ -60,7 +60,7 @@ def test_a_value_is_quoted_when_it_would_not_be_one_word(value: object, written:
 
 PRINTS = """
 import sys
-from godot.lines import print_line
+from godot.service.lines import print_line
 for _ in range(3):
     print_line({text!r})
 print("lived", file=sys.stderr)
@@ -144,7 +144,7 @@ def test_parts_of_a_line_are_written_as_one_line() -> None:
 
 ENDS = """
 import logging, sys, warnings
-from godot.lines import free_stderr, print_line
+from godot.service.lines import free_stderr, print_line
 free_stderr()
 for number in range(2000):
     print_line(f"line {number}")
@@ -163,7 +163,7 @@ def test_a_program_whose_stdout_and_stderr_nobody_reads_ends_with_its_own_code(k
 
 
 def test_a_crash_is_told_in_full_when_somebody_reads() -> None:
-    script = "from godot.lines import free_stderr; free_stderr(); raise KeyError('gone')"
+    script = "from godot.service.lines import free_stderr; free_stderr(); raise KeyError('gone')"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
     assert ended.returncode == 1
     assert ended.stderr.startswith("Traceback (most recent call last):\n")
@@ -172,6 +172,9 @@ def test_a_crash_is_told_in_full_when_somebody_reads() -> None:
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_stream_that_was_closed_before_the_start_is_no_error(closed: str) -> None:
-    script = "import sys; from godot.lines import free_stderr, print_line; free_stderr(); print_line('x'); sys.exit(5)"
+    script = (
+        "import sys; from godot.service.lines import free_stderr, print_line; "
+        "free_stderr(); print_line('x'); sys.exit(5)"
+    )
     ended = subprocess.run(["sh", "-c", f"'{sys.executable}' -c \"{script}\" {closed}"], timeout=20)
     assert ended.returncode == 5

@@ -10,10 +10,10 @@ import pytest
 
 from godot.config import GodotSettings, load
 from godot.errors import ConfigError
-from godot.lines import json_line, logfmt
-from godot.masking import masked
 from godot.mcp.websocket.dial import Address
 from godot.redis_buffer.servers import find_servers
+from godot.service.lines import json_line, logfmt
+from godot.service.masking import masked
 from tests.acceptance.programs import BIN
 
 

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from godot.shares import Shares
+from godot.service.shares import Shares
 
 
 class Bench:

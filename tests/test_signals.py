@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from godot.signals import Life, run_with_signals
+from godot.service.signals import Life, run_with_signals
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ async def test_a_signal_before_the_daemon_is_ready_ends_it_at_once() -> None:
 
 PENDING_AT_THE_END = """
 import signal, trio
-from godot.signals import run_with_signals
+from godot.service.signals import run_with_signals
 
 async def main(life):
     life.ready.set()

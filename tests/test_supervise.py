@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from godot.errors import BufferUnavailable, ConfigError
-from godot.supervise import STEADY_S, supervise
+from godot.service.supervise import STEADY_S, supervise
 
 
 class Failing:

@@ -20,11 +20,11 @@ import trio
 from godot import __version__
 from godot.cli.connect import Target
 from godot.json.text import dumps, loads
-from godot.masking import masked
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.transport import in_a_line
 from godot.mcp.websocket.dial import over_websocket
-from godot.signals import Life
+from godot.service.masking import masked
+from godot.service.signals import Life
 
 EXIT_NONE: Final = 1
 EXIT_USAGE: Final = 2

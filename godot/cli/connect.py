@@ -16,10 +16,10 @@ import trio
 
 from godot.connect import MAX_MESSAGE_BYTES, HostGone, Pipe
 from godot.errors import ConfigError
-from godot.lines import write_all
 from godot.mcp.access import read_token
 from godot.mcp.websocket.dial import Address, over_websocket
-from godot.signals import Life
+from godot.service.lines import write_all
+from godot.service.signals import Life
 
 T = TypeVar("T")
 

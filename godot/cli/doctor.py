@@ -25,8 +25,8 @@ from godot.config import GodotSettings, load, make_gate
 from godot.datadir import default_data_dir
 from godot.embedded.binaries import find_postgres, find_redis
 from godot.errors import ConfigError
-from godot.masking import masked
-from godot.signals import Life, run_with_signals
+from godot.service.masking import masked
+from godot.service.signals import Life, run_with_signals
 
 DISK_MIN_BYTES: Final = 1024**3
 DELAY_MAX_S: Final = 60.0

@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from godot import __version__
-from godot.cli.entry import CONTEXT
+from godot.service.command import CONTEXT
 
 SECTIONS: Final = {
     "Run": {"up": "run", "serve": "run", "connect": "run", "demo": "send"},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from godot.cli.entry import run_command
+from godot.service.command import run_command
 
 if TYPE_CHECKING:
     from godot.cli.ask import Style, Work

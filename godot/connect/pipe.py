@@ -10,12 +10,12 @@ from typing import Final, Protocol
 
 import trio
 
-from godot.backoff import delays
 from godot.connect.conversation import Conversation
 from godot.connect.lines import MAX_MESSAGE_BYTES, Lines, one_line
 from godot.connect.messages import failure
 from godot.mcp.session import INVALID_REQUEST
 from godot.mcp.transport import GOODBYE_S, Connect, Frame, Refused, Transport, TransportClosed, Unreachable
+from godot.service.backoff import delays
 
 GREETING_S: Final = 5.0
 """How long Godot may take to answer the `initialize` that opens a new connection."""

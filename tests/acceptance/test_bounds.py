@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
-from godot.descriptors import raise_limit
+from godot.service.descriptors import raise_limit
 from tests.acceptance.programs import (
     CallFault,
     Peer,

@@ -28,7 +28,7 @@ from godot.mcp.memory import in_process
 from godot.mcp.server import Server, serve
 from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import open_listeners
-from godot.signals import Life
+from godot.service.signals import Life
 from tests.integration.test_hostile_frames import UPGRADE, ws_frame
 
 ALLOWED_BARE: Final = 100

@@ -26,7 +26,7 @@ from godot.dewey import DirectDewey
 from godot.mcp.access import Gate
 from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import HANDSHAKE_S, open_listeners
-from godot.signals import Life
+from godot.service.signals import Life
 
 SEED: Final = 20261120
 FRAMES: Final = 100_000

@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import ctypes, os, subprocess, sys, trio
-from godot.orphans import _zombies, reap_orphans
+from godot.service.orphans import _zombies, reap_orphans
 
 PR_SET_CHILD_SUBREAPER = 36
 assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1) == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from godot.cli.entry import listening_options, run_command, run_daemon
+from godot.service.command import listening_options, run_command, run_daemon
 
 
 @click.command(short_help="Start everything on this machine")

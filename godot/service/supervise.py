@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from godot.backoff import Jitter, delays, jittered
 from godot.errors import ConfigError
+from godot.service.backoff import Jitter, delays, jittered
 
 STEADY_S = 60.0
 """A task that ran this long was well: the delay before its next restart begins again at the shortest."""

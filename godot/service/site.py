@@ -21,8 +21,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from godot import __version__
 from godot.entries.entry import MAX_BATCH, by_line
-from godot.exposition import Registry
-from godot.http_server import serve_app
 from godot.json.structure import shown
 from godot.json.text import NotJSON, loads, loads_as_said
 from godot.json.weight import weigh
@@ -31,6 +29,8 @@ from godot.mcp.budget import Account, Pool
 from godot.mcp.heavy import message_weight, off_the_loop
 from godot.mcp.places import Places
 from godot.mcp.toolbox import Role, Tool, caller
+from godot.service.exposition import Registry
+from godot.service.http_server import serve_app
 
 BODY_S: Final = 30.0
 """How long the body of a request may take to be told."""

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 from godot.json.text import dumps
-from godot.masking import masked
+from godot.service.masking import masked
 
 MAX_LINES: Final = 1_000
 MAX_BYTES: Final = 1024 * 1024

@@ -29,7 +29,7 @@ MEANING: Final = "How much later than it should the event loop came to a task; a
 LAGS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Buckets. A histogram and no gauge of the worst: several may scrape it, and what was between two scrapes is in it."""
 
-_OURS: Final = Path(__file__).parents[1]
+_OURS: Final = Path(__file__).parents[2]
 
 
 class Watchdog:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from godot.errors import ConfigError
-from godot.masking import masked
+from godot.service.masking import masked
 
 if TYPE_CHECKING:
-    from godot.signals import Life
+    from godot.service.signals import Life
 
 S = TypeVar("S")
 
@@ -52,7 +52,7 @@ def listening_options(prefix: str, port: int) -> Callable[[Callable[..., Any]], 
 
 def run_daemon(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life], Awaitable[int]]) -> None:
     """Do what `run_command` does, for a program that goes on whether or not somebody reads what it says."""
-    from godot.lines import free_stderr
+    from godot.service.lines import free_stderr
 
     free_stderr()
     run_command(load, main)
@@ -66,7 +66,7 @@ def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life
     """
     import trio  # here, so that --help need not wait for it
 
-    from godot.signals import run_with_signals
+    from godot.service.signals import run_with_signals
 
     # A worker thread that comes back from Redis or PostgreSQL may keep the event loop waiting for this long.
     sys.setswitchinterval(SWITCH_INTERVAL_S)

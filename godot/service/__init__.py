@@ -1,0 +1,1 @@
+"""What any daemon of ours is made of."""
