@@ -28,11 +28,10 @@ from godot.mcp.websocket.listen import listening_url, serve_websocket
 from godot.service.backoff import delays
 from godot.service.exposition import Registry
 from godot.service.lag import Watchdog
-from godot.service.lines import choose_format, print_line, ready_line, status_line
+from godot.service.lines import PeerLog, choose_format, print_line, ready_line, status_line
 from godot.service.orphans import reap_orphans
 from godot.service.signals import Life
 from godot.service.site import Site, http_url, serve_http
-from godot.status import PeerLog
 
 INSTRUCTIONS: Final = (
     "Dewey keeps the log entries of a system of MCP servers in PostgreSQL. Components do not call it: they log to "

@@ -42,11 +42,10 @@ from godot.redis_buffer.servers import find_servers
 from godot.service.descriptors import raise_limit, share_out
 from godot.service.exposition import Registry
 from godot.service.lag import Watchdog
-from godot.service.lines import choose_format, print_line, ready_line, status_line
+from godot.service.lines import PeerLog, choose_format, print_line, ready_line, status_line
 from godot.service.orphans import reap_orphans
 from godot.service.signals import Life
 from godot.service.site import http_url
-from godot.status import PeerLog
 
 DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """Far above what `dewey_query_logs` answers at the most."""

@@ -6,7 +6,6 @@ its own `logger_log` (MAINT-002).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -16,44 +15,13 @@ import trio
 
 from godot.buffer import QUEUE_MAX_BYTES, Buffer, Counts, has_room_again
 from godot.errors import BufferUnavailable, DeweyUnavailable, Unavailable
-from godot.service.lines import status_line
-
-REPEAT_S: Final = 60.0
-"""How long a line about a host is not said again."""
-
-SAID_MAX: Final = 1_000
-"""Lines about hosts in that time."""
+from godot.service.lines import REPEAT_S, PeerLog, status_line
 
 UNKNOWN: Final = "unknown"
 """What nobody has looked at yet is."""
 
 _LOOK: Final = "look"
 """Asks Redis when somebody asks for the state: no station, and never the only one that Redis fails."""
-
-
-class PeerLog:
-    """Writes what happens with peers: of each host and event one line in `REPEAT_S`, whatever the host varies.
-
-    A line says how many like it were not written since the one before.
-    """
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self._said: dict[tuple[str, str], float] = {}
-        self._unsaid: Counter[str] = Counter()
-
-    def note(self, event: str, address: str, reason: str) -> None:
-        """Write a line, unless there was one of the same event and host, or `SAID_MAX` lines, within `REPEAT_S`."""
-        now = trio.current_time()
-        key = (event, address.rpartition(":")[0])
-        if len(self._said) >= SAID_MAX:
-            self._said = {each: when for each, when in self._said.items() if now - when < REPEAT_S}
-        if now - self._said.get(key, -REPEAT_S) < REPEAT_S or len(self._said) >= SAID_MAX:
-            self._unsaid[event] += 1
-            return
-        self._said[key] = now
-        more = {"unsaid": unsaid} if (unsaid := self._unsaid.pop(event, 0)) else {}
-        self._write(status_line(event, peer=address, reason=reason, **more))
 
 
 @attrs.frozen

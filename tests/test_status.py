@@ -11,7 +11,8 @@ import trio.testing
 from godot.buffer import Counts, MemoryBuffer
 from godot.daemon import health
 from godot.errors import BufferUnavailable, DeweyUnavailable
-from godot.status import REPEAT_S, SAID_MAX, PeerLog, Status, run_durability_look, run_status_line
+from godot.service.lines import REPEAT_S, SAID_MAX, PeerLog
+from godot.status import Status, run_durability_look, run_status_line
 
 
 def fields(line: str) -> dict[str, str]:

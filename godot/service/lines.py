@@ -16,10 +16,12 @@ import select
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
+
+import trio
 
 from godot.json.text import dumps
 from godot.service.masking import masked
@@ -209,3 +211,35 @@ def status_line(event: str, **fields: Any) -> str:
 def ready_line(mcp: str, http: str, version: str) -> str:
     """Return the one line that says that a daemon can be used, and where."""
     return f"ready mcp={mcp} http={http} version={version}"
+
+
+REPEAT_S: Final = 60.0
+"""How long a line about a host is not said again."""
+
+SAID_MAX: Final = 1_000
+"""Lines about hosts in that time."""
+
+
+class PeerLog:
+    """Writes what happens with peers: of each host and event one line in `REPEAT_S`, whatever the host varies.
+
+    A line says how many like it were not written since the one before.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._said: dict[tuple[str, str], float] = {}
+        self._unsaid: Counter[str] = Counter()
+
+    def note(self, event: str, address: str, reason: str) -> None:
+        """Write a line, unless there was one of the same event and host, or `SAID_MAX` lines, within `REPEAT_S`."""
+        now = trio.current_time()
+        key = (event, address.rpartition(":")[0])
+        if len(self._said) >= SAID_MAX:
+            self._said = {each: when for each, when in self._said.items() if now - when < REPEAT_S}
+        if now - self._said.get(key, -REPEAT_S) < REPEAT_S or len(self._said) >= SAID_MAX:
+            self._unsaid[event] += 1
+            return
+        self._said[key] = now
+        more = {"unsaid": unsaid} if (unsaid := self._unsaid.pop(event, 0)) else {}
+        self._write(status_line(event, peer=address, reason=reason, **more))
