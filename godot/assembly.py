@@ -21,6 +21,8 @@ from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.serve import DEWEY_INFO, open_dewey, run_own_retention
 from dewey_logs.tools import ARGUMENTS
 from godot import __version__
+from godot.buffer.redis import RedisBuffer
+from godot.buffer.redis.servers import find_servers
 from godot.config import GodotSettings, make_gate
 from godot.daemon import Parts, run_pipeline
 from godot.datadir import DataDir, default_data_dir
@@ -37,8 +39,6 @@ from godot.mcp.server import Server, serve
 from godot.mcp.transport import Connect
 from godot.mcp.websocket.dial import Address, over_websocket
 from godot.mcp.websocket.listen import listening_url
-from godot.redis_buffer import RedisBuffer
-from godot.redis_buffer.servers import find_servers
 from godot.service.descriptors import raise_limit, share_out
 from godot.service.exposition import Registry
 from godot.service.lag import Watchdog

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 import trio
 
-from godot.buffer import Buffer, Counts
+from godot.buffer.protocol import Buffer, Counts
 from godot.channel import Accepted, Outlet
 from godot.errors import BufferUnavailable
 from godot.service.backoff import Jitter, delays, jittered

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import attrs
 
-from godot.buffer import QUEUE_MAX_BYTES
+from godot.buffer.protocol import QUEUE_MAX_BYTES
 from godot.entries.entry import MAX_BATCH, MAX_ENTRY_BYTES
 from godot.errors import ConfigError, why_unreadable
 from godot.json.structure import did_you_mean

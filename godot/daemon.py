@@ -21,7 +21,7 @@ import trio
 
 from godot import __version__
 from godot.batcher import Batcher
-from godot.buffer import Keep
+from godot.buffer.protocol import Keep
 from godot.channel import open_entry_channel
 from godot.config import GodotSettings
 from godot.dewey import Dewey

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from godot.buffer import DEAD_MAX, DEAD_MAX_BYTES, DeadEntry, DeadLetters
+from godot.buffer.protocol import DEAD_MAX, DEAD_MAX_BYTES, DeadEntry, DeadLetters
 from godot.errors import EntryRejected
 from godot.json.structure import MAX_ITEMS, argument
 from godot.json.text import dumps

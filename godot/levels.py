@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot.buffer import Notes
+from godot.buffer.protocol import Notes
 from godot.dewey import GET_LEVELS, Dewey
 from godot.entries.entry import LEVELS
 from godot.errors import BufferUnavailable, DeweyUnavailable

@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot.buffer import Keep, Notes
+from godot.buffer.protocol import Keep, Notes
 from godot.channel import PATIENCE_S, Inlet, Receipt
 from godot.config import Ack
 from godot.dead import dead_tools

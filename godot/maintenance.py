@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from godot.buffer import Notes
+from godot.buffer.protocol import Notes
 from godot.dewey import MAINTAIN, Dewey
 from godot.errors import DeweyUnavailable
 from godot.levels import Levels

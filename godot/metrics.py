@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from godot import __version__
-from godot.buffer import Buffer, Counts, DeadEntry
+from godot.buffer.protocol import Buffer, Counts, DeadEntry
 from godot.dewey import Dewey
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
 from godot.json.text import NotJSON, loads

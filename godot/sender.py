@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import attrs
 import trio
 
-from godot.buffer import Buffer, Counts, DeadEntry, Drops, Holes
+from godot.buffer.protocol import Buffer, Counts, DeadEntry, Drops, Holes
 from godot.dewey import Dewey
 from godot.entries.entry import MAX_BATCH, admit_json
 from godot.entries.wire import check_bounds, encode_entry

@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot.buffer import QUEUE_MAX_BYTES, Buffer, Counts, has_room_again
+from godot.buffer.protocol import QUEUE_MAX_BYTES, Buffer, Counts, has_room_again
 from godot.errors import BufferUnavailable, DeweyUnavailable, Unavailable
 from godot.service.lines import REPEAT_S, PeerLog, status_line
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from godot.buffer import Counts
+from godot.buffer.protocol import Counts
 
 ENTRIES = attrgetter("queued", "in_flight", "received", "stored", "dropped", "dead")
 

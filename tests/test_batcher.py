@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from godot.batcher import BATCH_MAX_BYTES, Batcher
-from godot.buffer import Counts, MemoryBuffer
+from godot.buffer.protocol import Counts, MemoryBuffer
 from godot.channel import Inlet, Receipt, open_entry_channel
 from godot.errors import BufferUnavailable
 from tests.held import Held

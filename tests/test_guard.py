@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from godot.buffer import Counts
+from godot.buffer.protocol import Counts
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable
 from godot.guard import Guard
 from tests.test_sender import Bench, WatchedDewey, entries, entry, foreign, numbers

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from godot.buffer import Counts
+from godot.buffer.protocol import Counts
+from godot.buffer.redis import RedisBuffer
 from godot.embedded import EmbeddedRedis
 from godot.errors import NotInFlight
-from godot.redis_buffer import RedisBuffer
 from tests.acceptance.programs import Workplace, workplace
 
 QUEUE = "logs:queue"

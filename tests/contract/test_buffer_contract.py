@@ -15,7 +15,7 @@ import attrs
 import pytest
 import trio
 
-from godot.buffer import (
+from godot.buffer.protocol import (
     COMPONENTS_MAX,
     DEAD_MAX_BYTES,
     QUEUE_MAX_BYTES,
@@ -26,13 +26,13 @@ from godot.buffer import (
     Keep,
     MemoryBuffer,
 )
+from godot.buffer.redis import ACCOUNT_MS, LEASE_MS, RedisBuffer
 from godot.dewey import DirectDewey
 from godot.entries.entry import MAX_ENTRY_BYTES, admit_json
 from godot.entries.wire import encode_entry
 from godot.errors import BufferUnavailable, ConfigError, NotInFlight
 from godot.json.text import loads
 from godot.mcp.toolbox import Toolbox
-from godot.redis_buffer import ACCOUNT_MS, LEASE_MS, RedisBuffer
 from godot.sender import Sender
 from tests.held import ENTRIES, Held
 

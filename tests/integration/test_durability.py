@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from godot import daemon
+from godot.buffer.redis import RedisBuffer
 from godot.errors import BufferUnavailable
-from godot.redis_buffer import RedisBuffer
 from tests.acceptance.programs import Peer, Program, Workplace, connect, workplace
 from tests.integration.redis_servers import DURABLE, RedisServers, redis_servers, until
 

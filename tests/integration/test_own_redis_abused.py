@@ -13,9 +13,9 @@ import pytest
 import redis
 import trio
 
+from godot.buffer.redis import RedisBuffer
 from godot.embedded import EmbeddedRedis
 from godot.errors import BufferUnavailable
-from godot.redis_buffer import RedisBuffer
 from tests.acceptance.programs import Program, Workplace, connect, until_asked, workplace
 
 ENOUGH = 60

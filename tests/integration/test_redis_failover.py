@@ -13,9 +13,9 @@ import pytest
 import trio
 from redis.crc import key_slot
 
-from godot.buffer import Counts, DeadEntry, Drops
+from godot.buffer.protocol import Counts, DeadEntry, Drops
+from godot.buffer.redis import RedisBuffer, lane
 from godot.errors import BufferUnavailable, ConfigError
-from godot.redis_buffer import RedisBuffer, lane
 from tests.acceptance.programs import CallFault, Peer, Workplace, connect, stored_messages, workplace
 from tests.held import Held
 from tests.integration.redis_servers import (

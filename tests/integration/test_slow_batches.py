@@ -15,7 +15,7 @@ import trio
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres import store as postgres_module
 from dewey_logs.tools import dewey_tools
-from godot.buffer import Counts, MemoryBuffer
+from godot.buffer.protocol import Counts, MemoryBuffer
 from godot.dewey import DirectDewey
 from godot.errors import DeweyFailed, DeweyUnavailable
 from godot.mcp.toolbox import Toolbox

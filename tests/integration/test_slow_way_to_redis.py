@@ -15,8 +15,8 @@ import pytest
 import trio
 import trio.testing
 
+from godot.buffer.redis import RedisBuffer, sending
 from godot.errors import BufferUnavailable
-from godot.redis_buffer import RedisBuffer, sending
 from tests.chaos.link import CHUNK_BYTES, Link
 from tests.contract.conftest import RedisServer
 

@@ -10,7 +10,7 @@ if waiting then
   end
   return {waiting}
 end
--- A run is over when there is room again: `has_room_again` in `godot.buffer`.
+-- A run is over when there is room again: `has_room_again` in `godot.buffer.protocol`.
 if redis.call('LLEN', queue) * 10 > max_size * 9 then return {} end
 if counted('bytes') * 10 > max_bytes * 9 then return {} end
 local run = redis.call('HGETALL', drops)

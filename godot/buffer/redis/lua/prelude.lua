@@ -3,7 +3,7 @@
 -- bytes, ARGV[5] the bytes that an entry may have. A script's own keys and arguments come after them.
 --
 -- `expected` is the length that our own last script left behind: what is more was pushed by somebody else and
--- counts as received, what is less was taken away and counts as dropped. So the equation of `godot.buffer` holds
+-- counts as received, what is less was taken away and counts as dropped. So the equation of `godot.buffer.protocol` holds
 -- whoever touches the list.
 --
 -- `bytes` is the running total of the queue. Our own scripts keep it exact. What others pushed at the head is weighed
@@ -61,7 +61,7 @@ local function note_drop(run, entry, for_bytes)
   if for_bytes then run.for_bytes = run.for_bytes + 1 end
 end
 
--- Count them, and add them to the run of drops. COMPONENTS_MAX in `godot.buffer` is the 100.
+-- Count them, and add them to the run of drops. COMPONENTS_MAX in `godot.buffer.protocol` is the 100.
 local function tally(run)
   if run.dropped == 0 then return end
   count('dropped', run.dropped)
@@ -115,7 +115,7 @@ local function bury(grave)
   count('dead_forgotten', forgotten)
 end
 
--- Put an entry aside that is larger than an entry may be: `DeadEntry.beginning` in `godot.buffer`. It is never given
+-- Put an entry aside that is larger than an entry may be: `DeadEntry.beginning` in `godot.buffer.protocol`. It is never given
 -- to a daemon, which would have to hold it.
 local function bury_beginning(entry)
   local first = string.sub(entry, 1, 65536)

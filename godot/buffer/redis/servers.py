@@ -17,8 +17,8 @@ from redis.crc import key_slot
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from godot.buffer.redis.sending import SOCKET_TIMEOUT_S
 from godot.errors import ConfigError
-from godot.redis_buffer.sending import SOCKET_TIMEOUT_S
 
 FIND_TIMEOUT_S: Final = 0.5
 """How long a Sentinel, or a node of a cluster, may take to say where the queue is, before the next one is asked."""

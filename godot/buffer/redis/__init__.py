@@ -29,6 +29,6 @@ Only commands of Redis 6.2.
 
 from __future__ import annotations
 
-from godot.redis_buffer.buffer import ACCOUNT_MS, LEASE_MS, RedisBuffer
+from godot.buffer.redis.buffer import ACCOUNT_MS, LEASE_MS, RedisBuffer
 
 __all__ = ["ACCOUNT_MS", "LEASE_MS", "RedisBuffer"]

@@ -11,9 +11,9 @@ import attrs
 import redis
 import trio
 
+from godot.buffer.redis.sending import be_patient
+from godot.buffer.redis.servers import Greet, Servers
 from godot.errors import BufferUnavailable
-from godot.redis_buffer.sending import be_patient
-from godot.redis_buffer.servers import Greet, Servers
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Script:
 
 
 def _read_scripts() -> dict[str, Script]:
-    sources = {each.name: each.read_text("utf-8") for each in (files("godot.redis_buffer") / "lua").iterdir()}
+    sources = {each.name: each.read_text("utf-8") for each in (files("godot.buffer.redis") / "lua").iterdir()}
     prelude = sources.pop("prelude.lua")
     return {
         name.removesuffix(".lua"): Script(

@@ -10,7 +10,7 @@ from uuid import uuid4
 import attrs
 import redis
 
-from godot.buffer import (
+from godot.buffer.protocol import (
     DEAD_MAX,
     DEAD_MAX_BYTES,
     QUEUE_MAX_BYTES,
@@ -21,11 +21,11 @@ from godot.buffer import (
     Drops,
     chosen,
 )
+from godot.buffer.redis.durability import LostFile, find_weakness
+from godot.buffer.redis.lane import Lane
+from godot.buffer.redis.servers import find_servers
 from godot.entries.entry import MAX_ENTRY_BYTES
 from godot.errors import NotInFlight
-from godot.redis_buffer.durability import LostFile, find_weakness
-from godot.redis_buffer.lane import Lane
-from godot.redis_buffer.servers import find_servers
 
 LEASE_MS: Final = 30_000
 """Shorter than a sender may try one batch: what is then sent by two is stored once, by its ids."""

@@ -1,0 +1,1 @@
+"""The durable queue between taking entries in and delivering them."""
