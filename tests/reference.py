@@ -16,7 +16,7 @@ import godot.metrics
 import godot.service.lag
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.buffer.protocol import MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
 from godot.channel import open_entry_channel
 from godot.cli.main import cli
 from godot.config import DeweyServeSettings, GodotSettings

@@ -9,7 +9,8 @@ import trio
 import trio.testing
 
 from godot.batcher import BATCH_MAX_BYTES, Batcher
-from godot.buffer.protocol import Counts, MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
+from godot.buffer.protocol import Counts
 from godot.channel import Inlet, Receipt, open_entry_channel
 from godot.errors import BufferUnavailable
 from tests.held import Held

@@ -16,7 +16,8 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.buffer.protocol import Counts, DeadEntry, MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
+from godot.buffer.protocol import Counts, DeadEntry
 from godot.config import GodotSettings
 from godot.daemon import LAST_WORD_S, Parts, run_pipeline
 from godot.dewey import MAINTAIN, DirectDewey

@@ -11,7 +11,7 @@ import trio.testing
 
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.buffer.protocol import MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
 from godot.channel import open_entry_channel
 from godot.dewey import DirectDewey
 from godot.errors import BufferUnavailable, DeweyUnavailable

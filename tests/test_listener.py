@@ -16,7 +16,8 @@ import trio.testing
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.batcher import Batcher
-from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts, MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
+from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts
 from godot.channel import PATIENCE_S, open_entry_channel
 from godot.config import Ack
 from godot.dewey import DirectDewey

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from godot.buffer.protocol import MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
 from godot.dewey import GET_LEVELS, MAINTAIN
 from godot.errors import DeweyUnavailable, StoreBusy, StoreUnavailable
 from godot.levels import Levels

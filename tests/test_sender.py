@@ -14,7 +14,8 @@ import trio.testing
 
 from dewey_logs.store import MemoryStore, Stored
 from dewey_logs.tools import dewey_tools
-from godot.buffer.protocol import Counts, DeadEntry, Drops, MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
+from godot.buffer.protocol import Counts, DeadEntry, Drops
 from godot.dewey import DirectDewey
 from godot.entries.entry import Entry, admit_json
 from godot.entries.wire import encode_entry

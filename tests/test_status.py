@@ -8,7 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from godot.buffer.protocol import Counts, MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
+from godot.buffer.protocol import Counts
 from godot.daemon import health
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.service.lines import REPEAT_S, SAID_MAX, PeerLog

@@ -15,6 +15,7 @@ import attrs
 import pytest
 import trio
 
+from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import (
     COMPONENTS_MAX,
     DEAD_MAX_BYTES,
@@ -24,7 +25,6 @@ from godot.buffer.protocol import (
     DeadEntry,
     Drops,
     Keep,
-    MemoryBuffer,
 )
 from godot.buffer.redis import ACCOUNT_MS, LEASE_MS, RedisBuffer
 from godot.dewey import DirectDewey

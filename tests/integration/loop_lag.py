@@ -17,7 +17,7 @@ import trio
 from dewey_logs.serve import DEWEY_INFO
 from dewey_logs.store import MemoryStore, Stored, encode_batch
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.buffer.protocol import MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
 from godot.config import GodotSettings
 from godot.daemon import Parts, run_pipeline
 from godot.dewey import RemoteDewey

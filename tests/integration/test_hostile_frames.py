@@ -19,7 +19,7 @@ import trio.testing
 
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.buffer.protocol import MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
 from godot.config import GodotSettings
 from godot.daemon import Parts, run_pipeline
 from godot.dewey import DirectDewey

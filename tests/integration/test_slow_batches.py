@@ -15,7 +15,8 @@ import trio
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres import store as postgres_module
 from dewey_logs.tools import dewey_tools
-from godot.buffer.protocol import Counts, MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
+from godot.buffer.protocol import Counts
 from godot.dewey import DirectDewey
 from godot.errors import DeweyFailed, DeweyUnavailable
 from godot.mcp.toolbox import Toolbox

@@ -25,7 +25,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.buffer.protocol import MemoryBuffer
+from godot.buffer.memory import MemoryBuffer
 from godot.channel import open_entry_channel
 from godot.dewey import DirectDewey, RemoteDewey
 from godot.json.text import dumps
