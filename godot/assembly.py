@@ -26,7 +26,6 @@ from godot.buffer.redis.servers import find_servers
 from godot.config import GodotSettings, make_gate
 from godot.daemon import Parts, run_pipeline
 from godot.datadir import DataDir, default_data_dir
-from godot.dewey import RemoteDewey
 from godot.doors import Doors, check_address, open_doors
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
@@ -39,6 +38,7 @@ from godot.mcp.server import Server, serve
 from godot.mcp.transport import Connect
 from godot.mcp.websocket.dial import Address, over_websocket
 from godot.mcp.websocket.listen import listening_url
+from godot.pipeline.dewey import RemoteDewey
 from godot.service.descriptors import raise_limit, share_out
 from godot.service.exposition import Registry
 from godot.service.lag import Watchdog

@@ -20,28 +20,28 @@ import attrs
 import trio
 
 from godot import __version__
-from godot.batcher import Batcher
 from godot.buffer.protocol import Keep
-from godot.channel import open_entry_channel
 from godot.config import GodotSettings
-from godot.dewey import Dewey
 from godot.errors import BufferUnavailable
-from godot.levels import CAPABILITY, Levels
-from godot.listener import INSTRUCTIONS, godot_toolbox
-from godot.maintenance import run_maintenance
+from godot.intake.tools import INSTRUCTIONS, godot_toolbox
 from godot.mcp.access import Gate
 from godot.mcp.budget import Pool
 from godot.mcp.server import Server, Watched
 from godot.mcp.session import ServerInfo
 from godot.mcp.websocket.listen import serve_websocket
-from godot.metrics import MeasuredBuffer, MeasuredDewey, Metrics
-from godot.sender import Sender
+from godot.pipeline.batcher import Batcher
+from godot.pipeline.channel import open_entry_channel
+from godot.pipeline.dewey import Dewey
+from godot.pipeline.levels import CAPABILITY, Levels
+from godot.pipeline.maintenance import run_maintenance
+from godot.pipeline.metrics import MeasuredBuffer, MeasuredDewey, Metrics
+from godot.pipeline.sender import Sender
+from godot.pipeline.status import Status, run_durability_look, run_status_line
 from godot.service.descriptors import Connections
 from godot.service.exposition import Registry
 from godot.service.signals import Life
 from godot.service.site import Site, serve_http
 from godot.service.supervise import supervise
-from godot.status import Status, run_durability_look, run_status_line
 
 WHAT: Final = (
     "The flight recorder for a system of MCP servers. Components send their log entries here over MCP; it loses none, "

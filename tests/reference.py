@@ -12,19 +12,19 @@ import click
 import dewey_logs.cli
 import dewey_logs.metrics
 import godot.errors
-import godot.metrics
+import godot.pipeline.metrics
 import godot.service.lag
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.channel import open_entry_channel
 from godot.cli.main import cli
 from godot.config import DeweyServeSettings, GodotSettings
-from godot.dewey import DirectDewey
-from godot.levels import Levels
-from godot.listener import godot_toolbox
+from godot.intake.tools import godot_toolbox
 from godot.mcp.toolbox import Toolbox
-from godot.status import Status
+from godot.pipeline.channel import open_entry_channel
+from godot.pipeline.dewey import DirectDewey
+from godot.pipeline.levels import Levels
+from godot.pipeline.status import Status
 
 DIRECTORY: Final = Path(__file__).parent.parent / "docs" / "reference"
 GENERATED: Final = "<!-- made by `make docs` out of the code; change that -->"
@@ -130,7 +130,7 @@ def metrics_page() -> Iterator[str]:
         "What `/metrics` of each daemon has, beside `godot_build_info`. With Dewey inside of Godot (`godot up`)\n"
         "Godot's has both. A dashboard for Grafana and alert rules are in `container/`.\n"
     )
-    for title, module in (("Godot", godot.metrics), ("Dewey", dewey_logs.metrics)):
+    for title, module in (("Godot", godot.pipeline.metrics), ("Dewey", dewey_logs.metrics)):
         yield f"## {title}\n"
         yield "| name | type | labels | meaning |\n|---|---|---|---|"
         rows = [(f"{name}_total", "counter", *said) for name, said in module.COUNTERS.items()]

@@ -8,11 +8,11 @@ import pytest
 import trio
 import trio.testing
 
-from godot.batcher import BATCH_MAX_BYTES, Batcher
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts
-from godot.channel import Inlet, Receipt, open_entry_channel
 from godot.errors import BufferUnavailable
+from godot.pipeline.batcher import BATCH_MAX_BYTES, Batcher
+from godot.pipeline.channel import Inlet, Receipt, open_entry_channel
 from tests.held import Held
 
 

@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from godot.channel import PATIENCE_S, Accepted, Inlet, Outlet, open_entry_channel
 from godot.errors import ChannelFull, EntryRejected
+from godot.pipeline.channel import PATIENCE_S, Accepted, Inlet, Outlet, open_entry_channel
 
 
 async def refused_after(inlet: Inlet, raw: bytes) -> float:

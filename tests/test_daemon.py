@@ -20,11 +20,11 @@ from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts, DeadEntry
 from godot.config import GodotSettings
 from godot.daemon import LAST_WORD_S, Parts, run_pipeline
-from godot.dewey import MAINTAIN, DirectDewey
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
 from godot.mcp.access import Gate
 from godot.mcp.toolbox import Answer, Toolbox
+from godot.pipeline.dewey import MAINTAIN, DirectDewey
 from godot.service.signals import Life
 
 

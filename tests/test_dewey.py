@@ -14,7 +14,6 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from godot.dewey import CLEAR, EACH, MAINTAIN, QUERY, STATS, STORE, TAIL, TURN_S, RemoteDewey
 from godot.errors import DeweyFailed, DeweyUnavailable
 from godot.json.structure import argument
 from godot.mcp.client import Client
@@ -23,6 +22,7 @@ from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Tool, Toolbox, caller
 from godot.mcp.transport import Transport
+from godot.pipeline.dewey import CLEAR, EACH, MAINTAIN, QUERY, STATS, STORE, TAIL, TURN_S, RemoteDewey
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from godot.metrics import COMPONENTS_MAX, Metrics
+from godot.pipeline.metrics import COMPONENTS_MAX, Metrics
 from godot.service.exposition import Registry
 
 Parse = Callable[[str], Iterable[Metric]]

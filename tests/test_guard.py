@@ -10,7 +10,7 @@ import trio.testing
 
 from godot.buffer.protocol import Counts
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable
-from godot.guard import Guard
+from godot.pipeline.guard import Guard
 from tests.test_sender import Bench, WatchedDewey, entries, entry, foreign, numbers
 
 

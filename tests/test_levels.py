@@ -12,17 +12,17 @@ import trio.testing
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.channel import open_entry_channel
-from godot.dewey import DirectDewey
 from godot.errors import BufferUnavailable, DeweyUnavailable
+from godot.intake.tools import godot_toolbox
 from godot.json.text import dumps, loads
-from godot.levels import CAPABILITY, Levels
-from godot.listener import godot_toolbox
 from godot.mcp.memory import in_process
 from godot.mcp.server import Server, Watched, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Toolbox
-from godot.status import Status
+from godot.pipeline.channel import open_entry_channel
+from godot.pipeline.dewey import DirectDewey
+from godot.pipeline.levels import CAPABILITY, Levels
+from godot.pipeline.status import Status
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

@@ -15,22 +15,22 @@ import trio.testing
 
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.batcher import Batcher
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts
-from godot.channel import PATIENCE_S, open_entry_channel
 from godot.config import Ack
-from godot.dewey import DirectDewey
 from godot.entries.entry import MAX_BATCH
 from godot.errors import BufferUnavailable
+from godot.intake.tools import godot_toolbox
 from godot.json.text import dumps, loads
-from godot.levels import Levels
-from godot.listener import godot_toolbox
 from godot.mcp.memory import MemoryTransport, memory_transports
 from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Toolbox, trace
-from godot.status import Status
+from godot.pipeline.batcher import Batcher
+from godot.pipeline.channel import PATIENCE_S, open_entry_channel
+from godot.pipeline.dewey import DirectDewey
+from godot.pipeline.levels import Levels
+from godot.pipeline.status import Status
 
 ENTRY = {"component": "gates", "level": "INFO", "message": "hello"}
 TRACE_ID = "0af76519-16cd-43dd-8448-eb211c80319c"

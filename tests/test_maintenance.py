@@ -9,11 +9,11 @@ import trio
 import trio.testing
 
 from godot.buffer.memory import MemoryBuffer
-from godot.dewey import GET_LEVELS, MAINTAIN
 from godot.errors import DeweyUnavailable, StoreBusy, StoreUnavailable
-from godot.levels import Levels
-from godot.maintenance import INTERVAL_S, run_maintenance
 from godot.mcp.toolbox import Answer
+from godot.pipeline.dewey import GET_LEVELS, MAINTAIN
+from godot.pipeline.levels import Levels
+from godot.pipeline.maintenance import INTERVAL_S, run_maintenance
 
 
 class Asked:

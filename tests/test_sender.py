@@ -16,13 +16,13 @@ from dewey_logs.store import MemoryStore, Stored
 from dewey_logs.tools import dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts, DeadEntry, Drops
-from godot.dewey import DirectDewey
 from godot.entries.entry import Entry, admit_json
 from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable, NotInFlight
 from godot.json.text import dumps, loads
 from godot.mcp.toolbox import Toolbox
-from godot.sender import LOOK_S, Sender, describe_drops
+from godot.pipeline.dewey import DirectDewey
+from godot.pipeline.sender import LOOK_S, Sender, describe_drops
 from tests.held import Held
 
 

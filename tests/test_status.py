@@ -12,8 +12,8 @@ from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts
 from godot.daemon import health
 from godot.errors import BufferUnavailable, DeweyUnavailable
+from godot.pipeline.status import Status, run_durability_look, run_status_line
 from godot.service.lines import REPEAT_S, SAID_MAX, PeerLog
-from godot.status import Status, run_durability_look, run_status_line
 
 
 def fields(line: str) -> dict[str, str]:

@@ -252,7 +252,7 @@ class Notes(Protocol):
     """What Godot writes down for its next start."""
 
     async def note_levels(self, noted: bytes) -> None:
-        """Keep what is known of levels (`godot.levels`) instead of what was noted before."""
+        """Keep what is known of levels (`godot.pipeline.levels`) instead of what was noted before."""
 
     async def noted_levels(self) -> bytes | None:
         """Return it; None when nothing was noted."""

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from godot.cli.ask import EXIT_NONE, Daemon, Work, complain, write
 from godot.cli.render import harmless
-from godot.dead import LIST, PURGE, RETRY
 from godot.json.text import dumps
+from godot.pipeline.dead import LIST, PURGE, RETRY
 
 SHOWN_CHARS: Final = 160
 

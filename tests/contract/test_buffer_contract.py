@@ -27,13 +27,13 @@ from godot.buffer.protocol import (
     Keep,
 )
 from godot.buffer.redis import ACCOUNT_MS, LEASE_MS, RedisBuffer
-from godot.dewey import DirectDewey
 from godot.entries.entry import MAX_ENTRY_BYTES, admit_json
 from godot.entries.wire import encode_entry
 from godot.errors import BufferUnavailable, ConfigError, NotInFlight
 from godot.json.text import loads
 from godot.mcp.toolbox import Toolbox
-from godot.sender import Sender
+from godot.pipeline.dewey import DirectDewey
+from godot.pipeline.sender import Sender
 from tests.held import ENTRIES, Held
 
 P = ParamSpec("P")

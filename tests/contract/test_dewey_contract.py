@@ -15,7 +15,6 @@ import trio.testing
 from dewey_logs.search import Query
 from dewey_logs.store import MemoryStore, Page, Stored
 from dewey_logs.tools import dewey_tools
-from godot.dewey import QUERY, STORE, Dewey, DirectDewey, RemoteDewey
 from godot.entries.entry import MAX_BATCH, Entry, admit_json
 from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, DeweyUnavailable, StoreUnavailable
@@ -28,6 +27,7 @@ from godot.mcp.toolbox import Answer, Toolbox
 from godot.mcp.transport import Connect, Transport, Unreachable
 from godot.mcp.websocket.dial import Address, over_websocket
 from godot.mcp.websocket.listen import open_listeners, serve_websocket
+from godot.pipeline.dewey import QUERY, STORE, Dewey, DirectDewey, RemoteDewey
 
 P = ParamSpec("P")
 

@@ -20,7 +20,6 @@ from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.config import GodotSettings
 from godot.daemon import Parts, run_pipeline
-from godot.dewey import RemoteDewey
 from godot.entries.entry import Entry
 from godot.mcp.access import Gate
 from godot.mcp.client import Client
@@ -28,6 +27,7 @@ from godot.mcp.memory import in_process
 from godot.mcp.server import Server, serve
 from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import open_listeners
+from godot.pipeline.dewey import RemoteDewey
 from godot.service.signals import Life
 from tests.integration.test_hostile_frames import UPGRADE, ws_frame
 

@@ -565,7 +565,7 @@ async def test_the_rest_of_a_batch_with_poison_in_it_is_stored_within_the_same_s
 CRASHING: Final = """
 import sys
 
-from godot.batcher import Batcher
+from godot.pipeline.batcher import Batcher
 from godot.cli.main import main
 
 push = Batcher._push

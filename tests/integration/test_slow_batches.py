@@ -17,10 +17,10 @@ from dewey_logs.postgres import store as postgres_module
 from dewey_logs.tools import dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts
-from godot.dewey import DirectDewey
 from godot.errors import DeweyFailed, DeweyUnavailable
 from godot.mcp.toolbox import Toolbox
-from godot.sender import Sender
+from godot.pipeline.dewey import DirectDewey
+from godot.pipeline.sender import Sender
 from tests.postgres_fixture import Database, Server, binaries, database, postgres, running_server, servers
 from tests.test_sender import entries, entry
 

@@ -26,17 +26,17 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.channel import open_entry_channel
-from godot.dewey import DirectDewey, RemoteDewey
+from godot.intake.tools import INSTRUCTIONS, godot_toolbox
 from godot.json.text import dumps
-from godot.levels import Levels
-from godot.listener import INSTRUCTIONS, godot_toolbox
 from godot.mcp.client import Client
 from godot.mcp.memory import MemoryTransport, memory_transports
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
 from godot.mcp.toolbox import ROLES, Role, Toolbox
 from godot.mcp.transport import Transport
-from godot.status import Status
+from godot.pipeline.channel import open_entry_channel
+from godot.pipeline.dewey import DirectDewey, RemoteDewey
+from godot.pipeline.levels import Levels
+from godot.pipeline.status import Status
 from tests.interop import install
 
 LEGACY: Final = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]

@@ -17,10 +17,10 @@ import attrs
 import trio
 
 from godot.buffer.protocol import Notes
-from godot.dewey import GET_LEVELS, Dewey
 from godot.entries.entry import LEVELS
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
+from godot.pipeline.dewey import GET_LEVELS, Dewey
 
 EVERYBODY: Final = "*"
 """Stands for the components that have no level of their own."""

@@ -9,9 +9,9 @@ from typing import Final
 import trio
 
 from godot.buffer.protocol import Notes
-from godot.dewey import MAINTAIN, Dewey
 from godot.errors import DeweyUnavailable
-from godot.levels import Levels
+from godot.pipeline.dewey import MAINTAIN, Dewey
+from godot.pipeline.levels import Levels
 from godot.service.backoff import delays
 
 INTERVAL_S: Final = 10.0

@@ -11,14 +11,14 @@ import attrs
 import trio
 
 from godot.buffer.protocol import Buffer, Counts, DeadEntry, Drops, Holes
-from godot.dewey import Dewey
 from godot.entries.entry import MAX_BATCH, admit_json
 from godot.entries.wire import check_bounds, encode_entry
 from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected, NotInFlight
-from godot.guard import Guard
 from godot.json.text import NotJSON, loads, loads_as_said
 from godot.json.weight import weigh
 from godot.mcp.heavy import off_the_loop
+from godot.pipeline.dewey import Dewey
+from godot.pipeline.guard import Guard
 from godot.service.backoff import Jitter, delays, jittered
 
 QUICK_RETRIES: Final = 3

@@ -15,19 +15,19 @@ import attrs
 import trio
 
 from godot.buffer.protocol import Keep, Notes
-from godot.channel import PATIENCE_S, Inlet, Receipt
 from godot.config import Ack
-from godot.dead import dead_tools
-from godot.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, Dewey
 from godot.entries.entry import MAX_BATCH, EntryFields, admit, admit_json, of_entry
 from godot.entries.wire import encode_entry
 from godot.errors import BufferUnavailable, ChannelFull, DeweyUnavailable, EntryRejected
 from godot.json.schema import object_schema
 from godot.json.structure import argument
-from godot.levels import Levels
 from godot.mcp.heavy import HEAVY, message_weight, off_the_loop
 from godot.mcp.toolbox import Answer, Later, Tool, Toolbox, caller, trace
-from godot.status import Status
+from godot.pipeline.channel import PATIENCE_S, Inlet, Receipt
+from godot.pipeline.dead import dead_tools
+from godot.pipeline.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, Dewey
+from godot.pipeline.levels import Levels
+from godot.pipeline.status import Status
 
 INSTRUCTIONS: Final = (
     "Godot is the flight recorder of a system of MCP servers. Send log entries with logger_log "

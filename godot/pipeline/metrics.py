@@ -18,15 +18,15 @@ from prometheus_client.registry import Collector
 
 from godot import __version__
 from godot.buffer.protocol import Buffer, Counts, DeadEntry
-from godot.dewey import Dewey
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
 from godot.json.text import NotJSON, loads
 from godot.json.weight import weigh
 from godot.mcp.heavy import off_the_loop
 from godot.mcp.toolbox import Answer
+from godot.pipeline.dewey import Dewey
+from godot.pipeline.status import Status
 from godot.service.exposition import SECONDS, Declared, Registry, Values, families
 from godot.service.lines import lines_dropped
-from godot.status import Status
 
 COMPONENTS_MAX: Final = 200
 """Components with series of their own; names come from outside, and each series costs the scraper. All others are

@@ -11,8 +11,8 @@ import attrs
 import trio
 
 from godot.buffer.protocol import Buffer, Counts
-from godot.channel import Accepted, Outlet
 from godot.errors import BufferUnavailable
+from godot.pipeline.channel import Accepted, Outlet
 from godot.service.backoff import Jitter, delays, jittered
 
 BATCH_MAX_BYTES: Final = 8 * 1024 * 1024
