@@ -21,17 +21,19 @@ import trio
 
 from godot import __version__
 from godot.buffer.protocol import Keep
-from godot.config import GodotSettings
+from godot.config import Ack, GodotSettings
 from godot.errors import BufferUnavailable
-from godot.intake.tools import INSTRUCTIONS, godot_toolbox
+from godot.intake.tools import intake_tools
 from godot.mcp.access import Gate
 from godot.mcp.budget import Pool
 from godot.mcp.server import Server, Watched
 from godot.mcp.session import ServerInfo
+from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import serve_websocket
 from godot.pipeline.batcher import Batcher
-from godot.pipeline.channel import open_entry_channel
+from godot.pipeline.channel import Inlet, open_entry_channel
 from godot.pipeline.dewey import Dewey
+from godot.pipeline.facade import facade_tools
 from godot.pipeline.levels import CAPABILITY, Levels
 from godot.pipeline.maintenance import run_maintenance
 from godot.pipeline.metrics import MeasuredBuffer, MeasuredDewey, Metrics
@@ -42,6 +44,13 @@ from godot.service.exposition import Registry
 from godot.service.signals import Life
 from godot.service.site import Site, serve_http
 from godot.service.supervise import supervise
+
+INSTRUCTIONS: Final = (
+    "Godot is the flight recorder of a system of MCP servers. Send log entries with logger_log "
+    "(one) or logger_log_batch (up to 1,000). To find out what happened, use logger_query: by trace_id for "
+    "one request through all servers, by component, level, time or text for the rest. "
+    "logger_status tells whether anything is held back or was dropped."
+)
 
 WHAT: Final = (
     "The flight recorder for a system of MCP servers. Components send their log entries here over MCP; it loses none, "
@@ -239,3 +248,28 @@ async def health(status: Status) -> tuple[int, dict[str, Any]]:
         return 503, {"status": "down", **state}
     seen = (status.dewey_up, status.durable)
     return 200, {"status": "degraded" if False in seen else "starting" if None in seen else "ready", **state}
+
+
+def godot_toolbox(
+    inlet: Inlet,
+    dewey: Dewey,
+    status: Status,
+    buffer: Keep,
+    levels: Levels,
+    *,
+    ack: Ack = "queued",
+    dewey_arguments: Mapping[str, type[Any]],
+    on_accepted: Callable[[str, str], None] = lambda _component, _level: None,
+) -> Toolbox:
+    """Make the table of tools of Godot's port.
+
+    :param ack: what counts for a call that does not say (`GODOT_ACK`).
+    :param dewey_arguments: what Dewey's tools take, by their names; the facades here take the same.
+    :param on_accepted: gets component and level of every entry that was taken in.
+    """
+    return Toolbox(
+        [
+            *intake_tools(inlet, status, levels, ack=ack, on_accepted=on_accepted),
+            *facade_tools(dewey, status, buffer, levels, dewey_arguments=dewey_arguments),
+        ]
+    )

@@ -19,7 +19,7 @@ from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.cli.main import cli
 from godot.config import DeweyServeSettings, GodotSettings
-from godot.intake.tools import godot_toolbox
+from godot.daemon import godot_toolbox
 from godot.mcp.toolbox import Toolbox
 from godot.pipeline.channel import open_entry_channel
 from godot.pipeline.dewey import DirectDewey

@@ -12,8 +12,8 @@ import trio.testing
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
+from godot.daemon import godot_toolbox
 from godot.errors import BufferUnavailable, DeweyUnavailable
-from godot.intake.tools import godot_toolbox
 from godot.json.text import dumps, loads
 from godot.mcp.memory import in_process
 from godot.mcp.server import Server, Watched, serve

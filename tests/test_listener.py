@@ -18,9 +18,9 @@ from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts
 from godot.config import Ack
+from godot.daemon import godot_toolbox
 from godot.entries.entry import MAX_BATCH
 from godot.errors import BufferUnavailable
-from godot.intake.tools import godot_toolbox
 from godot.json.text import dumps, loads
 from godot.mcp.memory import MemoryTransport, memory_transports
 from godot.mcp.server import Server, serve

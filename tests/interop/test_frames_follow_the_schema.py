@@ -26,7 +26,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.intake.tools import INSTRUCTIONS, godot_toolbox
+from godot.daemon import INSTRUCTIONS, godot_toolbox
 from godot.json.text import dumps
 from godot.mcp.client import Client
 from godot.mcp.memory import MemoryTransport, memory_transports
