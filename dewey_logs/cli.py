@@ -29,7 +29,7 @@ def serve(**options: Any) -> None:
     Godot finds it by DEWEY_MCP_URL. docs/reference/settings.md lists all settings.
     """
     from dewey_logs.serve import run_serve
-    from godot.config import DeweyServeSettings, load
+    from godot.settings import DeweyServeSettings, load
 
     run_daemon(partial(load, DeweyServeSettings, os.environ, options), run_serve)
 

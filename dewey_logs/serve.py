@@ -17,7 +17,6 @@ from dewey_logs.postgres import PostgresStore
 from dewey_logs.retention import run_retention
 from dewey_logs.tools import dewey_tools
 from godot import __version__
-from godot.config import DeweyServeSettings, DeweySettings
 from godot.doors import open_doors
 from godot.errors import ConfigError, StoreUnavailable
 from godot.mcp.budget import Pool
@@ -32,6 +31,7 @@ from godot.service.lines import PeerLog, choose_format, print_line, ready_line, 
 from godot.service.orphans import reap_orphans
 from godot.service.signals import Life
 from godot.service.site import Site, http_url, serve_http
+from godot.settings import DeweyServeSettings, DeweySettings
 
 INSTRUCTIONS: Final = (
     "Dewey keeps the log entries of a system of MCP servers in PostgreSQL. Components do not call it: they log to "

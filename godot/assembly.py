@@ -23,13 +23,12 @@ from dewey_logs.tools import ARGUMENTS
 from godot import __version__
 from godot.buffer.redis import RedisBuffer
 from godot.buffer.redis.servers import find_servers
-from godot.config import GodotSettings, make_gate
 from godot.daemon import Parts, run_pipeline
-from godot.datadir import DataDir, default_data_dir
 from godot.doors import Doors, check_address, open_doors
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
 from godot.embedded.binaries import find_redis
+from godot.embedded.datadir import DataDir, default_data_dir
 from godot.errors import ConfigError, StoreUnavailable
 from godot.mcp.access import read_token
 from godot.mcp.client import Client
@@ -46,6 +45,7 @@ from godot.service.lines import PeerLog, choose_format, print_line, ready_line, 
 from godot.service.orphans import reap_orphans
 from godot.service.signals import Life
 from godot.service.site import http_url
+from godot.settings import GodotSettings, make_gate
 
 DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """Far above what `dewey_query_logs` answers at the most."""

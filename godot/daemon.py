@@ -21,7 +21,6 @@ import trio
 
 from godot import __version__
 from godot.buffer.protocol import Keep
-from godot.config import Ack, GodotSettings
 from godot.errors import BufferUnavailable
 from godot.intake.tools import intake_tools
 from godot.mcp.access import Gate
@@ -44,6 +43,7 @@ from godot.service.exposition import Registry
 from godot.service.signals import Life
 from godot.service.site import Site, serve_http
 from godot.service.supervise import supervise
+from godot.settings import Ack, GodotSettings
 
 INSTRUCTIONS: Final = (
     "Godot is the flight recorder of a system of MCP servers. Send log entries with logger_log "

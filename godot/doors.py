@@ -9,12 +9,12 @@ from typing import Final
 import attrs
 import trio
 
-from godot.config import DeweyServeSettings, GodotSettings, http_port, make_gate
 from godot.errors import ConfigError
 from godot.mcp.access import Gate, read_tokens
 from godot.mcp.websocket.listen import open_listeners
 from godot.service.descriptors import Connections, raise_limit, share_out
 from godot.service.lines import print_line, status_line
+from godot.settings import DeweyServeSettings, GodotSettings, http_port, make_gate
 
 SECRETS: Final = Path("/run/secrets")
 """Where containers have their secrets."""

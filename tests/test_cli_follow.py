@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from trio.testing import MockClock
 
-from godot.cli.ask import EXIT_UNREACHABLE, EXIT_USAGE, Daemon, Style, Unanswered
+from godot.cli.daemon import EXIT_UNREACHABLE, EXIT_USAGE, Daemon, Style, Unanswered
 from godot.cli.find import tail_entries
 
 REFUSED = Unanswered("cursor: is of another database than this one; begin again without it", EXIT_USAGE)

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from godot.cli.look import ANSWER_BYTES, _check_over_http
+from godot.cli.state import ANSWER_BYTES, _check_over_http
 
 
 @contextmanager

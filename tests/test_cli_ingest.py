@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from godot.cli.ask import EXIT_UNREACHABLE, EXIT_USAGE, TOO_LARGE, Daemon, Unanswered
+from godot.cli.daemon import EXIT_UNREACHABLE, EXIT_USAGE, TOO_LARGE, Daemon, Unanswered
 from godot.cli.send import BUSY_S, Ingest, Line
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 import pytest
 
-from godot.config import DeweyServeSettings, DeweySettings, GodotSettings, load, make_gate
 from godot.errors import ConfigError
+from godot.settings import DeweyServeSettings, DeweySettings, GodotSettings, load, make_gate
 
 REDIS_SCHEMES = "redis:// or rediss:// or unix:// or redis+sentinel:// or redis+cluster://"
 

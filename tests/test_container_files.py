@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from godot.config import FILE, DeweyServeSettings, GodotSettings
+from godot.settings import FILE, DeweyServeSettings, GodotSettings
 from tests.acceptance.programs import BIN
 from tests.container.__main__ import find_engine
 

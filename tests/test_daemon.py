@@ -18,7 +18,6 @@ from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts, DeadEntry
-from godot.config import GodotSettings
 from godot.daemon import LAST_WORD_S, Parts, run_pipeline
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
@@ -26,6 +25,7 @@ from godot.mcp.access import Gate
 from godot.mcp.toolbox import Answer, Toolbox
 from godot.pipeline.dewey import MAINTAIN, DirectDewey
 from godot.service.signals import Life
+from godot.settings import GodotSettings
 
 
 class MemoryListener(trio.abc.Listener[trio.SocketStream]):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from godot.datadir import DataDir, default_data_dir
+from godot.embedded.datadir import DataDir, default_data_dir
 from godot.errors import ConfigError
 
 AS_ROOT = os.geteuid() == 0
@@ -22,7 +22,7 @@ HOLD = """
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from godot.datadir import DataDir
+from godot.embedded.datadir import DataDir
 
 with DataDir(Path(sys.argv[1])) as data_dir:
     data_dir.write_endpoints({"mcp": "ws://127.0.0.1:1"})

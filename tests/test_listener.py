@@ -17,7 +17,6 @@ from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts
-from godot.config import Ack
 from godot.daemon import godot_toolbox
 from godot.entries.entry import MAX_BATCH
 from godot.errors import BufferUnavailable
@@ -31,6 +30,7 @@ from godot.pipeline.channel import PATIENCE_S, open_entry_channel
 from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.levels import Levels
 from godot.pipeline.status import Status
+from godot.settings import Ack
 
 ENTRY = {"component": "gates", "level": "INFO", "message": "hello"}
 TRACE_ID = "0af76519-16cd-43dd-8448-eb211c80319c"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from godot.buffer.redis.servers import find_servers
-from godot.config import GodotSettings, load
 from godot.errors import ConfigError
 from godot.mcp.websocket.dial import Address
 from godot.service.lines import json_line, logfmt
 from godot.service.masking import masked
+from godot.settings import GodotSettings, load
 from tests.acceptance.programs import BIN
 
 

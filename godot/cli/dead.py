@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from godot.cli.ask import EXIT_NONE, Daemon, Work, complain, write
+from godot.cli.daemon import EXIT_NONE, Daemon, Work, complain, write
 from godot.cli.render import harmless
 from godot.json.text import dumps
 from godot.pipeline.dead import LIST, PURGE, RETRY

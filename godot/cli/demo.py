@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import trio
 
-from godot.cli.ask import Daemon, Work, complain, write
+from godot.cli.daemon import Daemon, Work, complain, write
 
 STORED_S: Final = 5.0
 """How long the demo waits until its entries can be found."""

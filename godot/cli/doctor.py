@@ -16,17 +16,17 @@ import attrs
 import trio
 
 from godot import __version__
-from godot.cli.ask import Daemon, Style, Unanswered, run_asking, write
 from godot.cli.connect import load as load_target
+from godot.cli.daemon import Daemon, Style, Unanswered, run_asking, write
 from godot.cli.find import size
 from godot.cli.options import daemon_url
 from godot.cli.render import harmless, paint
-from godot.config import GodotSettings, load, make_gate
-from godot.datadir import default_data_dir
 from godot.embedded.binaries import find_postgres, find_redis
+from godot.embedded.datadir import default_data_dir
 from godot.errors import ConfigError
 from godot.service.masking import masked
 from godot.service.signals import Life, run_with_signals
+from godot.settings import GodotSettings, load, make_gate
 
 DISK_MIN_BYTES: Final = 1024**3
 DELAY_MAX_S: Final = 60.0

@@ -21,7 +21,7 @@ SECTIONS: Final = {
     },
     "Send": {"log": "send", "ingest": "send"},
     "Operate": {
-        "status": "look", "healthcheck": "look", "doctor": "look", "config": "look", "level": "manage",
+        "status": "state", "healthcheck": "state", "doctor": "state", "config": "state", "level": "manage",
         "pin": "manage", "clear": "manage", "dead": "manage",
     },
 }  # fmt: skip

@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 import trio
 
-from godot.cli.ask import EXIT_NONE, EXIT_USAGE, Daemon, Work, complain, write
+from godot.cli.daemon import EXIT_NONE, EXIT_USAGE, Daemon, Work, complain, write
 from godot.cli.render import counted, harmless, table
 from godot.json.text import dumps
 

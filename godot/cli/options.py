@@ -13,7 +13,7 @@ import click
 from godot.service.command import run_command
 
 if TYPE_CHECKING:
-    from godot.cli.ask import Style, Work
+    from godot.cli.daemon import Style, Work
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -189,7 +189,7 @@ def json_object(name: str, text: str) -> dict[str, Any]:
 
 def style_of(color: str) -> Style:
     """Return how to write to what stdout is."""
-    from godot.cli.ask import Style
+    from godot.cli.daemon import Style
 
     return Style.of_stdout(color)
 
@@ -198,8 +198,8 @@ def ask(work: Work, url: str | None, token_file: Path | None, *, interrupted: in
     """Do something with the daemon, and exit."""
     from functools import partial
 
-    from godot.cli.ask import run_asking
     from godot.cli.connect import load
+    from godot.cli.daemon import run_asking
 
     def load_target() -> tuple[Any, list[str]]:
         return load(daemon_url(url), token_file, os.environ.get("GODOT_TOKEN", ""))
@@ -211,7 +211,7 @@ def daemon_url(url: str | None) -> str:
     """Return where the daemon is: as said, as the environment says, or as `godot up` says of itself."""
     if found := url or os.environ.get("GODOT_URL"):
         return found
-    from godot.datadir import default_data_dir, read_endpoints
+    from godot.embedded.datadir import default_data_dir, read_endpoints
     from godot.errors import ConfigError
 
     directory = os.environ.get("GODOT_DATA_DIR")

@@ -17,7 +17,7 @@ import attrs
 import click
 import trio
 
-from godot.cli.ask import (
+from godot.cli.daemon import (
     EXIT_PARTIAL,
     EXIT_UNREACHABLE,
     EXIT_USAGE,

@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from godot.datadir import STATE_ROOT, make_directory
 from godot.embedded.binaries import Binary
+from godot.embedded.datadir import STATE_ROOT, make_directory
 from godot.errors import ConfigError
 
 SOCKET_PATH_BYTES = 103  # sun_path without its NUL: 107 bytes on Linux, 103 on macOS

@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 import trio
 
-from godot.datadir import replace_file
 from godot.embedded.binaries import Binary, postgres_binaries
 from godot.embedded.child import Child
+from godot.embedded.datadir import replace_file
 from godot.embedded.places import (
     Account,
     home_of,

@@ -18,8 +18,8 @@ from typing import ClassVar
 
 import trio
 
-from godot.datadir import hold_directory, make_directory, refuse_strangers
 from godot.embedded.child import Child
+from godot.embedded.datadir import hold_directory, make_directory, refuse_strangers
 from godot.embedded.places import Account, socket_directory
 from godot.embedded.processes import Found, processes_in, send_signal
 from godot.errors import ConfigError

@@ -12,7 +12,6 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot.config import Ack
 from godot.entries.entry import MAX_BATCH, EntryFields, admit, admit_json, of_entry
 from godot.entries.wire import encode_entry
 from godot.errors import BufferUnavailable, ChannelFull, EntryRejected
@@ -23,6 +22,7 @@ from godot.mcp.toolbox import Answer, Later, Tool, trace
 from godot.pipeline.channel import PATIENCE_S, Inlet, Receipt
 from godot.pipeline.levels import Levels
 from godot.pipeline.status import Status
+from godot.settings import Ack
 
 PIECE: Final = 50
 """Entries of a batch that are looked at before others get their turn: milliseconds when every one has faults."""

@@ -18,7 +18,6 @@ from dewey_logs.serve import DEWEY_INFO
 from dewey_logs.store import MemoryStore, Stored, encode_batch
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.config import GodotSettings
 from godot.daemon import Parts, run_pipeline
 from godot.entries.entry import Entry
 from godot.mcp.access import Gate
@@ -29,6 +28,7 @@ from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import open_listeners
 from godot.pipeline.dewey import RemoteDewey
 from godot.service.signals import Life
+from godot.settings import GodotSettings
 from tests.integration.test_hostile_frames import UPGRADE, ws_frame
 
 ALLOWED_BARE: Final = 100

@@ -20,13 +20,13 @@ import trio.testing
 from dewey_logs.store import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.config import GodotSettings
 from godot.daemon import Parts, run_pipeline
 from godot.mcp.access import Gate
 from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import HANDSHAKE_S, open_listeners
 from godot.pipeline.dewey import DirectDewey
 from godot.service.signals import Life
+from godot.settings import GodotSettings
 
 SEED: Final = 20261120
 FRAMES: Final = 100_000

@@ -27,7 +27,7 @@ def up(**options: Any) -> None:
     runs keeps endpoints.json in its data directory. Ctrl-C stops it; what was logged is there next time.
     """
     from godot.assembly import run_up
-    from godot.config import GodotSettings, load
+    from godot.settings import GodotSettings, load
 
     run_daemon(partial(load, GodotSettings, os.environ, options), run_up)
 
@@ -45,7 +45,7 @@ def serve(**options: Any) -> None:
     `godot config print` lists all settings.
     """
     from godot.assembly import run_serve
-    from godot.config import GodotSettings, load
+    from godot.settings import GodotSettings, load
 
     run_daemon(partial(load, GodotSettings, os.environ, options), run_serve)
 

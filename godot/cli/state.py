@@ -17,16 +17,16 @@ import attrs
 import click
 import trio
 
-from godot.cli.ask import EXIT_NONE, EXIT_USAGE, Daemon, Style, Work, complain, run_asking, write
 from godot.cli.connect import load as load_target
+from godot.cli.daemon import EXIT_NONE, EXIT_USAGE, Daemon, Style, Work, complain, run_asking, write
 from godot.cli.render import harmless, paint, table
-from godot.config import GodotSettings, http_port, load
-from godot.datadir import default_data_dir, read_endpoints
+from godot.embedded.datadir import default_data_dir, read_endpoints
 from godot.errors import ConfigError
 from godot.json.text import dumps, loads
 from godot.service.command import run_command
 from godot.service.masking import masked
 from godot.service.signals import Life
+from godot.settings import GodotSettings, http_port, load
 
 STATUS: Final = "logger_status"
 HEALTH_S: Final = 4.0

@@ -19,7 +19,7 @@ def status(output: str, url: str | None, token_file: Path | None) -> None:
 
     Exit code 1 says that Redis or Dewey is down.
     """
-    from godot.cli.look import show_status
+    from godot.cli.state import show_status
 
     ask(show_status(style_of("auto"), as_json=output == "json"), url, token_file)
 
@@ -34,7 +34,7 @@ def healthcheck(url: str | None, token_file: Path | None) -> None:
     of that daemon (GODOT_HTTP_PORT, else the next one), and where it is not found it asks over MCP, with a token where
     that is needed. While Dewey is away entries are kept, so that is healthy.
     """
-    from godot.cli.look import check_health
+    from godot.cli.state import check_health
 
     check_health(url, token_file)
 
@@ -56,7 +56,7 @@ def config() -> None:
 @config.command("print")
 def print_config() -> None:
     """Write every setting: its value, and whether it is the default. Secrets are not shown."""
-    from godot.cli.look import print_settings
+    from godot.cli.state import print_settings
 
     sys.exit(print_settings(os.environ))
 
@@ -67,6 +67,6 @@ def check() -> None:
 
     Warnings, as of names that are not known, change nothing about that.
     """
-    from godot.cli.look import check_settings
+    from godot.cli.state import check_settings
 
     sys.exit(check_settings(os.environ))
