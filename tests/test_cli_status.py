@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from godot.cli.connect import Target
 from godot.cli.daemon import Daemon, Style, Unanswered
 from godot.cli.doctor import there
 from godot.cli.state import show_status
+from godot.cli.target import Target
 from godot.mcp.websocket.dial import Address
 
 ADDRESS = "ws://127.0.0.1:9"

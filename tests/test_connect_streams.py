@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from godot.cli import connect as streams
+from godot.cli import target
 from godot.connect import HostGone
+from godot.connect import streams as streams_module
 from godot.errors import ConfigError
 from tests.connect_fakes import URL
 
@@ -18,10 +19,10 @@ from tests.connect_fakes import URL
 def test_a_token_comes_from_the_file_before_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(" from-file\n")
-    assert streams.load(URL, file, "from-env")[0].token == "from-file"
-    assert streams.load(URL, None, "from-env\n")[0].token == "from-env"
-    assert streams.load(URL, None, "")[0].token is None
-    assert "from-env" not in repr(streams.load(URL, None, "from-env")[0])
+    assert target.load(URL, file, "from-env")[0].token == "from-file"
+    assert target.load(URL, None, "from-env\n")[0].token == "from-env"
+    assert target.load(URL, None, "")[0].token is None
+    assert "from-env" not in repr(target.load(URL, None, "from-env")[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"secret\r\nX-Other: header", b"secr\xc3\xa9t", b"\xff"])
@@ -29,14 +30,14 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(tmp_path: Path, co
     file = tmp_path / "token"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as refused:
-        streams.load(URL, file, "")
+        target.load(URL, file, "")
     assert str(file) in str(refused.value)
     assert "secr" not in str(refused.value)
 
 
 def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere: the token cannot be read"):
-        streams.load(URL, tmp_path / "nowhere", "from-env")
+        target.load(URL, tmp_path / "nowhere", "from-env")
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ async def test_streams_work_whether_somebody_made_them_non_blocking_or_not(
     (stdin, host_says), (host_hears, stdout) = pipes(), pipes()
     for end in (stdin, stdout):
         os.set_blocking(end, blocking)
-    ours = streams.Streams(stdin, stdout, stdout)
+    ours = streams_module.Streams(stdin, stdout, stdout)
     line = "é" * 200_000
     received: list[bytes] = []
 
@@ -92,20 +93,20 @@ async def test_the_end_of_a_stream_is_no_error(pipes: Callable[[], tuple[int, in
     (stdin, host_says), (host_hears, stdout) = pipes(), pipes()
     os.close(host_says)
     os.close(host_hears)
-    ours = streams.Streams(stdin, stdout, stdout)
+    ours = streams_module.Streams(stdin, stdout, stdout)
     with trio.fail_after(10):
         assert await ours.read() == b""
         with pytest.raises(HostGone):
             await ours.write("nobody reads this")
         await ours.tell("nor this")
-        assert await streams.Streams(-1, -1, -1).read() == b""
+        assert await streams_module.Streams(-1, -1, -1).read() == b""
 
 
 async def test_a_full_disk_under_stdout_is_told(pipes: Callable[[], tuple[int, int]]) -> None:
     host_hears, stderr = pipes()
     full = os.open("/dev/full", os.O_WRONLY)
     with trio.fail_after(10), pytest.raises(HostGone):
-        await streams.Streams(-1, full, stderr).write("lost")
+        await streams_module.Streams(-1, full, stderr).write("lost")
     os.close(full)
     assert os.read(host_hears, 1000) == b"godot connect: stdout cannot be written (No space left on device)\n"
 
@@ -113,9 +114,9 @@ async def test_a_full_disk_under_stdout_is_told(pipes: Callable[[], tuple[int, i
 async def test_a_host_that_does_not_read_holds_nobody_up_who_wants_to_stop(
     pipes: Callable[[], tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "TELL_S", 0.01)
+    monkeypatch.setattr(streams_module, "TELL_S", 0.01)
     host_hears, stdout = pipes()
-    ours = streams.Streams(-1, stdout, stdout)
+    ours = streams_module.Streams(-1, stdout, stdout)
     with trio.fail_after(10):
         with trio.move_on_after(0.01):
             await ours.write("x" * 1_000_000)

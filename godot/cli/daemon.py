@@ -18,7 +18,7 @@ import click
 import trio
 
 from godot import __version__
-from godot.cli.connect import Target
+from godot.cli.target import Target
 from godot.json.text import dumps, loads
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.transport import in_a_line

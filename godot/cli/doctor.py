@@ -16,11 +16,11 @@ import attrs
 import trio
 
 from godot import __version__
-from godot.cli.connect import load as load_target
 from godot.cli.daemon import Daemon, Style, Unanswered, run_asking, write
 from godot.cli.find import size
 from godot.cli.options import daemon_url
 from godot.cli.render import harmless, paint
+from godot.cli.target import load as load_target
 from godot.embedded.binaries import find_postgres, find_redis
 from godot.embedded.datadir import default_data_dir
 from godot.errors import ConfigError

@@ -198,8 +198,8 @@ def ask(work: Work, url: str | None, token_file: Path | None, *, interrupted: in
     """Do something with the daemon, and exit."""
     from functools import partial
 
-    from godot.cli.connect import load
     from godot.cli.daemon import run_asking
+    from godot.cli.target import load
 
     def load_target() -> tuple[Any, list[str]]:
         return load(daemon_url(url), token_file, os.environ.get("GODOT_TOKEN", ""))

@@ -17,9 +17,9 @@ import attrs
 import click
 import trio
 
-from godot.cli.connect import load as load_target
 from godot.cli.daemon import EXIT_NONE, EXIT_USAGE, Daemon, Style, Work, complain, run_asking, write
 from godot.cli.render import harmless, paint, table
+from godot.cli.target import load as load_target
 from godot.embedded.datadir import default_data_dir, read_endpoints
 from godot.errors import ConfigError
 from godot.json.text import dumps, loads

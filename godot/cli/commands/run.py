@@ -63,6 +63,7 @@ def connect(url: str, token_file: Path | None) -> None:
     URL is GODOT_URL when it is not given, and ws://127.0.0.1:9060 without either. Messages go from stdin to
     Godot and from Godot to stdout; it reconnects by itself, and ends when stdin does.
     """
-    from godot.cli.connect import load, run_connect
+    from godot.cli.connect import run_connect
+    from godot.cli.target import load
 
     run_command(partial(load, url, token_file, os.environ.get("GODOT_TOKEN", "")), run_connect)
