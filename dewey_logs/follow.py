@@ -23,9 +23,9 @@ from typing import Any, Final
 import attrs
 import trio
 
-from dewey_logs.matching import TooMuch, Work, answers
-from dewey_logs.search import READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
-from dewey_logs.store import ENOUGH_BYTES, LogStore, Page, StoredEntry
+from dewey_logs.query import READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
+from dewey_logs.store.matching import TooMuch, Work, answers
+from dewey_logs.store.protocol import ENOUGH_BYTES, LogStore, Page, StoredEntry
 from godot.entries.entry import Entry
 from godot.errors import EntryRejected, StoreUnavailable
 from godot.json.text import loads

@@ -12,7 +12,7 @@ from prometheus_client import Histogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from dewey_logs.store import Stored
+from dewey_logs.store.protocol import Stored
 from godot.errors import GodotError, StoreBusy, StoreFailed, StoreUnavailable
 from godot.mcp.toolbox import Answer, Later, Tool
 from godot.service.exposition import SECONDS, Declared, Registry, Values, families

@@ -15,7 +15,7 @@ import trio
 
 from dewey_logs.clearing import Clearing, end_of_retention
 from dewey_logs.daily import run_daily
-from dewey_logs.store import LogStore
+from dewey_logs.store.protocol import LogStore
 
 DAYS_AT_ONCE: Final = 2
 """So many days go without a second look: one is usual, two after a night without Dewey."""

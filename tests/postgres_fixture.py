@@ -24,7 +24,7 @@ from typing import Self
 import psycopg
 import pytest
 
-from dewey_logs.migrate import migrate
+from dewey_logs.postgres.migrate import migrate
 
 VERSIONS = tuple(os.environ.get("POSTGRES_VERSIONS", "15 18").split())
 """Major versions that are tested: the oldest and the newest one; all of them with `make test-postgres`."""

@@ -13,8 +13,8 @@ import pytest
 import trio
 import trio.testing
 
-from dewey_logs.store import MemoryStore
-from dewey_logs.tools import ARGUMENTS, dewey_tools
+from dewey_logs.store.protocol import MemoryStore
+from dewey_logs.tools.finding import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts
 from godot.daemon import godot_toolbox

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
-from dewey_logs.partitions import Partition, on_demand, standing
+from dewey_logs.store.partitions import Partition, on_demand, standing
 
 TODAY = date(2026, 11, 20)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dewey_logs.search import Cursor, Query, Search, Term, levels_from, words
+from dewey_logs.query import Cursor, Query, Search, Term, levels_from, words
 from godot.entries.entry import LEVELS
 from godot.errors import EntryRejected
 

@@ -12,10 +12,10 @@ import psycopg
 from psycopg import sql
 
 from dewey_logs.clearing import Clearing, Pin
-from dewey_logs.partitions import Partition
 from dewey_logs.postgres.lane import Connection
 from dewey_logs.postgres.upkeep import PARTITIONS_LOCK, take_alone
-from dewey_logs.search import ISO_FORMAT
+from dewey_logs.query import ISO_FORMAT
+from dewey_logs.store.partitions import Partition
 
 LOCK_ATTEMPTS: Final = 10
 """Of `upkeep.TAKE_ALONE_S` each: longer than a query may take."""

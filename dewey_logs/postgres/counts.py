@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Final
 
 from dewey_logs.postgres.lane import Connection
-from dewey_logs.search import ISO_FORMAT
-from dewey_logs.store import Stats
+from dewey_logs.query import ISO_FORMAT
+from dewey_logs.store.protocol import Stats
 
 _STATS: Final = f"""
 SELECT

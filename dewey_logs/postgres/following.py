@@ -10,8 +10,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from dewey_logs.postgres.lane import Connection, at_work
-from dewey_logs.search import LONG, Place, read_back
-from dewey_logs.store import ENOUGH_BYTES, Followed, StoredEntry
+from dewey_logs.query import LONG, Place, read_back
+from dewey_logs.store.protocol import ENOUGH_BYTES, Followed, StoredEntry
 
 # Of the identity, the timeline changes when the database goes back in time: restored to a moment, or taken over by a
 # standby that had not got everything. The control file names the new one only after a while, the WAL at once.

@@ -15,16 +15,16 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from dewey_logs.clearing import Clearing, Pin
-from dewey_logs.migrate import migrate
 from dewey_logs.postgres.clearing import clear, count_doomed, count_doomed_days, pin, read_pins, unpin
-from dewey_logs.postgres.config import read_levels, set_level
 from dewey_logs.postgres.counts import read_stats
 from dewey_logs.postgres.following import count_after, follow
 from dewey_logs.postgres.lane import Connection, Lane, blames_content, first_line
+from dewey_logs.postgres.levels import read_levels, set_level
+from dewey_logs.postgres.migrate import migrate
 from dewey_logs.postgres.storing import rows, store_batch
 from dewey_logs.postgres.upkeep import maintain
-from dewey_logs.search import LONG, Place, Query
-from dewey_logs.store import (
+from dewey_logs.query import LONG, Place, Query
+from dewey_logs.store.protocol import (
     ENOUGH_BYTES,
     Followed,
     LevelSetting,
@@ -72,7 +72,7 @@ expression), syntax, program limit."""
 
 
 class PostgresStore:
-    """Keeps entries in PostgreSQL. See `dewey_logs.store.LogStore` for what its methods promise.
+    """Keeps entries in PostgreSQL. See `dewey_logs.store.protocol.LogStore` for what its methods promise.
 
     Connects when it is first used, and again after a connection broke: the call that finds it broken
     raises `StoreUnavailable`, the next one connects. Whoever made the store calls `close`.

@@ -25,7 +25,7 @@ ON CONFLICT DO NOTHING
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _IDS_LOCK: Final = 0x60D07_0002
-"""Key of an advisory lock, beside those of `dewey_logs.migrate` and `upkeep`."""
+"""Key of an advisory lock, beside those of `dewey_logs.postgres.migrate` and `upkeep`."""
 
 
 @attrs.frozen

@@ -8,13 +8,13 @@ from typing import Final, LiteralString
 
 from psycopg import sql
 
-from dewey_logs.migrate import migrate
-from dewey_logs.partitions import Partition, on_demand, standing
 from dewey_logs.postgres.lane import Connection
-from dewey_logs.store import Maintained
+from dewey_logs.postgres.migrate import migrate
+from dewey_logs.store.partitions import Partition, on_demand, standing
+from dewey_logs.store.protocol import Maintained
 
 PARTITIONS_LOCK: Final = 0x60D07_0003
-"""Key of an advisory lock, beside those of `dewey_logs.migrate` and `store`."""
+"""Key of an advisory lock, beside those of `dewey_logs.postgres.migrate` and `store`."""
 
 
 TAKE_ALONE_S: Final = 2.0

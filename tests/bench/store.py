@@ -20,7 +20,7 @@ import click
 import psycopg
 import trio
 
-from dewey_logs.search import Query
+from dewey_logs.query import Query
 from godot.embedded import EmbeddedPostgres
 from godot.entries.entry import admit_json
 from godot.entries.wire import encode_entry

@@ -12,7 +12,7 @@ import trio
 from dewey_logs.clearing import Clearing
 from dewey_logs.postgres import PostgresStore, upkeep
 from dewey_logs.postgres import clearing as clearing_module
-from dewey_logs.search import Query
+from dewey_logs.query import Query
 from godot.entries.entry import IdSource, admit_json
 from godot.errors import StoreBusy
 from tests.postgres_fixture import Database, Server, postgres, servers

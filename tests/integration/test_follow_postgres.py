@@ -15,10 +15,10 @@ import trio
 import trio.testing
 
 from dewey_logs.follow import Followers, Tail
-from dewey_logs.migrate import migrate, migrations
 from dewey_logs.postgres import PostgresStore, following
-from dewey_logs.search import LONG, READ_CHARS, Place, Query, read_back
-from dewey_logs.store import ENOUGH_BYTES
+from dewey_logs.postgres.migrate import migrate, migrations
+from dewey_logs.query import LONG, READ_CHARS, Place, Query, read_back
+from dewey_logs.store.protocol import ENOUGH_BYTES
 from godot.entries.entry import Entry, IdSource, admit_json
 from godot.errors import EntryRejected
 from tests.postgres_fixture import VERSIONS, Database, Server, binaries, postgres, running_server, servers

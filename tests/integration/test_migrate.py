@@ -12,9 +12,9 @@ import psycopg
 import pytest
 import trio
 
-from dewey_logs.migrate import Migration, migrate, migrations
 from dewey_logs.postgres import PostgresStore
-from dewey_logs.search import SEARCHED_CHARS, Query, Search
+from dewey_logs.postgres.migrate import Migration, migrate, migrations
+from dewey_logs.query import SEARCHED_CHARS, Query, Search
 from godot.entries.entry import admit_json
 from godot.errors import ConfigError
 from tests.postgres_fixture import Database, Server, database, postgres, servers

@@ -15,7 +15,7 @@ import trio
 
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres.store import attempts
-from dewey_logs.search import Query
+from dewey_logs.query import Query
 from tests.postgres_fixture import VERSIONS, Database, Servers, servers
 
 __all__ = ["servers"]

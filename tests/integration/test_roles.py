@@ -10,9 +10,9 @@ import psycopg
 import pytest
 import trio
 
-from dewey_logs.migrate import migrate
 from dewey_logs.postgres import PostgresStore
-from dewey_logs.search import Query
+from dewey_logs.postgres.migrate import migrate
+from dewey_logs.query import Query
 from godot.entries.entry import Entry, IdSource, admit_json
 from godot.errors import StoreUnavailable
 from tests.postgres_fixture import Database, Server, postgres, servers

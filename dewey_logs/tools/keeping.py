@@ -10,7 +10,7 @@ import attrs
 
 from dewey_logs.clearing import MAX_NOTE_CHARS, Clearing, end_of_pin, trace
 from dewey_logs.filters import iso, storable
-from dewey_logs.store import LogStore
+from dewey_logs.store.protocol import LogStore
 from godot.entries.entry import LEVELS, MAX_COMPONENT_CHARS, parse_level
 from godot.errors import EntryRejected
 from godot.json.structure import argument

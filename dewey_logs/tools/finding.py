@@ -11,18 +11,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import attrs
 
 from dewey_logs.follow import LAG_MAX, Followers, Tail
-from dewey_logs.housekeeping import (
-    FOR_PEER,
-    MAX_WORD_CHARS,
-    ClearArguments,
-    GetLevelsArguments,
-    PinArguments,
-    SetLevelArguments,
-    StatsArguments,
-    housekeeping_tools,
-    where_from,
-)
-from dewey_logs.search import (
+from dewey_logs.query import (
     DEFAULT_LIMIT,
     LONG,
     MAX_LIMIT,
@@ -33,7 +22,18 @@ from dewey_logs.search import (
     Order,
     Query,
 )
-from dewey_logs.store import LogStore, Page, Stored, StoredEntry
+from dewey_logs.store.protocol import LogStore, Page, Stored, StoredEntry
+from dewey_logs.tools.keeping import (
+    FOR_PEER,
+    MAX_WORD_CHARS,
+    ClearArguments,
+    GetLevelsArguments,
+    PinArguments,
+    SetLevelArguments,
+    StatsArguments,
+    housekeeping_tools,
+    where_from,
+)
 from godot.entries.entry import LEVELS, MAX_BATCH, MAX_COMPONENT_CHARS, Entry, EntryFields, admit_json
 from godot.errors import BatchRefused, EntryRejected
 from godot.json.schema import object_schema

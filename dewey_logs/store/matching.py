@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from dewey_logs.search import Query, Search, levels_from
+from dewey_logs.query import Query, Search, levels_from
 from godot.entries.entry import Entry
 from godot.errors import EntryRejected
 

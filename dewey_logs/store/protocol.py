@@ -16,9 +16,9 @@ import attrs
 
 from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.filters import iso
-from dewey_logs.matching import Work, answers
-from dewey_logs.partitions import Partition, on_demand, standing
-from dewey_logs.search import LONG, READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
+from dewey_logs.query import LONG, READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
+from dewey_logs.store.matching import Work, answers
+from dewey_logs.store.partitions import Partition, on_demand, standing
 from godot.entries.entry import Entry
 from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, EntryRejected
@@ -26,7 +26,7 @@ from godot.json.text import dumps, loads
 from godot.mcp.heavy import message_weight, off_the_loop
 
 ENOUGH_BYTES: Final = 2 * 1024 * 1024
-"""A page ends with the entry that goes beyond: it is more than any answer holds (dewey_logs.tools)."""
+"""A page ends with the entry that goes beyond: it is more than any answer holds (dewey_logs.tools.finding)."""
 
 
 @attrs.frozen

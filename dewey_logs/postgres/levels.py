@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dewey_logs.postgres.lane import Connection
-from dewey_logs.search import ISO_FORMAT
-from dewey_logs.store import LevelSetting
+from dewey_logs.query import ISO_FORMAT
+from dewey_logs.store.protocol import LevelSetting
 
 
 def read_levels(connection: Connection) -> dict[str, LevelSetting]:

@@ -1,0 +1,1 @@
+"""Dewey's MCP tools."""
