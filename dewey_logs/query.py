@@ -1,7 +1,7 @@
 """What can be asked of the log (DEW-006, DEW-007), and the SQL that asks it.
 
 Pure: no driver; the clock is handed in. `Query.parse` says what is wrong with a question, `Query.to_sql` words it for
-PostgreSQL, `dewey_logs.store.protocol.MemoryStore` answers it from the same fields.
+PostgreSQL, `dewey_logs.store.memory.MemoryStore` answers it from the same fields.
 
 Paging is by keyset: a cursor holds the (created_at, id) of the last entry shown, and the next page
 begins strictly behind it. Entries that arrive meanwhile shift nothing.

@@ -14,7 +14,7 @@ import dewey_logs.metrics
 import godot.errors
 import godot.pipeline.metrics
 import godot.service.lag
-from dewey_logs.store.protocol import MemoryStore
+from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools.finding import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.cli.main import cli

@@ -8,7 +8,8 @@ from typing import Any
 from prometheus_client.exposition import generate_latest
 
 from dewey_logs.metrics import DeweyMetrics
-from dewey_logs.store.protocol import MemoryStore, Stored
+from dewey_logs.store.memory import MemoryStore
+from dewey_logs.store.protocol import Stored
 from dewey_logs.tools.finding import dewey_tools
 from godot.entries.entry import Entry
 from godot.errors import StoreUnavailable

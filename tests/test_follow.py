@@ -14,7 +14,8 @@ from trio.testing import MockClock
 from dewey_logs import follow
 from dewey_logs.follow import CATCHING_UP, GATHER_S, MAX_FOLLOWERS, POLL_S, TURN_S, Followers, Tail
 from dewey_logs.query import LONG, READ_CHARS, Place, Query
-from dewey_logs.store.protocol import ENOUGH_BYTES, Followed, MemoryStore, Page
+from dewey_logs.store.memory import MemoryStore
+from dewey_logs.store.protocol import ENOUGH_BYTES, Followed, Page
 from godot.entries.entry import IdSource, admit_json
 from godot.errors import EntryRejected, StoreFailed
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from dewey_logs.store.protocol import MemoryStore
+from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools.finding import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts

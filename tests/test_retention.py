@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from dewey_logs.clearing import Clearing, end_of_pin, end_of_retention
 from dewey_logs.query import Query
 from dewey_logs.retention import run_retention
-from dewey_logs.store.protocol import MemoryStore
+from dewey_logs.store.memory import MemoryStore
 from godot.entries.entry import IdSource, admit_json
 from godot.errors import EntryRejected, StoreUnavailable
 

@@ -12,7 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from dewey_logs.store.protocol import MemoryStore, Stored
+from dewey_logs.store.memory import MemoryStore
+from dewey_logs.store.protocol import Stored
 from dewey_logs.tools.finding import dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts, DeadEntry, Drops

@@ -13,7 +13,8 @@ import trio
 import trio.testing
 
 from dewey_logs.query import Query
-from dewey_logs.store.protocol import MemoryStore, Page, Stored
+from dewey_logs.store.memory import MemoryStore
+from dewey_logs.store.protocol import Page, Stored
 from dewey_logs.tools.finding import dewey_tools
 from godot.entries.entry import MAX_BATCH, Entry, admit_json
 from godot.entries.wire import encode_entry

@@ -17,7 +17,7 @@ from typing import Any, Final
 import trio
 import trio.testing
 
-from dewey_logs.store.protocol import MemoryStore
+from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools.finding import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import Parts, run_pipeline
