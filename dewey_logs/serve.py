@@ -23,14 +23,15 @@ from godot.mcp.budget import Pool
 from godot.mcp.server import Server
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Toolbox
-from godot.mcp.websocket.listen import listening_url, serve_websocket
+from godot.mcp.websocket.listen import serve_websocket
 from godot.service.backoff import delays
 from godot.service.exposition import Registry
 from godot.service.lag import Watchdog
 from godot.service.lines import PeerLog, choose_format, print_line, ready_line, status_line
 from godot.service.orphans import reap_orphans
+from godot.service.ports import http_url, listening_url
 from godot.service.signals import Life
-from godot.service.site import Site, http_url, serve_http
+from godot.service.site import Site, serve_http
 from godot.settings import DeweyServeSettings, DeweySettings
 
 INSTRUCTIONS: Final = (

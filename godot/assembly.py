@@ -30,21 +30,20 @@ from godot.embedded import Server as EmbeddedServer
 from godot.embedded.binaries import find_redis
 from godot.embedded.datadir import DataDir, default_data_dir
 from godot.errors import ConfigError, StoreUnavailable
-from godot.mcp.access import read_token
 from godot.mcp.client import Client
 from godot.mcp.memory import in_process
 from godot.mcp.server import Server, serve
 from godot.mcp.transport import Connect
-from godot.mcp.websocket.dial import Address, over_websocket
-from godot.mcp.websocket.listen import listening_url
+from godot.mcp.websocket.dial import Address, NoAddress, over_websocket
 from godot.pipeline.dewey import RemoteDewey
 from godot.service.descriptors import raise_limit, share_out
 from godot.service.exposition import Registry
 from godot.service.lag import Watchdog
 from godot.service.lines import PeerLog, choose_format, print_line, ready_line, status_line
 from godot.service.orphans import reap_orphans
+from godot.service.ports import http_url, listening_url
 from godot.service.signals import Life
-from godot.service.site import http_url
+from godot.service.tokens import read_token
 from godot.settings import GodotSettings, make_gate
 
 DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -247,7 +246,7 @@ def _address_of_dewey(url: str, token_file: Path | None) -> tuple[Address, str |
     token = None if token_file is None else read_token(token_file)
     try:
         return Address.parse(url), token
-    except ConfigError as exc:
+    except NoAddress as exc:
         raise ConfigError(f"DEWEY_MCP_URL: {exc}") from None
 
 

@@ -10,10 +10,11 @@ import attrs
 import trio
 
 from godot.errors import ConfigError
-from godot.mcp.access import Gate, read_tokens
-from godot.mcp.websocket.listen import open_listeners
+from godot.mcp.access import Gate
 from godot.service.descriptors import Connections, raise_limit, share_out
 from godot.service.lines import print_line, status_line
+from godot.service.ports import open_listeners
+from godot.service.tokens import read_tokens
 from godot.settings import DeweyServeSettings, GodotSettings, http_port, make_gate
 
 SECRETS: Final = Path("/run/secrets")

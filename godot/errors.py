@@ -19,10 +19,13 @@ What is none of these is a bug and stays a plain exception.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from godot.mcp.errors import ToolError
 
 
-class GodotError(Exception):
+class GodotError(ToolError):
     """The root; never raised itself."""
 
 
@@ -53,11 +56,17 @@ class BatchRefused(GodotError):
     :param faults: (index in the batch, what is wrong with that entry), at least one.
     """
 
+    kind: ClassVar[str] = "refused"
+
     def __init__(self, faults: Sequence[tuple[int, str]]) -> None:
         shown = "; ".join(f"entry {index}: {fault}" for index, fault in faults[:5])
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
         super().__init__(f"{shown}{more}")
         self.faults = tuple(faults)
+
+    def details(self) -> Mapping[str, Any]:
+        """Name each entry at fault."""
+        return {"faults": [{"index": index, "error": fault} for index, fault in self.faults]}
 
 
 class NotInFlight(GodotError):
@@ -66,6 +75,8 @@ class NotInFlight(GodotError):
 
 class Unavailable(GodotError):
     """Something outside of this process does not answer; trying again later is right."""
+
+    kind: ClassVar[str] = "unavailable"
 
 
 class BufferUnavailable(Unavailable):
@@ -90,12 +101,16 @@ class StoreUnavailable(Unavailable):
 class StoreBusy(StoreUnavailable):
     """PostgreSQL answered that somebody else holds a lock that the call needs. It is up."""
 
+    kind: ClassVar[str] = "busy"
+
 
 class StoreFailed(StoreUnavailable):
     """PostgreSQL broke off one call: it took too long, or needed too much. It is up, as far as is known.
 
     The call itself may be the reason, or how busy the database is: nobody can tell from one such failure.
     """
+
+    kind: ClassVar[str] = "failed"
 
 
 def why_unreadable(exc: OSError | UnicodeDecodeError) -> str:

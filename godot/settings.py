@@ -17,8 +17,9 @@ from godot.buffer.protocol import QUEUE_MAX_BYTES
 from godot.entries.entry import MAX_BATCH, MAX_ENTRY_BYTES
 from godot.errors import ConfigError, why_unreadable
 from godot.json.structure import did_you_mean
-from godot.mcp.access import LOOPBACK, Gate, is_loopback, read_tokens
+from godot.mcp.access import LOOPBACK, Gate, is_loopback
 from godot.service.descriptors import DEFAULT_CONNECTIONS
+from godot.service.tokens import read_tokens
 
 T = TypeVar("T")
 
@@ -392,10 +393,10 @@ def make_gate(settings: GodotSettings | DeweyServeSettings) -> Gate:
 
     :raises ConfigError: it would let in anyone who can reach it (SEC-006), or the tokens cannot be read.
     """
+    prefix = "GODOT" if isinstance(settings, GodotSettings) else "DEWEY"
     host, here = settings.host, is_loopback(settings.host)
     tokens = {} if settings.tokens_file is None else read_tokens(settings.tokens_file)
     if not (here or tokens or settings.allow_anonymous):
-        prefix = "GODOT" if isinstance(settings, GodotSettings) else "DEWEY"
         raise ConfigError(
             f"listening on {host} would let anyone in who can reach it; listen on 127.0.0.1, give tokens with "
             f"{prefix}_TOKENS_FILE, or set {prefix}_ALLOW_ANONYMOUS=true if it is meant"
@@ -404,7 +405,14 @@ def make_gate(settings: GodotSettings | DeweyServeSettings) -> Gate:
         None if tokens and not here and not settings.allowed_hosts else frozenset((*LOOPBACK, *settings.allowed_hosts))
     )
     takes_private = not here and not settings.allowed_hosts
-    return Gate(tokens, hosts, frozenset(settings.allowed_origins), takes_private=takes_private)
+    return Gate(
+        tokens,
+        hosts,
+        frozenset(settings.allowed_origins),
+        takes_private=takes_private,
+        hosts_setting=f"{prefix}_ALLOWED_HOSTS",
+        origins_setting=f"{prefix}_ALLOWED_ORIGINS",
+    )
 
 
 def _one_of(text: str, *allowed: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from godot.buffer.redis.servers import find_servers
 from godot.errors import ConfigError
-from godot.mcp.websocket.dial import Address
+from godot.mcp.websocket.dial import Address, NoAddress
 from godot.service.lines import json_line, logfmt
 from godot.service.masking import masked
 from godot.settings import GodotSettings, load
@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_used_is_named_and_so_is_what_belongs_into_it(tmp_
 
 @pytest.mark.parametrize("url", ["ws://u:sek/rit@h", "ws:/u:sekrit@h", "ws://u:sekrit@h:port", "sekrit@h"])
 def test_a_url_of_a_daemon_that_cannot_be_used_is_not_repeated(url: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(NoAddress) as refused:
         Address.parse(url)
     assert "sek" not in str(refused.value)
 

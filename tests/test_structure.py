@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godot.errors import EntryRejected
-from godot.json.structure import argument, did_you_mean, json_name, structure
+from godot.json.structure import DoesNotFit, argument, did_you_mean, json_name, structure
 
 
 @attrs.frozen
@@ -45,7 +44,7 @@ anything_json = st.recursive(
 
 
 def fault(**fields: object) -> str:
-    with pytest.raises(EntryRejected) as refused:
+    with pytest.raises(DoesNotFit) as refused:
         structure({"name": "n", **fields}, Sample)
     return str(refused.value)
 
@@ -111,7 +110,7 @@ def test_a_misspelt_field_does_not_vanish() -> None:
 
 
 def test_every_fault_is_named_at_once() -> None:
-    with pytest.raises(EntryRejected) as refused:
+    with pytest.raises(DoesNotFit) as refused:
         structure({"count": "x", "deep": 1}, Sample)
     assert str(refused.value) == (
         "name: required, but missing; count: must be a whole number, not a string; "
@@ -142,7 +141,7 @@ def test_a_deeply_nested_value_in_the_wrong_place_is_refused_like_any_other() ->
     anything_json | st.fixed_dictionaries({"name": st.text()}, optional=dict.fromkeys(["count", "tags"], anything_json))
 )
 def test_any_json_fits_or_is_refused_and_nothing_else(value: Any) -> None:
-    with suppress(EntryRejected):
+    with suppress(DoesNotFit):
         structure(value, Sample)
 
 
@@ -154,7 +153,7 @@ def test_any_value_in_any_field_fits_or_is_refused_by_the_name_of_the_field(fiel
     reason = field
     try:
         structure({"name": "n", field: value}, Sample)
-    except EntryRejected as exc:
+    except DoesNotFit as exc:
         reason = str(exc)
     assert field in reason
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import attrs
 
 from godot.errors import ConfigError
-from godot.mcp.access import read_token
-from godot.mcp.websocket.dial import Address
+from godot.mcp.websocket.dial import Address, NoAddress
+from godot.service.tokens import read_token
 
 
 @attrs.frozen
@@ -29,4 +29,8 @@ def load(url: str, token_file: Path | None, token: str) -> tuple[Target, list[st
     token = token.strip() if token_file is None else read_token(token_file)
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise ConfigError(f"{token_file or 'GODOT_TOKEN'}: a token is one word of printable ASCII characters")
-    return Target(Address.parse(url), token or None), []
+    try:
+        address = Address.parse(url)
+    except NoAddress as exc:
+        raise ConfigError(str(exc)) from None
+    return Target(address, token or None), []

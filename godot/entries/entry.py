@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 
 from godot.errors import EntryRejected
-from godot.json.structure import argument, did_you_mean, shown, structure
+from godot.json.structure import DoesNotFit, argument, did_you_mean, shown, structure
 
 LEVELS: Final = ("ERROR", "WARN", "INFO", "DEBUG", "TRACE")
 """Most severe first."""
@@ -186,7 +186,11 @@ def admit_json(value: object, warnings: list[str], trace_id: str | None = None) 
 
     :raises EntryRejected: naming the field and what is allowed.
     """
-    return admit(structure(value, EntryFields), warnings, trace_id)
+    try:
+        fields = structure(value, EntryFields)
+    except DoesNotFit as exc:
+        raise EntryRejected(str(exc)) from None
+    return admit(fields, warnings, trace_id)
 
 
 def storable(text: str) -> str:

@@ -19,9 +19,12 @@ import attrs
 import cattrs
 from cattrs.preconf.orjson import OrjsonConverter, make_converter
 
-from godot.errors import EntryRejected
-
 T = TypeVar("T")
+
+
+class DoesNotFit(ValueError):
+    """JSON that is not what was asked for; the text names every field at fault."""
+
 
 MAX_ITEMS: Final = 10_000
 """In an array of arguments; the tools that take arrays have smaller limits, or this one."""
@@ -195,7 +198,7 @@ def structure(value: object, kind: type[T]) -> T:
     Unknown fields are refused, so that a misspelt one does not vanish. A field whose default is None
     takes an explicit null (deployed clients send them).
 
-    :raises EntryRejected: naming every field that is missing, unknown or of the wrong type.
+    :raises DoesNotFit: naming every field that is missing, unknown or of the wrong type.
     """
     try:
         if type(value) is not dict:
@@ -209,7 +212,7 @@ def structure(value: object, kind: type[T]) -> T:
         cattrs.BaseValidationError,
         cattrs.ForbiddenExtraKeysError,
     ):
-        raise EntryRejected(_wording(value, kind)) from None
+        raise DoesNotFit(_wording(value, kind)) from None
 
 
 def _wording(value: object, kind: type[Any]) -> str:

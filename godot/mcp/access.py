@@ -11,16 +11,12 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
 
-from godot.errors import ConfigError, why_unreadable
 from godot.mcp.toolbox import ROLES, Role
-
-MIN_TOKEN_CHARS: Final = 16
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -53,6 +49,8 @@ class Gate:
     :param origins: where a page may come from, beside our own pages: `host`, or `host:port`.
     :param ports: ours: a page that one of them served, under a name of ours, may connect.
     :param takes_private: names that no public name server knows (`PRIVATE`) pass as well: container networks have them.
+    :param hosts_setting: what an operator calls `hosts`; a refusal names it.
+    :param origins_setting: what an operator calls `origins`.
     """
 
     tokens: dict[bytes, frozenset[Role]] = attrs.field(factory=dict, repr=False)
@@ -60,6 +58,8 @@ class Gate:
     origins: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset()
     takes_private: bool = False
+    hosts_setting: str = "its hosts"
+    origins_setting: str = "its origins"
 
     def admit(self, host: str, headers: Iterable[tuple[bytes, bytes]]) -> frozenset[Role]:
         """Return the roles of whoever asks.
@@ -93,13 +93,13 @@ class Gate:
             return
         if self.takes_private and name and ("." not in name or name.endswith(PRIVATE)):
             return
-        raise Refused(403, f"this server is not called {name or 'nothing'!r:.80}; see GODOT_ALLOWED_HOSTS")
+        raise Refused(403, f"this server is not called {name or 'nothing'!r:.80}; see {self.hosts_setting}")
 
     def _check_origin(self, origin: str) -> None:
         name, port = _parts(origin)
         is_ours = port in self.ports and name in (self.hosts or LOOPBACK)
         if not (is_ours or name in self.origins or f"{name}:{port}" in self.origins):
-            raise Refused(403, f"pages from {origin!r:.80} may not connect; see GODOT_ALLOWED_ORIGINS")
+            raise Refused(403, f"pages from {origin!r:.80} may not connect; see {self.origins_setting}")
 
     def _roles_of(self, token: bytes) -> frozenset[Role]:
         digest = hashlib.sha256(token).digest()
@@ -115,49 +115,6 @@ class Gate:
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address."""
     return host in LOOPBACK or host.startswith("127.")
-
-
-def read_tokens(path: Path) -> dict[bytes, frozenset[Role]]:
-    """Read a file of tokens: a line each, the roles with commas between, a blank, the token; `#` begins a comment.
-
-    :raises ConfigError: one line for each fault; none of them shows a token.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path}: the file of tokens cannot be read: {why_unreadable(exc)}") from exc
-    tokens: dict[bytes, frozenset[Role]] = {}
-    problems = []
-    for number, line in enumerate(lines, start=1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        roles = frozenset(words[0].split(","))
-        if len(words) != 2 or not roles <= ROLES:
-            problems.append(f"{path} line {number}: must be `ROLES TOKEN`, roles being write, read, admin")
-        elif len(words[1]) < MIN_TOKEN_CHARS:
-            problems.append(f"{path} line {number}: the token is shorter than {MIN_TOKEN_CHARS} characters")
-        else:
-            tokens[hashlib.sha256(words[1].encode()).digest()] = ROLES & roles
-    if not problems and not tokens:
-        problems.append(f"{path}: there is no token in it; nobody could come in")
-    if problems:
-        raise ConfigError(*problems)
-    return tokens
-
-
-def read_token(path: Path) -> str:
-    """Read the file with the one token that this program shows to another.
-
-    :raises ConfigError: it cannot be read, or is not one word.
-    """
-    try:
-        words = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path}: the token cannot be read: {why_unreadable(exc)}") from exc
-    if len(words) != 1 or not words[0].isascii():
-        raise ConfigError(f"{path}: must hold one token and nothing else")
-    return words[0]
 
 
 def _parts(url: str) -> tuple[str | None, int | None]:

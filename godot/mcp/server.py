@@ -10,11 +10,11 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot.errors import Unavailable
 from godot.json.structure import shown
 from godot.json.weight import weigh
 from godot.mcp.access import Gate
 from godot.mcp.budget import OWN_BYTES, Account, Claim, Pool
+from godot.mcp.errors import Crowded
 from godot.mcp.heavy import message_weight, off_the_loop
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop, parse
 from godot.mcp.toolbox import INSIDE, ROLES, Answer, Later, Role, Toolbox, caller, trace
@@ -117,7 +117,7 @@ async def serve(
     async def finish(call: Call, answer: Answer) -> None:
         if len(answer.json) > OWN_BYTES and server.answers.is_crowded_by(len(answer.json)):
             answer = Answer.error(
-                Unavailable(
+                Crowded(
                     "there is no room for the answer, since other clients do not read theirs "
                     f"({server.prefix}_MAX_BYTES_IN_FLIGHT); ask again later"
                 )

@@ -16,12 +16,12 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import attrs
 
-from godot.entries.entry import parse_uuid
-from godot.errors import EntryRejected
 from godot.json.text import NotJSON, TooManyValues, dumps, loads, loads_as_said
+from godot.mcp.errors import UnknownTool
 from godot.mcp.toolbox import ROLES, Answer, Role, Tool, Toolbox
 
 MODERN_VERSION: Final = "2026-07-28"
@@ -403,7 +403,7 @@ class Session:
             raise _Refused(INVALID_PARAMS, 'Invalid params: "arguments" must be an object')
         try:
             tool = self._toolbox.find(name)
-        except EntryRejected as exc:
+        except UnknownTool as exc:
             raise _Refused(INVALID_PARAMS, str(exc)) from None
         if not tool.allowed(self._roles):
             reason = f"{tool.name} needs the role {tool.role}; this token has {', '.join(sorted(self._roles))}"
@@ -442,7 +442,7 @@ def trace_id_of(traceparent: object) -> str | None:
     found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
     if found is None or (found[1] == "00" and found[3]):
         return None
-    return parse_uuid(found[2])
+    return str(UUID(found[2]))
 
 
 def _response(request_id: RequestId, result: dict[str, Any]) -> dict[str, Any]:

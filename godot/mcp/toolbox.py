@@ -13,10 +13,10 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
 
-from godot.errors import BatchRefused, EntryRejected, GodotError, StoreBusy, StoreFailed, Unavailable
 from godot.json.schema import object_schema
-from godot.json.structure import did_you_mean, structure
+from godot.json.structure import DoesNotFit, did_you_mean, structure
 from godot.json.text import dumps
+from godot.mcp.errors import ToolError, UnknownTool
 
 Role: TypeAlias = Literal["write", "read", "admin"]
 """What a token allows: to log, to look, or everything."""
@@ -62,29 +62,9 @@ class Answer:
         return (self.value or {}).get("kind") if self.is_error else None
 
     @classmethod
-    def error(cls, exc: GodotError) -> Answer:
-        """Answer with what went wrong: words for a reader, and for a program the kind of fault.
-
-        `kind` is `rejected` (arguments), `refused` (entries of a batch, by index), `unavailable`
-        (try again later), `busy` (the same: others hold what the call needs) or `failed` (the same,
-        unless the call itself is the reason).
-        """
-        value: dict[str, Any] = {"error": str(exc)}
-        match exc:
-            case BatchRefused():
-                value |= {
-                    "kind": "refused",
-                    "faults": [{"index": index, "error": fault} for index, fault in exc.faults],
-                }
-            case StoreBusy():
-                value["kind"] = "busy"
-            case StoreFailed():
-                value["kind"] = "failed"
-            case Unavailable():
-                value["kind"] = "unavailable"
-            case _:
-                value["kind"] = "rejected"
-        return cls(str(exc), value, is_error=True)
+    def error(cls, exc: ToolError) -> Answer:
+        """Answer with what went wrong: words for a reader, and for a program the kind of fault."""
+        return cls(str(exc), {"error": str(exc), "kind": exc.kind, **exc.details()}, is_error=True)
 
 
 @attrs.frozen
@@ -103,7 +83,7 @@ class Tool:
 
     :param arguments: an attrs class made with `argument`.
     :param role: who may call it; `admin` may call everything.
-    :param run: gets an instance of `arguments`; raises `GodotError` for an answer that is an error.
+    :param run: gets an instance of `arguments`; raises `ToolError` for an answer that is an error.
     :param aliases: further names it is called by, not listed (deployed clients use them).
     :param in_order: `run` returns before the next frame of its connection is read. For what takes entries
         in: calls of one connection keep their order.
@@ -129,13 +109,13 @@ class Tool:
         return self.role in roles or "admin" in roles
 
     async def begin(self, arguments: object) -> Answer | Later:
-        """Check the arguments and run the tool; every `GodotError` becomes an answer.
+        """Check the arguments and run the tool; every `ToolError` becomes an answer.
 
         Cancellation passes through.
         """
         try:
-            return await self.run(structure(arguments, self.arguments))
-        except GodotError as exc:
+            return await self.run(self._checked(arguments))
+        except ToolError as exc:
             return Answer.error(exc)
 
     async def finish(self, begun: Answer | Later) -> Answer:
@@ -144,12 +124,22 @@ class Tool:
             return begun
         try:
             return await begun.answer()
-        except GodotError as exc:
+        except ToolError as exc:
             return Answer.error(exc)
 
     async def call(self, arguments: object) -> Answer:
         """Run the tool to its end."""
         return await self.finish(await self.begin(arguments))
+
+    def _checked(self, arguments: object) -> Any:
+        """Return an instance of `self.arguments`.
+
+        :raises ToolError: naming every argument at fault.
+        """
+        try:
+            return structure(arguments, self.arguments)
+        except DoesNotFit as exc:
+            raise ToolError(str(exc)) from None
 
     def listing(self) -> dict[str, Any]:
         """Describe the tool as `tools/list` does (fields of every protocol version)."""
@@ -179,12 +169,12 @@ class Toolbox:
     def find(self, name: str) -> Tool:
         """Return the tool of that name or alias.
 
-        :raises EntryRejected: naming the tool that was probably meant.
+        :raises UnknownTool: naming the tool that was probably meant.
         """
         try:
             return self._by_any_name[name]
         except KeyError:
-            raise EntryRejected(f"Unknown tool: {name:.200}{did_you_mean(name, self._tools)}") from None
+            raise UnknownTool(f"Unknown tool: {name:.200}{did_you_mean(name, self._tools)}") from None
 
     def listing(self, roles: frozenset[Role] = ROLES) -> list[dict[str, Any]]:
         """Describe for `tools/list` the tools that these roles may call, always in the same order."""

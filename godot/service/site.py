@@ -6,7 +6,7 @@ here: a bug in a handler is a 500 and a line for the operator.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -108,12 +108,6 @@ async def serve_http(
     """Answer requests until cancelled; what is under way then has `GRACE_S` to end."""
     places = Places(site.max_connections, f"{site.prefix}_MAX_CONNECTIONS", site.report)
     await serve_app(_app(site), places, listeners, task_status=task_status)
-
-
-def http_url(listeners: Sequence[trio.SocketListener]) -> str:
-    """Return the URL of what was bound, with the port that was really taken."""
-    host, port = listeners[0].socket.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _app(site: Site) -> ASGIApp:

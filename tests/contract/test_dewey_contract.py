@@ -27,8 +27,9 @@ from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Toolbox
 from godot.mcp.transport import Connect, Transport, Unreachable
 from godot.mcp.websocket.dial import Address, over_websocket
-from godot.mcp.websocket.listen import open_listeners, serve_websocket
+from godot.mcp.websocket.listen import serve_websocket
 from godot.pipeline.dewey import QUERY, STORE, Dewey, DirectDewey, RemoteDewey
+from godot.service.ports import open_listeners
 
 P = ParamSpec("P")
 

@@ -26,8 +26,8 @@ from godot.mcp.client import Client
 from godot.mcp.memory import in_process
 from godot.mcp.server import Server, serve
 from godot.mcp.toolbox import Toolbox
-from godot.mcp.websocket.listen import open_listeners
 from godot.pipeline.dewey import RemoteDewey
+from godot.service.ports import open_listeners
 from godot.service.signals import Life
 from godot.settings import GodotSettings
 from tests.integration.test_hostile_frames import UPGRADE, ws_frame

@@ -23,8 +23,9 @@ from godot.buffer.memory import MemoryBuffer
 from godot.daemon import Parts, run_pipeline
 from godot.mcp.access import Gate
 from godot.mcp.toolbox import Toolbox
-from godot.mcp.websocket.listen import HANDSHAKE_S, open_listeners
+from godot.mcp.websocket.listen import HANDSHAKE_S
 from godot.pipeline.dewey import DirectDewey
+from godot.service.ports import open_listeners
 from godot.service.signals import Life
 from godot.settings import GodotSettings
 

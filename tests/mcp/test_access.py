@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from godot.errors import ConfigError
-from godot.mcp.access import Gate, Refused, read_token, read_tokens
+from godot.mcp.access import Gate, Refused
 from godot.mcp.toolbox import ROLES
+from godot.service.tokens import read_token, read_tokens
 
 WRITE_TOKEN = "write-token-0123456789"
 READ_TOKEN = "read-token-0123456789"
@@ -31,7 +32,7 @@ def test_this_machine_comes_in_by_any_of_its_names(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:9060", "127.0.0.1.evil.example", "", "["])
 def test_a_foreign_host_is_refused_so_that_a_rebound_name_leads_nowhere(host: str) -> None:
-    with pytest.raises(Refused, match="GODOT_ALLOWED_HOSTS") as refused:
+    with pytest.raises(Refused, match="see its hosts") as refused:
         Gate().admit(host, [])
     assert refused.value.status == 403
 
@@ -55,7 +56,7 @@ def test_beyond_loopback_and_without_tokens_names_of_private_networks_are_taken(
 
 @pytest.mark.parametrize("host", ["evil.example:9061", "godot.evil.example", "local.example", ""])
 def test_beyond_loopback_and_without_tokens_a_rebound_page_reads_no_metrics(host: str) -> None:
-    with pytest.raises(Refused, match="GODOT_ALLOWED_HOSTS"):
+    with pytest.raises(Refused, match="see its hosts"):
         Gate(takes_private=True).admit(host, [])
 
 
@@ -66,7 +67,7 @@ def test_our_own_page_may_connect(origin: bytes) -> None:
 
 @pytest.mark.parametrize("origin", [b"http://localhost:3000", b"http://127.0.0.1", b"https://localhost:8443"])
 def test_a_page_of_another_program_on_this_machine_is_no_anonymous_admin(origin: bytes) -> None:
-    with pytest.raises(Refused, match="GODOT_ALLOWED_ORIGINS"):
+    with pytest.raises(Refused, match="see its origins"):
         Gate(ports=OUR_PORTS).admit("localhost", [(b"Origin", origin)])
 
 
@@ -75,7 +76,7 @@ def test_a_page_of_another_program_on_this_machine_is_no_anonymous_admin(origin:
     [b"https://evil.example", b"https://evil.example:9061", b"null", b"", b"file://", b"http://localhost.evil.example"],
 )
 def test_a_foreign_page_is_refused(origin: bytes) -> None:
-    with pytest.raises(Refused, match="GODOT_ALLOWED_ORIGINS") as refused:
+    with pytest.raises(Refused, match="see its origins") as refused:
         Gate(ports=OUR_PORTS).admit("localhost", [(b"origin", origin)])
     assert refused.value.status == 403
 

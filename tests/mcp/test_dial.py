@@ -12,11 +12,10 @@ import trio
 import trio.testing
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketRequest, serve_websocket
 
-from godot.errors import ConfigError
 from godot.mcp.transport import GOODBYE_S, Refused, TransportClosed, Unreachable
 from godot.mcp.websocket import dial
 from godot.mcp.websocket.connection import PIECE_CHARS
-from godot.mcp.websocket.dial import CONNECT_S, SILENT_S, Address, over_websocket
+from godot.mcp.websocket.dial import CONNECT_S, SILENT_S, Address, NoAddress, over_websocket
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,7 @@ def test_a_url_is_taken_apart(url: str, host: str, port: int, resource: str, sho
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_with_one_that_can(url: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(NoAddress) as refused:
         Address.parse(url)
     assert "secret" not in str(refused.value)
 

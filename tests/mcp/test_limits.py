@@ -14,7 +14,8 @@ from godot.mcp.server import MAX_RUNNING, Server, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Tool, Toolbox
 from godot.mcp.transport import TransportClosed
-from godot.mcp.websocket.listen import open_listeners, serve_websocket
+from godot.mcp.websocket.listen import serve_websocket
+from godot.service.ports import open_listeners
 
 
 @attrs.frozen

@@ -19,7 +19,8 @@ from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Tool, Toolbox
 from godot.mcp.transport import Connect, Transport
 from godot.mcp.websocket.dial import Address, over_websocket
-from godot.mcp.websocket.listen import listening_url, open_listeners, serve_websocket
+from godot.mcp.websocket.listen import serve_websocket
+from godot.service.ports import listening_url, open_listeners
 
 FOLLOWERS: Final = 200
 

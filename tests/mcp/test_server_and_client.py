@@ -27,7 +27,8 @@ from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Tool, Toolbox
 from godot.mcp.transport import Connect, Transport, TransportClosed, Unreachable
 from godot.mcp.websocket.dial import CONNECT_S, Address, over_websocket
-from godot.mcp.websocket.listen import open_listeners, serve_websocket
+from godot.mcp.websocket.listen import serve_websocket
+from godot.service.ports import open_listeners
 
 
 @attrs.frozen

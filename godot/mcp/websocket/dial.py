@@ -20,7 +20,6 @@ import trio
 from trio_websocket import ConnectionRejected, wrap_client_stream
 from wsproto.utilities import ProtocolError
 
-from godot.errors import ConfigError
 from godot.mcp.transport import GOODBYE_S, Connect, Refused, Transport, TransportClosed, Unreachable, in_a_line
 from godot.mcp.websocket.connection import READ_BYTES, SUBPROTOCOL, Reader, WebSocketTransport
 
@@ -31,6 +30,10 @@ SILENT_S: Final = 60
 """After this time without a sign of life the kernel gives a connection up, also while we send (Linux)."""
 
 Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+class NoAddress(ValueError):
+    """A text that is no URL of a WebSocket; it says what one looks like, and repeats no secret."""
 
 
 @attrs.frozen
@@ -50,7 +53,7 @@ class Address:
     def parse(cls, url: str) -> Address:
         """Take a URL apart.
 
-        :raises ConfigError: it is not one of a WebSocket.
+        :raises NoAddress: it is not one of a WebSocket.
         """
         try:
             parts = urlsplit(url)
@@ -58,11 +61,11 @@ class Address:
             (host or "").encode("idna")  # or looking it up would fail, and not as the network does
         except ValueError as exc:
             why = "" if "@" in url else f" ({exc})"  # it may be a password that is not understood
-            raise ConfigError(f"the URL cannot be used{why}; it looks like ws://127.0.0.1:9060") from None
+            raise NoAddress(f"the URL cannot be used{why}; it looks like ws://127.0.0.1:9060") from None
         if "@" in url.partition("?")[0]:  # it may be a password: nothing of it is repeated
-            raise ConfigError("the URL must not hold a name or a password; a token goes into a file of its own")
+            raise NoAddress("the URL must not hold a name or a password; a token goes into a file of its own")
         if parts.scheme not in ("ws", "wss") or not host or not (url.isascii() and url.isprintable()) or " " in url:
-            raise ConfigError(
+            raise NoAddress(
                 f"the URL must look like ws://127.0.0.1:9060 or wss://host/path, not {url.partition('?')[0]!r:.200}"
             )
         secure = parts.scheme == "wss"

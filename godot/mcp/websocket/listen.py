@@ -6,9 +6,6 @@ stops accepting, says goodbye to everyone (close code 1001, REL-005), and only t
 
 from __future__ import annotations
 
-import errno
-import socket
-from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Final, cast
@@ -18,7 +15,6 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 from wsproto.utilities import ProtocolError
 
-from godot.errors import ConfigError
 from godot.mcp.access import Refused
 from godot.mcp.budget import Account
 from godot.mcp.places import REFUSAL_S, Place, Places, accept_connections, http_answer, peer_address
@@ -30,29 +26,6 @@ from godot.mcp.websocket.meter import Meter
 
 HANDSHAKE_S: Final = 5.0
 """How long a peer may take from the TCP connection to the end of its upgrade request."""
-
-
-async def open_listeners(host: str, port: int, prefix: str = "GODOT") -> list[trio.SocketListener]:
-    """Bind a TCP address.
-
-    :param port: 0 picks a free one.
-    :param prefix: of the settings that a refusal names.
-    :raises ConfigError: the address is in use, not ours, or not allowed.
-    """
-    try:
-        return await trio.open_tcp_listeners(port, host=host)
-    except socket.gaierror as exc:
-        raise ConfigError(f"{prefix}_HOST: there is no host {host}: {exc.strerror}") from exc
-    except OSError as exc:
-        if exc.errno == errno.EADDRNOTAVAIL:
-            raise ConfigError(f"{prefix}_HOST: {host} is no address of this machine") from exc
-        raise ConfigError(f"cannot listen on {host} port {port}: {exc.strerror or exc}; choose another port") from exc
-
-
-def listening_url(listeners: Sequence[trio.SocketListener]) -> str:
-    """Return the URL of what was bound, with the port that was really taken."""
-    host, port = listeners[0].socket.getsockname()[:2]
-    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
 
 async def serve_websocket(
