@@ -22,6 +22,7 @@ import trio
 from godot import __version__
 from godot.buffer.protocol import Keep
 from godot.errors import BufferUnavailable
+from godot.intake.ndjson import ndjson_way
 from godot.intake.tools import intake_tools
 from godot.mcp.access import Gate
 from godot.mcp.budget import Pool
@@ -171,7 +172,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
         parts.registry,
         look,
         status.peer,
-        log=toolbox.find("logger_log_batch"),
+        ways=[ndjson_way(toolbox.find("logger_log_batch"))],
         max_body_bytes=settings.max_message_bytes,
         bodies=Pool(settings.max_bytes_in_flight),
         max_connections=parts.connections.http,
