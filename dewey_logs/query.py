@@ -29,6 +29,9 @@ from godot.json.text import dumps
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000
 
+TRACE_ID_SHOWN: Final = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
+"""In descriptions of tools."""
+
 SEARCHED_CHARS: Final = 65_536
 """How much of a message the full-text index sees (`log_search_vector` in schema/0001_logs.sql)."""
 

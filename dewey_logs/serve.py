@@ -15,7 +15,7 @@ from dewey_logs.daily import run_daily
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.retention import run_retention
-from dewey_logs.tools.finding import dewey_tools
+from dewey_logs.tools import dewey_tools
 from godot import __version__
 from godot.doors import open_doors
 from godot.errors import ConfigError, StoreUnavailable

@@ -19,7 +19,7 @@ import trio
 
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.serve import DEWEY_INFO, open_dewey, run_own_retention
-from dewey_logs.tools.finding import ARGUMENTS
+from dewey_logs.tools import ARGUMENTS
 from godot import __version__
 from godot.buffer.redis import RedisBuffer
 from godot.buffer.redis.servers import find_servers

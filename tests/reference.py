@@ -15,7 +15,7 @@ import godot.errors
 import godot.pipeline.metrics
 import godot.service.lag
 from dewey_logs.store.memory import MemoryStore
-from dewey_logs.tools.finding import ARGUMENTS, dewey_tools
+from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.cli.main import cli
 from godot.daemon import godot_toolbox

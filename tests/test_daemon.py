@@ -15,7 +15,7 @@ import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from dewey_logs.store.memory import MemoryStore
-from dewey_logs.tools.finding import ARGUMENTS, dewey_tools
+from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts, DeadEntry
 from godot.daemon import LAST_WORD_S, Parts, run_pipeline

@@ -10,7 +10,7 @@ from prometheus_client.exposition import generate_latest
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import Stored
-from dewey_logs.tools.finding import dewey_tools
+from dewey_logs.tools import dewey_tools
 from godot.entries.entry import Entry
 from godot.errors import StoreUnavailable
 from godot.mcp.toolbox import Toolbox

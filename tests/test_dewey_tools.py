@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from dewey_logs.query import Query
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import LogStore, Maintained, Page, Stored, StoredEntry
+from dewey_logs.tools import dewey_tools
 from dewey_logs.tools.answers import DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, MOST_MAX_BYTES
-from dewey_logs.tools.finding import dewey_tools
 from godot.entries.entry import Entry
 from godot.errors import StoreUnavailable
 from godot.json.text import dumps

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from dewey_logs.store.memory import MemoryStore
-from dewey_logs.tools.finding import ARGUMENTS, dewey_tools
+from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import godot_toolbox
 from godot.errors import BufferUnavailable, DeweyUnavailable

@@ -14,7 +14,7 @@ import trio.testing
 
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import Stored
-from dewey_logs.tools.finding import dewey_tools
+from dewey_logs.tools import dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts, DeadEntry, Drops
 from godot.entries.entry import Entry, admit_json

@@ -1,1 +1,63 @@
-"""Dewey's MCP tools."""
+"""Dewey's MCP tools: the log store, as a program or an agent sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from dewey_logs.follow import Followers
+from dewey_logs.store.protocol import LogStore, Stored
+from dewey_logs.tools.finding import QueryArguments, TailArguments, finding_tools
+from dewey_logs.tools.keeping import (
+    ClearArguments,
+    GetLevelsArguments,
+    PinArguments,
+    SetLevelArguments,
+    StatsArguments,
+    keeping_tools,
+)
+from dewey_logs.tools.storing import storing_tools
+from godot.mcp.toolbox import Tool
+
+ARGUMENTS: Final[Mapping[str, type[Any]]] = {
+    "dewey_query_logs": QueryArguments,
+    "dewey_get_log_stats": StatsArguments,
+    "dewey_tail_logs": TailArguments,
+    "dewey_clear_logs": ClearArguments,
+    "dewey_pin_trace": PinArguments,
+    "dewey_set_log_level": SetLevelArguments,
+    "dewey_get_log_levels": GetLevelsArguments,
+}
+"""What the tools take that Godot offers on its own port too."""
+
+
+def dewey_tools(
+    store: LogStore,
+    *,
+    partitions_ahead: int = 7,
+    retention_days: int = 7,
+    partitioned: bool = True,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    on_stored: Callable[[Stored], None] = lambda _: None,
+) -> list[Tool]:
+    """Return the tools that work on a store.
+
+    :param partitions_ahead: days after today that always have a partition.
+    :param retention_days: days before today that get one when they have entries.
+    :param partitioned: False: none is made (`LOG_PARTITION_ENABLED`).
+    :param now: what relative times count from.
+    :param on_stored: gets what became of each batch.
+    """
+    followers = Followers(store)
+    return [
+        *storing_tools(store, followers, on_stored=on_stored),
+        *finding_tools(store, followers, now=now),
+        *keeping_tools(
+            store,
+            partitions_ahead=partitions_ahead,
+            retention_days=retention_days,
+            partitioned=partitioned,
+            now=now,
+        ),
+    ]

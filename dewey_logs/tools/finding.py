@@ -1,8 +1,8 @@
-"""Dewey's MCP tools: the log store, as a program or an agent sees it."""
+"""Dewey's tools that find entries and follow them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -17,10 +17,11 @@ from dewey_logs.query import (
     MAX_SEARCH_CHARS,
     MAX_TEXT_CHARS,
     MAX_WANTED,
+    TRACE_ID_SHOWN,
     Order,
     Query,
 )
-from dewey_logs.store.protocol import LogStore, Stored, StoredEntry
+from dewey_logs.store.protocol import LogStore, StoredEntry
 from dewey_logs.tools.answers import (
     DEFAULT_MAX_BYTES,
     FIELDS,
@@ -34,17 +35,10 @@ from dewey_logs.tools.answers import (
 from dewey_logs.tools.keeping import (
     FOR_PEER,
     MAX_WORD_CHARS,
-    ClearArguments,
-    GetLevelsArguments,
-    PinArguments,
-    SetLevelArguments,
-    StatsArguments,
-    housekeeping_tools,
     where_from,
 )
-from godot.entries.entry import LEVELS, MAX_BATCH, MAX_COMPONENT_CHARS, Entry, EntryFields, admit_json
-from godot.errors import BatchRefused, EntryRejected
-from godot.json.schema import object_schema
+from godot.entries.entry import LEVELS, MAX_COMPONENT_CHARS
+from godot.errors import EntryRejected
 from godot.json.structure import argument
 from godot.mcp.heavy import message_weight, off_the_loop
 from godot.mcp.toolbox import Answer, Later, Tool
@@ -55,37 +49,13 @@ MOST_WAIT_S: Final = 30.0
 
 MAX_CURSOR_CHARS: Final = 500
 
-_TRACE_ID: Final = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
-
-
-@attrs.frozen
-class StoreArguments:
-    """Arguments of `dewey_store_logs_batch`."""
-
-    logs: list[Any] = argument(
-        f"The entries, at most {MAX_BATCH:,}. None of them is stored unless all of them are valid.",
-        items=object_schema(EntryFields),
-        maxItems=MAX_BATCH,
-        examples=[
-            [
-                {
-                    "component": "relay",
-                    "level": "INFO",
-                    "message": "tools/call took 12 ms",
-                    "trace_id": _TRACE_ID,
-                    "data": {"method": "tools/call"},
-                }
-            ]
-        ],
-    )
-
 
 @attrs.frozen
 class QueryArguments:
     """Arguments of `dewey_query_logs`; all may be left out or null, and all that are given must hold."""
 
     trace_id: str | None = argument(
-        "Only entries of this request: a UUID.", default=None, max_chars=MAX_WORD_CHARS, examples=[_TRACE_ID]
+        "Only entries of this request: a UUID.", default=None, max_chars=MAX_WORD_CHARS, examples=[TRACE_ID_SHOWN]
     )
     component: str | list[str] | None = argument(
         "Only entries of this component, or of one of these: exact names, or patterns in which * stands for anything.",
@@ -211,44 +181,13 @@ class TailArguments:
     for_peer: str | None = FOR_PEER
 
 
-@attrs.frozen
-class MaintainArguments:
-    """Arguments of `dewey_maintain_partitions`: none."""
-
-
-def dewey_tools(
-    store: LogStore,
-    *,
-    partitions_ahead: int = 7,
-    retention_days: int = 7,
-    partitioned: bool = True,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    on_stored: Callable[[Stored], None] = lambda _: None,
+def finding_tools(
+    store: LogStore, followers: Followers, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[Tool]:
-    """Return the tools that work on a store.
+    """Return the tools that find and follow.
 
-    :param partitions_ahead: days after today that always have a partition.
-    :param retention_days: days before today that get one when they have entries.
-    :param partitioned: False: none is made (`LOG_PARTITION_ENABLED`).
     :param now: what relative times count from.
-    :param on_stored: gets what became of each batch.
     """
-
-    followers = Followers(store)
-
-    async def store_batch(arguments: StoreArguments) -> Answer:
-        entries, warnings = await off_the_loop(message_weight.get(), _admit_all, arguments.logs)
-        result = await store.store(entries)
-        on_stored(result)
-        if result.stored:
-            followers.note_stored()
-        return Answer.of(
-            {
-                "stored": result.stored,
-                "duplicates": result.duplicates,
-                "warnings": [*warnings, *result.warnings],
-            }
-        )
 
     async def query(arguments: QueryArguments) -> Answer:
         asked = attrs.asdict(arguments, recurse=False)
@@ -285,30 +224,7 @@ def dewey_tools(
 
         return Later(answer)
 
-    async def maintain(_: MaintainArguments) -> Answer:
-        result = await store.maintain(
-            ahead_days=partitions_ahead, retention_days=retention_days, partitioned=partitioned
-        )
-        return Answer.of({"created": list(result.created), "moved": result.moved})
-
     return [
-        Tool(
-            name="dewey_store_logs_batch",
-            title="Store log entries",
-            description=(
-                f"Store up to {MAX_BATCH:,} log entries in one transaction: all of them or none. For programs "
-                "that deliver logs; Godot's sender is one. Storing the same entries (by id) again is "
-                "harmless. Answers {stored, duplicates, warnings}: how many were new, how many were there "
-                "already, and what was changed in which entry. When entries are invalid nothing is stored, "
-                "and the error names each of them by its index. An empty list stores nothing, and fails "
-                "when the database cannot be written to now."
-            ),
-            arguments=StoreArguments,
-            run=store_batch,
-            role="write",
-            idempotent=True,
-            in_order=True,
-        ),
         Tool(
             name="dewey_query_logs",
             title="Find log entries",
@@ -348,56 +264,7 @@ def dewey_tools(
             read_only=True,
             waits=True,
         ),
-        Tool(
-            name="dewey_maintain_partitions",
-            title="Prepare the days to come",
-            description=(
-                f"Make the table's partitions from yesterday to {partitions_ahead} days ahead (UTC), and those "
-                f"of the last {retention_days} days that have entries waiting in the default partition, and "
-                "move these there. Godot calls it by itself; call it after a restore, or when the default "
-                "partition grows. Calling it again is harmless. Answers {created, moved}: names of the new "
-                "partitions, and how many entries moved."
-            ),
-            arguments=MaintainArguments,
-            run=maintain,
-            role="write",
-            idempotent=True,
-        ),
-        *housekeeping_tools(store, retention_days=retention_days, now=now),
     ]
-
-
-ARGUMENTS: Final[Mapping[str, type[Any]]] = {
-    "dewey_query_logs": QueryArguments,
-    "dewey_get_log_stats": StatsArguments,
-    "dewey_tail_logs": TailArguments,
-    "dewey_clear_logs": ClearArguments,
-    "dewey_pin_trace": PinArguments,
-    "dewey_set_log_level": SetLevelArguments,
-    "dewey_get_log_levels": GetLevelsArguments,
-}
-"""What the tools take that Godot offers on its own port too."""
-
-
-def _admit_all(logs: list[Any]) -> tuple[list[Entry], list[str]]:
-    """Check every entry of a batch, so that one answer names all that are invalid (DEW-001, DEW-003)."""
-    if len(logs) > MAX_BATCH:
-        raise EntryRejected(
-            f"logs: at most {MAX_BATCH:,} entries in one call, not {len(logs):,}; send the rest in further calls"
-        )
-    entries: list[Entry] = []
-    warnings: list[str] = []
-    faults: list[tuple[int, str]] = []
-    for index, value in enumerate(logs):
-        own: list[str] = []
-        try:
-            entries.append(admit_json(value, own))
-        except EntryRejected as exc:
-            faults.append((index, str(exc)))
-        warnings += [f"entry {index}: {warning}" for warning in own]
-    if faults:
-        raise BatchRefused(faults)
-    return entries, warnings
 
 
 def _size(entries: Sequence[StoredEntry]) -> int:

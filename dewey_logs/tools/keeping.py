@@ -10,6 +10,7 @@ import attrs
 
 from dewey_logs.clearing import MAX_NOTE_CHARS, Clearing, end_of_pin, trace
 from dewey_logs.filters import iso, storable
+from dewey_logs.query import TRACE_ID_SHOWN
 from dewey_logs.store.protocol import LogStore
 from godot.entries.entry import LEVELS, MAX_COMPONENT_CHARS, parse_level
 from godot.errors import EntryRejected
@@ -31,8 +32,6 @@ MAX_LEVELS: Final = 10_000
 MAX_PINS_SHOWN: Final = 500
 
 MAX_BY_CHARS: Final = 255
-
-_TRACE_ID: Final = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
 
 
 @attrs.frozen
@@ -74,7 +73,7 @@ class ClearArguments:
         examples=["DEBUG"],
     )
     exclude_trace_id: str | list[str] | None = argument(
-        "But not entries of this trace, or of these.", default=None, max_chars=MAX_WORD_CHARS, examples=[_TRACE_ID]
+        "But not entries of this trace, or of these.", default=None, max_chars=MAX_WORD_CHARS, examples=[TRACE_ID_SHOWN]
     )
     dry_run: bool = argument("true: delete nothing, only count.", default=False)
     by: str | None = _BY
@@ -85,7 +84,9 @@ class ClearArguments:
 class PinArguments:
     """Arguments of `dewey_pin_trace`; without any, it only lists."""
 
-    trace_id: str | None = argument("The trace: a UUID.", default=None, max_chars=MAX_WORD_CHARS, examples=[_TRACE_ID])
+    trace_id: str | None = argument(
+        "The trace: a UUID.", default=None, max_chars=MAX_WORD_CHARS, examples=[TRACE_ID_SHOWN]
+    )
     note: str | None = argument(
         "Why, for a reader.", default=None, max_chars=MAX_NOTE_CHARS, examples=["the outage of Friday"]
     )
@@ -154,14 +155,28 @@ def _short(name: str, text: str) -> str:
     return storable(name, text)
 
 
-def housekeeping_tools(
-    store: LogStore, *, retention_days: int = 7, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+def keeping_tools(
+    store: LogStore,
+    *,
+    partitions_ahead: int = 7,
+    retention_days: int = 7,
+    partitioned: bool = True,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[Tool]:
     """Return the tools that look after what a store has.
 
-    :param retention_days: older than that is what goes when nothing is said.
+    :param partitions_ahead: days after today that always have a partition.
+    :param retention_days: days before today that get a partition when they have entries; older than that is what goes
+        when nothing is said.
+    :param partitioned: False: none is made (`LOG_PARTITION_ENABLED`).
     :param now: what relative times count from.
     """
+
+    async def maintain(_: MaintainArguments) -> Answer:
+        result = await store.maintain(
+            ahead_days=partitions_ahead, retention_days=retention_days, partitioned=partitioned
+        )
+        return Answer.of({"created": list(result.created), "moved": result.moved})
 
     async def clear(arguments: ClearArguments) -> Answer:
         instant = min(now(), await store.now())  # a clock that is ahead deletes what is not old
@@ -236,6 +251,21 @@ def housekeeping_tools(
 
     return [
         Tool(
+            name="dewey_maintain_partitions",
+            title="Prepare the days to come",
+            description=(
+                f"Make the table's partitions from yesterday to {partitions_ahead} days ahead (UTC), and those "
+                f"of the last {retention_days} days that have entries waiting in the default partition, and "
+                "move these there. Godot calls it by itself; call it after a restore, or when the default "
+                "partition grows. Calling it again is harmless. Answers {created, moved}: names of the new "
+                "partitions, and how many entries moved."
+            ),
+            arguments=MaintainArguments,
+            run=maintain,
+            role="write",
+            idempotent=True,
+        ),
+        Tool(
             name="dewey_set_log_level",
             title="Set a level",
             description=(
@@ -308,3 +338,8 @@ def housekeeping_tools(
             idempotent=True,
         ),
     ]
+
+
+@attrs.frozen
+class MaintainArguments:
+    """Arguments of `dewey_maintain_partitions`: none."""

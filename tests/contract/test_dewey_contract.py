@@ -15,7 +15,7 @@ import trio.testing
 from dewey_logs.query import Query
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import Page, Stored
-from dewey_logs.tools.finding import dewey_tools
+from dewey_logs.tools import dewey_tools
 from godot.entries.entry import MAX_BATCH, Entry, admit_json
 from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, DeweyUnavailable, StoreUnavailable

@@ -17,7 +17,7 @@ import trio
 from dewey_logs.serve import DEWEY_INFO
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import Stored, encode_batch
-from dewey_logs.tools.finding import ARGUMENTS, dewey_tools
+from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import Parts, run_pipeline
 from godot.entries.entry import Entry

@@ -20,7 +20,7 @@ from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres import store as postgres_module
 from dewey_logs.query import Query
 from dewey_logs.store.protocol import Stored
-from dewey_logs.tools.finding import dewey_tools
+from dewey_logs.tools import dewey_tools
 from godot.entries.entry import Entry, IdSource, admit_json
 from godot.errors import BatchRefused, ConfigError, EntryRejected, StoreUnavailable
 from godot.json.text import dumps

@@ -14,7 +14,7 @@ import trio
 
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres import store as postgres_module
-from dewey_logs.tools.finding import dewey_tools
+from dewey_logs.tools import dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts
 from godot.errors import DeweyFailed, DeweyUnavailable

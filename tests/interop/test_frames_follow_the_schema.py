@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dewey_logs.store.memory import MemoryStore
-from dewey_logs.tools.finding import ARGUMENTS, dewey_tools
+from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import INSTRUCTIONS, godot_toolbox
 from godot.json.text import dumps

@@ -1,0 +1,104 @@
+"""Dewey's tool that stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from dewey_logs.follow import Followers
+from dewey_logs.query import TRACE_ID_SHOWN
+from dewey_logs.store.protocol import LogStore, Stored
+from godot.entries.entry import MAX_BATCH, Entry, EntryFields, admit_json
+from godot.errors import BatchRefused, EntryRejected
+from godot.json.schema import object_schema
+from godot.json.structure import argument
+from godot.mcp.heavy import message_weight, off_the_loop
+from godot.mcp.toolbox import Answer, Tool
+
+
+@attrs.frozen
+class StoreArguments:
+    """Arguments of `dewey_store_logs_batch`."""
+
+    logs: list[Any] = argument(
+        f"The entries, at most {MAX_BATCH:,}. None of them is stored unless all of them are valid.",
+        items=object_schema(EntryFields),
+        maxItems=MAX_BATCH,
+        examples=[
+            [
+                {
+                    "component": "relay",
+                    "level": "INFO",
+                    "message": "tools/call took 12 ms",
+                    "trace_id": TRACE_ID_SHOWN,
+                    "data": {"method": "tools/call"},
+                }
+            ]
+        ],
+    )
+
+
+def storing_tools(
+    store: LogStore, followers: Followers, *, on_stored: Callable[[Stored], None] = lambda _: None
+) -> list[Tool]:
+    """Return the tool that stores.
+
+    :param on_stored: gets what became of each batch.
+    """
+
+    async def store_batch(arguments: StoreArguments) -> Answer:
+        entries, warnings = await off_the_loop(message_weight.get(), _admit_all, arguments.logs)
+        result = await store.store(entries)
+        on_stored(result)
+        if result.stored:
+            followers.note_stored()
+        return Answer.of(
+            {
+                "stored": result.stored,
+                "duplicates": result.duplicates,
+                "warnings": [*warnings, *result.warnings],
+            }
+        )
+
+    return [
+        Tool(
+            name="dewey_store_logs_batch",
+            title="Store log entries",
+            description=(
+                f"Store up to {MAX_BATCH:,} log entries in one transaction: all of them or none. For programs "
+                "that deliver logs; Godot's sender is one. Storing the same entries (by id) again is "
+                "harmless. Answers {stored, duplicates, warnings}: how many were new, how many were there "
+                "already, and what was changed in which entry. When entries are invalid nothing is stored, "
+                "and the error names each of them by its index. An empty list stores nothing, and fails "
+                "when the database cannot be written to now."
+            ),
+            arguments=StoreArguments,
+            run=store_batch,
+            role="write",
+            idempotent=True,
+            in_order=True,
+        ),
+    ]
+
+
+def _admit_all(logs: list[Any]) -> tuple[list[Entry], list[str]]:
+    """Check every entry of a batch, so that one answer names all that are invalid (DEW-001, DEW-003)."""
+    if len(logs) > MAX_BATCH:
+        raise EntryRejected(
+            f"logs: at most {MAX_BATCH:,} entries in one call, not {len(logs):,}; send the rest in further calls"
+        )
+    entries: list[Entry] = []
+    warnings: list[str] = []
+    faults: list[tuple[int, str]] = []
+    for index, value in enumerate(logs):
+        own: list[str] = []
+        try:
+            entries.append(admit_json(value, own))
+        except EntryRejected as exc:
+            faults.append((index, str(exc)))
+        warnings += [f"entry {index}: {warning}" for warning in own]
+    if faults:
+        raise BatchRefused(faults)
+    return entries, warnings
