@@ -46,10 +46,10 @@ acceptance: .venv ## tests of the programs as a user runs them
 	$(BIN)/pytest tests/acceptance
 
 docs: .venv ## write docs/reference out of the code
-	$(BIN)/python -m tests.reference
+	$(BIN)/python -m docs.make.reference
 
 picture: .venv ## draw the README's picture from a real run
-	$(BIN)/python -m tests.picture
+	$(BIN)/python -m docs.make.picture
 
 bench: .venv ## measure the pipeline against limits of the same run
 	$(BIN)/python -m tests.bench

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from godot.service.descriptors import raise_limit
-from tests.acceptance.programs import (
+from tests.programs import (
     CallFault,
     Peer,
     Program,

@@ -23,7 +23,7 @@ import pyte
 import pytest
 import trio
 
-from tests.acceptance.programs import BIN, ENOUGH, Workplace, workplace
+from tests.programs import BIN, ENOUGH, Workplace, workplace
 
 COLUMNS, ROWS = 100, 40
 

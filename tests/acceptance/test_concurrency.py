@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import trio
 
-from tests.acceptance.programs import ENOUGH, Peer, Workplace, connect, until, workplace
+from tests.programs import ENOUGH, Peer, Workplace, connect, until, workplace
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 import trio
 
-from tests.acceptance.programs import ENOUGH, Queue, Workplace, connect, workplace
+from tests.programs import ENOUGH, Queue, Workplace, connect, workplace
 
 LOUD = {"component": "gates", "level": "LOUD", "message": "hello"}
 GARBAGE = b"this is no JSON"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from tests.acceptance.programs import ENOUGH, Workplace, workplace
 from tests.postgres_fixture import Database, Server, postgres, servers
+from tests.programs import ENOUGH, Workplace, workplace
 
 __all__ = ["postgres", "servers"]
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 import trio
 
-from tests.acceptance.programs import (
+from tests.programs import (
     ENOUGH,
     CallFault,
     Program,

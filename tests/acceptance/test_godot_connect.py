@@ -21,7 +21,7 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketRequest, serv
 
 from godot.connect.conversation import CONNECTION_LOST, NOT_CONNECTED
 from godot.connect.pipe import DRAIN_S
-from tests.acceptance.programs import BIN, ENOUGH, Workplace, workplace
+from tests.programs import BIN, ENOUGH, Workplace, workplace
 
 GODOT = str(BIN / "godot")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("GODOT_", "DEWEY_"))}

@@ -19,7 +19,7 @@ import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.acceptance.programs import ENOUGH, Program, Workplace, connect, select, until, workplace
+from tests.programs import ENOUGH, Program, Workplace, connect, select, until, workplace
 
 CONTAINER = Path(__file__).parent.parent.parent / "container"
 GOOD = {"component": "web", "level": "INFO", "message": "hello"}

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 import trio
 
-from tests.acceptance.programs import Peer, Program, Workplace, connect, dial, frame, until, workplace
+from tests.programs import Peer, Program, Workplace, connect, dial, frame, until, workplace
 
 pytestmark = pytest.mark.alone
 

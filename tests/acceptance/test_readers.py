@@ -11,7 +11,8 @@ import psycopg
 import pytest
 import trio
 
-from tests.acceptance.programs import (
+from tests.acceptance.test_http import request
+from tests.programs import (
     ENOUGH,
     CallFault,
     Peer,
@@ -23,7 +24,6 @@ from tests.acceptance.programs import (
     until_asked,
     workplace,
 )
-from tests.acceptance.test_http import request
 
 FOLLOWERS: Final = 200
 WAIT_S: Final = 30

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 import trio
 
-from tests.acceptance.programs import ENOUGH, Workplace, connect, stored_messages, until, workplace
+from tests.programs import ENOUGH, Workplace, connect, stored_messages, until, workplace
 from tests.stuck import stuck
 
 

@@ -21,7 +21,7 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from godot import __version__
-from tests.acceptance.programs import (
+from tests.programs import (
     ENOUGH,
     POLL_S,
     Workplace,

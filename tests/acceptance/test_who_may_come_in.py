@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionRejected
 
-from tests.acceptance.programs import ENOUGH, Peer, Program, Workplace, connect, frame, workplace
+from tests.programs import ENOUGH, Peer, Program, Workplace, connect, frame, workplace
 
 WRITER = "writer-token-0123456789abcdef"
 READER = "reader-token-0123456789abcdef"

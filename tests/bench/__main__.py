@@ -16,9 +16,9 @@ from typing import Final
 
 import trio
 
-from tests.acceptance.programs import Peer, Socket, Workplace, connect, dial, frame, select, workplace
 from tests.bench.kill import kill
 from tests.bench.measures import BATCH, ENTRY, inserts_per_s, say
+from tests.programs import Peer, Socket, Workplace, connect, dial, frame, select, workplace
 
 CONNECTIONS: Final = 4
 WINDOW: Final = 32

@@ -18,8 +18,8 @@ from trio_websocket import ConnectionClosed, HandshakeError
 
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.entries.entry import IdSource
-from tests.acceptance.programs import Program, Queue, Workplace, answer, connect, frame, select, until, workplace
 from tests.bench.measures import BATCH, ENTRY, inserts_per_s, say
+from tests.programs import Program, Queue, Workplace, answer, connect, frame, select, until, workplace
 
 ENTRIES: Final = 200_000
 CLIENTS: Final = 2

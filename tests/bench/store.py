@@ -24,7 +24,7 @@ from dewey_logs.query import Query
 from godot.embedded import EmbeddedPostgres
 from godot.entries.entry import admit_json
 from godot.entries.wire import encode_entry
-from tests.acceptance.programs import Peer, Workplace, answer, connect, frame, workplace
+from tests.programs import Peer, Workplace, answer, connect, frame, workplace
 
 DAYS: Final = 14
 CHUNK: Final = 50_000

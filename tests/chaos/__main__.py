@@ -16,9 +16,9 @@ import attrs
 import click
 import trio
 
-from tests.acceptance.programs import Workplace, workplace
 from tests.chaos.hostile.crew import Crowd
 from tests.chaos.run import Plan, Report, run_chaos
+from tests.programs import Workplace, workplace
 
 
 @click.command()

@@ -21,8 +21,8 @@ import trio
 from godot.entries.entry import IdSource
 from godot.mcp.transport import Transport, TransportClosed, Unreachable
 from godot.mcp.websocket.dial import Address, over_websocket
-from tests.acceptance.programs import CallFault, answer
 from tests.chaos.ledger import Ledger
+from tests.programs import CallFault, answer
 
 ANSWER_S: Final = 4.0
 """A call that is not answered by then is sent again."""

@@ -16,7 +16,6 @@ import trio
 from trio_websocket import ConnectionClosed, HandshakeError
 from wsproto.utilities import ProtocolError
 
-from tests.acceptance.programs import CallFault, Queue, Workplace, connect, until
 from tests.chaos.clients import MANNERS, Load
 from tests.chaos.faults import Dealer, Recovery, Storms
 from tests.chaos.hostile import KINDS, Crew
@@ -25,6 +24,7 @@ from tests.chaos.ledger import Ledger, Verdict
 from tests.chaos.probe import Probe, Record
 from tests.chaos.series import Series
 from tests.chaos.system import System, running_system
+from tests.programs import CallFault, Queue, Workplace, connect, until
 
 DRY_S: Final = 120.0
 """Within this time after a storm everything has to be stored. The longest pause of the sender is 30 s."""

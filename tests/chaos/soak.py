@@ -17,13 +17,13 @@ import attrs
 import click
 import trio
 
-from tests.acceptance.programs import Workplace, until, workplace
 from tests.chaos.__main__ import keep
 from tests.chaos.clients import Load
 from tests.chaos.ledger import Ledger, Verdict
 from tests.chaos.run import ACK_S, DRY_S, is_dry
 from tests.chaos.series import HEADER, MIB, WARM_UP_SHARE, Series
 from tests.chaos.system import System, running_system
+from tests.programs import Workplace, until, workplace
 
 SAMPLE_S: Final = 2.0
 PROGRESS_S: Final = 30.0

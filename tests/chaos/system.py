@@ -26,9 +26,9 @@ import trio
 
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis
 from godot.embedded import Server as EmbeddedServer
-from tests.acceptance.programs import Program, Workplace, until
 from tests.chaos.link import Link
 from tests.chaos.terminal import Terminal
+from tests.programs import Program, Workplace, until
 
 LOOK_S: Final = 0.02
 READY_S: Final = 60.0

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import trio
 
-from tests.acceptance.programs import Program
+from tests.programs import Program
 
 PIPE_BYTES = 4096
 """The least that Linux gives a pipe: a few dozen lines fill it."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from tests.acceptance.programs import Workplace, workplace
 from tests.chaos.hostile.crew import Crowd
 from tests.chaos.run import Plan, run_chaos
+from tests.programs import Workplace, workplace
 
 LONGEST_S = 150.0
 """It takes 70 s; a machine may be busy, and a calm may have to wait for the sender's longest pause, 30 s."""

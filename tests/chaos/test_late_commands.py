@@ -11,7 +11,7 @@ from godot.buffer.protocol import Counts
 from godot.buffer.redis import RedisBuffer
 from godot.embedded import EmbeddedRedis
 from godot.errors import NotInFlight
-from tests.acceptance.programs import Workplace, workplace
+from tests.programs import Workplace, workplace
 
 QUEUE = "logs:queue"
 

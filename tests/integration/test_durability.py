@@ -16,8 +16,8 @@ import trio
 from godot import daemon
 from godot.buffer.redis import RedisBuffer
 from godot.errors import BufferUnavailable
-from tests.acceptance.programs import Peer, Program, Workplace, connect, workplace
 from tests.integration.redis_servers import DURABLE, RedisServers, redis_servers, until
+from tests.programs import Peer, Program, Workplace, connect, workplace
 
 ENOUGH = 40
 

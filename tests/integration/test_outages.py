@@ -28,7 +28,10 @@ import trio
 
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis, server
 from godot.entries.entry import IdSource
-from tests.acceptance.programs import (
+from tests.chaos.link import Link
+from tests.contract.conftest import RedisServer
+from tests.postgres_fixture import Database, Server, binaries, running_server
+from tests.programs import (
     ENOUGH,
     POLL_S,
     CallFault,
@@ -42,9 +45,6 @@ from tests.acceptance.programs import (
     until,
     workplace,
 )
-from tests.chaos.link import Link
-from tests.contract.conftest import RedisServer
-from tests.postgres_fixture import Database, Server, binaries, running_server
 
 AT_ONCE_S: Final = 10.0
 """Ten times what is promised: the machine may be busy. The clock of `test_channel.py` is exact."""

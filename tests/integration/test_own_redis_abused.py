@@ -16,7 +16,7 @@ import trio
 from godot.buffer.redis import RedisBuffer
 from godot.embedded import EmbeddedRedis
 from godot.errors import BufferUnavailable
-from tests.acceptance.programs import Program, Workplace, connect, until_asked, workplace
+from tests.programs import Program, Workplace, connect, until_asked, workplace
 
 ENOUGH = 60
 GIANT_BYTES = 100 * 1024 * 1024

@@ -16,7 +16,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
-from tests.acceptance.programs import (
+from tests.programs import (
     ENOUGH,
     CallFault,
     Peer,

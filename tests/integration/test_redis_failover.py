@@ -16,7 +16,6 @@ from redis.crc import key_slot
 from godot.buffer.protocol import Counts, DeadEntry, Drops
 from godot.buffer.redis import RedisBuffer, lane
 from godot.errors import BufferUnavailable, ConfigError
-from tests.acceptance.programs import CallFault, Peer, Workplace, connect, stored_messages, workplace
 from tests.held import Held
 from tests.integration.redis_servers import (
     POLL_S,
@@ -29,6 +28,7 @@ from tests.integration.redis_servers import (
 )
 from tests.postgres_fixture import Database, Servers
 from tests.postgres_fixture import servers as postgres_servers  # noqa: F401 - a fixture
+from tests.programs import CallFault, Peer, Workplace, connect, stored_messages, workplace
 
 ENOUGH = 40
 TAG = "{logs}"

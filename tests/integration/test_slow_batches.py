@@ -22,7 +22,7 @@ from godot.mcp.toolbox import Toolbox
 from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.sender import Sender
 from tests.postgres_fixture import Database, Server, binaries, database, postgres, running_server, servers
-from tests.test_sender import entries, entry
+from tests.unit.pipeline.test_sender import entries, entry
 
 __all__ = ["database", "postgres", "servers"]
 

@@ -14,9 +14,9 @@ import attrs
 import orjson
 import trio
 
-from tests.acceptance.programs import Socket
 from tests.chaos.ledger import Ledger
 from tests.chaos.system import Service
+from tests.programs import Socket
 
 PATIENCE_S: Final = 40.0
 """After which a hostile client gives up whatever it does, unless its kind says otherwise."""

@@ -10,7 +10,18 @@ from godot.connect.conversation import NOT_CONNECTED, PATIENCE_S
 from godot.connect.pipe import GREETING_S, LONGEST_PAUSE_S
 from godot.mcp.memory import MemoryTransport
 from godot.mcp.transport import TransportClosed
-from tests.connect_fakes import INITIALIZE, INITIALIZED, NOTICE, URL, WELCOME, FakeGodot, FakeHost, call, piping, result
+from tests.unit.connect.ends import (
+    INITIALIZE,
+    INITIALIZED,
+    NOTICE,
+    URL,
+    WELCOME,
+    FakeGodot,
+    FakeHost,
+    call,
+    piping,
+    result,
+)
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from tests.acceptance.programs import workplace
 from tests.acceptance.test_commands import Shell, Terminal
+from tests.programs import workplace
 
-TARGET: Final = Path(__file__).parent.parent / "docs" / "terminal.svg"
+TARGET: Final = Path(__file__).parent.parent.parent / "docs" / "terminal.svg"
 COLUMNS: Final = 100
 
 

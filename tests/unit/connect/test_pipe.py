@@ -15,7 +15,7 @@ from godot.connect.lines import Lines
 from godot.connect.pipe import DRAIN_S, STEADY_S, Pipe
 from godot.mcp.transport import Refused, TransportClosed
 from godot.service.backoff import delays
-from tests.connect_fakes import INITIALIZE, LONG, NOTICE, URL, FakeGodot, FakeHost, call, cancelled, piping, result
+from tests.unit.connect.ends import INITIALIZE, LONG, NOTICE, URL, FakeGodot, FakeHost, call, cancelled, piping, result
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import trio.testing
 from godot.buffer.protocol import Counts
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable
 from godot.pipeline.guard import Guard
-from tests.test_sender import Bench, WatchedDewey, entries, entry, foreign, numbers
+from tests.unit.pipeline.test_sender import Bench, WatchedDewey, entries, entry, foreign, numbers
 
 
 class Poisoned(WatchedDewey):

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from godot.settings import FILE, DeweyServeSettings, GodotSettings
-from tests.acceptance.programs import BIN
 from tests.container.__main__ import find_engine
+from tests.programs import BIN
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CONTAINER = ROOT / "container"
 DOCKERFILE = (CONTAINER / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from godot.connect.conversation import MAX_IN_FLIGHT, Conversation
-from tests.connect_fakes import NOTICE, URL, call, result
+from tests.unit.connect.ends import NOTICE, URL, call, result
 
 
 def test_what_is_never_answered_is_forgotten_in_the_end() -> None:

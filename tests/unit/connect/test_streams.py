@@ -13,7 +13,7 @@ from godot.cli import target
 from godot.connect import HostGone
 from godot.connect import streams as streams_module
 from godot.errors import ConfigError
-from tests.connect_fakes import URL
+from tests.unit.connect.ends import URL
 
 
 def test_a_token_comes_from_the_file_before_the_environment(tmp_path: Path) -> None:

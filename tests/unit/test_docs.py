@@ -11,10 +11,10 @@ import click
 import pytest
 
 from dewey_logs.cli import cli as dewey
+from docs.make.reference import DIRECTORY, pages
 from godot.cli.main import cli as godot
-from tests.reference import DIRECTORY, pages
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 DOCS = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 SHELLS = re.compile(r"^```(?:console|sh|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NAMED = {"godot": godot, "dewey": dewey}

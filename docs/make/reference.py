@@ -26,7 +26,7 @@ from godot.pipeline.levels import Levels
 from godot.pipeline.status import Status
 from godot.settings import DeweyServeSettings, GodotSettings
 
-DIRECTORY: Final = Path(__file__).parent.parent / "docs" / "reference"
+DIRECTORY: Final = Path(__file__).parent.parent.parent / "docs" / "reference"
 GENERATED: Final = "<!-- made by `make docs` out of the code; change that -->"
 
 

@@ -14,7 +14,7 @@ from godot.mcp.websocket.dial import Address, NoAddress
 from godot.service.lines import json_line, logfmt
 from godot.service.masking import masked
 from godot.settings import GodotSettings, load
-from tests.acceptance.programs import BIN
+from tests.programs import BIN
 
 
 @pytest.mark.parametrize(

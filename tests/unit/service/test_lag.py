@@ -53,7 +53,7 @@ async def test_nobody_knew_what_the_daemon_was_doing_when_it_answered_nobody(mon
     (line,) = lines.said
     assert line["event"] == "loop_lag"
     assert float(str(line["seconds"])) >= 0.2
-    assert str(line["call"]).startswith("logger_query 17, in tests/test_lag.py:")
+    assert str(line["call"]).startswith("logger_query 17, in tests/unit/service/test_lag.py:")
     late = registry.get_sample_value("godot_event_loop_lag_seconds_count")
     early = registry.get_sample_value("godot_event_loop_lag_seconds_bucket", {"le": "0.1"})
     assert late is not None
@@ -67,5 +67,5 @@ async def test_a_task_of_trio_is_named_from_its_frame_and_a_thread_without_one_b
         "test_a_task_of_trio_is_named_from_its_frame_and_a_thread_without_one_by_its_place"
     )
     seen = await trio.to_thread.run_sync(lambda: what_runs(sys._getframe()))
-    assert seen.startswith("tests/test_lag.py:")
+    assert seen.startswith("tests/unit/service/test_lag.py:")
     assert what_runs(None) == "unknown"
