@@ -26,7 +26,7 @@ check: .venv ## format, lint, types, layers
 	$(BIN)/lint-imports
 
 unit: .venv ## tests on the mock clock, and of the seams
-	$(BIN)/pytest --ignore tests/integration --ignore tests/interop --ignore tests/acceptance
+	$(BIN)/pytest tests/unit tests/contract
 
 integration: .venv ## tests on real Redis and PostgreSQL
 	$(BIN)/pytest tests/integration
