@@ -29,9 +29,9 @@ def serve(**options: Any) -> None:
     Godot finds it by DEWEY_MCP_URL. docs/reference/settings.md lists all settings.
     """
     from dewey_logs.serve import run_serve
-    from godot.settings import DeweyServeSettings, load
+    from godot.settings import DeweyServeSettings, load_settings
 
-    run_daemon(partial(load, DeweyServeSettings, os.environ, options), run_serve)
+    run_daemon(partial(load_settings, DeweyServeSettings, os.environ, options), run_serve)
 
 
 def main() -> None:

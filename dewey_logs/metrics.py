@@ -107,7 +107,7 @@ class DeweyMetrics(Collector):
 
         return attrs.evolve(tool, run=wait if tool.name == TAIL else run)
 
-    async def look(self, count_partitions: Callable[[], Awaitable[int]]) -> None:
+    async def refresh(self, count_partitions: Callable[[], Awaitable[int]]) -> None:
         """Find out what a scrape asks of the database, which may be away."""
         try:
             self.partitions = await count_partitions()

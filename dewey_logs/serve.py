@@ -30,7 +30,7 @@ from godot.service.lag import Watchdog
 from godot.service.lines import PeerLog, choose_format, print_line, ready_line, status_line
 from godot.service.orphans import reap_orphans
 from godot.service.ports import http_url, listening_url
-from godot.service.signals import Life
+from godot.service.signals import Lifecycle
 from godot.service.site import Site, serve_http
 from godot.settings import DeweyServeSettings, DeweySettings
 
@@ -42,7 +42,7 @@ INSTRUCTIONS: Final = (
 
 STATUS_S: Final = 60.0
 
-WHAT: Final = (
+ABOUT: Final = (
     "The log store of Godot: it keeps the log entries of a system of MCP servers in PostgreSQL, and finds them. "
     "Components log to Godot."
 )
@@ -103,7 +103,7 @@ async def run_own_maintenance(store: PostgresStore, settings: DeweySettings) -> 
     await run_daily(prepare, lambda: datetime.now(UTC))
 
 
-async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
+async def run_serve(settings: DeweyServeSettings, life: Lifecycle) -> int:
     """Serve Dewey's tools on its own port until stopped (`dewey serve`).
 
     Waits for its database when that is not there yet, and says so; the ready line comes after it.
@@ -139,21 +139,21 @@ async def run_serve(settings: DeweyServeSettings, life: Life) -> int:
         )
         url = http_url(doors.http)
 
-        async def look() -> None:
-            await metrics.look(store.count_partitions)
+        async def refresh() -> None:
+            await metrics.refresh(store.count_partitions)
 
         async def health() -> tuple[int, dict[str, Any]]:
-            await look()
+            await refresh()
             state = "ready" if metrics.database_up else "down"
             return (200 if metrics.database_up else 503), {"status": state, "database": metrics.database_up}
 
         site = Site(
             "Dewey",
-            WHAT,
+            ABOUT,
             doors.gate,
             health,
             metrics.registry,
-            look,
+            refresh,
             PeerLog(print_line).note,
             max_connections=doors.connections.http,
             prefix="DEWEY",

@@ -23,10 +23,9 @@ from dewey_logs.tools import ARGUMENTS
 from godot import __version__
 from godot.buffer.redis import RedisBuffer
 from godot.buffer.redis.servers import find_servers
-from godot.daemon import Parts, run_pipeline
+from godot.daemon import Dependencies, run_pipeline
 from godot.doors import Doors, check_address, open_doors
-from godot.embedded import EmbeddedPostgres, EmbeddedRedis
-from godot.embedded import Server as EmbeddedServer
+from godot.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer
 from godot.embedded.binaries import find_redis
 from godot.embedded.datadir import DataDir, default_data_dir
 from godot.errors import ConfigError, StoreUnavailable
@@ -42,7 +41,7 @@ from godot.service.lag import Watchdog
 from godot.service.lines import PeerLog, choose_format, print_line, ready_line, status_line
 from godot.service.orphans import reap_orphans
 from godot.service.ports import http_url, listening_url
-from godot.service.signals import Life
+from godot.service.signals import Lifecycle
 from godot.service.tokens import read_token
 from godot.settings import GodotSettings, make_gate
 
@@ -57,7 +56,7 @@ PRIVATE_DAEMON: Final = "private"
 """The name of a daemon that has its Redis to itself."""
 
 
-async def run_up(settings: GodotSettings, life: Life) -> int:
+async def run_up(settings: GodotSettings, life: Lifecycle) -> int:
     """Run Redis, PostgreSQL, Dewey and Godot in one process tree, until stopped (`godot up`).
 
     :returns: the exit code.
@@ -95,7 +94,7 @@ async def run_up(settings: GodotSettings, life: Life) -> int:
     return code
 
 
-async def run_serve(settings: GodotSettings, life: Life) -> int:
+async def run_serve(settings: GodotSettings, life: Lifecycle) -> int:
     """Run Godot as its environment says, until stopped (`godot serve`).
 
     Without REDIS_URL it has a Redis of its own; without DEWEY_MCP_URL Dewey runs inside.
@@ -182,7 +181,7 @@ async def _start(servers: trio.Nursery, *embedded: EmbeddedServer) -> None:
 
 async def _run(
     settings: GodotSettings,
-    life: Life,
+    life: Lifecycle,
     doors: Doors,
     redis_url: str,
     daemon: str,
@@ -200,7 +199,7 @@ async def _run(
         lost_file=lost_file,
     )
     registry = Registry()
-    async with _way_to_dewey(settings, registry) as (connect, look), trio.open_nursery() as nursery:
+    async with _way_to_dewey(settings, registry) as (connect, refresh), trio.open_nursery() as nursery:
         ways = {
             name: Client(connect, name="godot", version=__version__)
             for name in ("stores", "questions", "waits", "clears")
@@ -212,8 +211,17 @@ async def _run(
             await nursery.start(client.run, name=f"dewey, {name}")
         dewey = RemoteDewey(**ways, timeout_s=settings.dewey_timeout_s)
         nursery.start_soon(doors.watch_tokens, name="tokens")
-        parts = Parts(
-            buffer, dewey, doors.mcp, doors.gate, ARGUMENTS, print_line, doors.http, registry, look, doors.connections
+        parts = Dependencies(
+            buffer,
+            dewey,
+            doors.mcp,
+            doors.gate,
+            ARGUMENTS,
+            print_line,
+            doors.http,
+            registry,
+            refresh,
+            doors.connections,
         )
         code = await run_pipeline(settings, parts, life, announce)
         nursery.cancel_scope.cancel()
@@ -238,7 +246,7 @@ async def _way_to_dewey(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_own_retention, store, settings, name="retention")
             connect = in_process(partial(serve, Server(DEWEY_INFO, toolbox, PeerLog(print_line).note)))
-            yield connect, partial(metrics.look, store.count_partitions)
+            yield connect, partial(metrics.refresh, store.count_partitions)
             nursery.cancel_scope.cancel()
 
 

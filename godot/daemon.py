@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from godot import __version__
-from godot.buffer.protocol import Keep
+from godot.buffer.protocol import Buffer
 from godot.errors import BufferUnavailable
 from godot.intake.ndjson import ndjson_way
 from godot.intake.tools import intake_tools
@@ -41,7 +41,7 @@ from godot.pipeline.sender import Sender
 from godot.pipeline.status import Status, run_durability_look, run_status_line
 from godot.service.descriptors import Connections
 from godot.service.exposition import Registry
-from godot.service.signals import Life
+from godot.service.signals import Lifecycle
 from godot.service.site import Site, serve_http
 from godot.service.supervise import supervise
 from godot.settings import Ack, GodotSettings
@@ -53,7 +53,7 @@ INSTRUCTIONS: Final = (
     "logger_status tells whether anything is held back or was dropped."
 )
 
-WHAT: Final = (
+ABOUT: Final = (
     "The flight recorder for a system of MCP servers. Components send their log entries here over MCP; it loses none, "
     "and finds them again by trace id."
 )
@@ -70,7 +70,7 @@ DURABILITY_LOOK_S: Final = 5.0
 
 
 @attrs.frozen
-class Parts:
+class Dependencies:
     """What the stations stand on: whatever differs between `up`, `serve` and a test.
 
     :param listeners: bound, and accepting nothing yet.
@@ -79,11 +79,11 @@ class Parts:
     :param write: gets each line for the operator.
     :param http: as `listeners`, for HTTP; none: nothing is served there.
     :param registry: what is scraped, Godot's own metrics aside.
-    :param look: called before a scrape.
+    :param refresh: called before a scrape.
     :param connections: how many there may be.
     """
 
-    buffer: Keep
+    buffer: Buffer
     dewey: Dewey
     listeners: list[trio.SocketListener]
     gate: Gate
@@ -91,11 +91,13 @@ class Parts:
     write: Callable[[str], None]
     http: list[trio.SocketListener] = attrs.Factory(list)
     registry: Registry = attrs.Factory(Registry)
-    look: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    refresh: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
     connections: Connections = Connections(mcp=1_000, http=250)
 
 
-async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_ready: Callable[[], None]) -> int:
+async def run_pipeline(
+    settings: GodotSettings, parts: Dependencies, life: Lifecycle, on_ready: Callable[[], None]
+) -> int:
     """Take entries in and deliver them until `life.stop`, then drain (REL-005).
 
     :param on_ready: called when calls are answered.
@@ -154,23 +156,23 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     )
     report_failure = partial(status.line, "restart")
 
-    async def look() -> None:
+    async def refresh() -> None:
         metrics.connections, metrics.channel = len(server.live), outlet.waiting
         metrics.bytes_in_flight = {
             "received": server.received.bytes,
             "answers": server.answers.bytes,
             "http": site.bodies.bytes,
         }
-        await metrics.look(status, parts.buffer)
-        await parts.look()
+        await metrics.refresh(status, parts.buffer)
+        await parts.refresh()
 
     site = Site(
         "Godot",
-        WHAT,
+        ABOUT,
         parts.gate,
         partial(health, status),
         parts.registry,
-        look,
+        refresh,
         status.peer,
         ways=[ndjson_way(toolbox.find("logger_log_batch"))],
         max_body_bytes=settings.max_message_bytes,
@@ -223,7 +225,7 @@ async def run_pipeline(settings: GodotSettings, parts: Parts, life: Life, on_rea
     return 1 if lost else 0
 
 
-async def end_when_empty(batched: trio.Event, buffer: Keep, sending: trio.CancelScope) -> None:
+async def end_when_empty(batched: trio.Event, buffer: Buffer, sending: trio.CancelScope) -> None:
     """End the sender, when nothing is queued or in flight any more and nothing will be.
 
     With a Dewey that is away it would go on for the whole drain, for nothing.
@@ -244,7 +246,7 @@ async def health(status: Status) -> tuple[int, dict[str, Any]]:
     While Dewey is away they are kept (`degraded`), and whoever stopped sending for that would lose them: 200. The same
     when Redis may lose them. Without Redis they are refused: 503. Who has not been looked at yet is not called well.
     """
-    state = await status.look()
+    state = await status.snapshot()
     if not status.redis_up:
         return 503, {"status": "down", **state}
     seen = (status.dewey_up, status.durable)
@@ -255,7 +257,7 @@ def godot_toolbox(
     inlet: Inlet,
     dewey: Dewey,
     status: Status,
-    buffer: Keep,
+    buffer: Buffer,
     levels: Levels,
     *,
     ack: Ack = "queued",

@@ -1,6 +1,6 @@
 """Settings: environment variables, their defaults, and what is allowed (MAINT-004).
 
-A settings class is an attrs class whose fields are made with `setting`. `load` reads all of them and
+A settings class is an attrs class whose fields are made with `setting`. `load_settings` reads all of them and
 reports every bad one at once.
 """
 
@@ -333,7 +333,9 @@ OTHER_NAMES: Final = ("GODOT_URL", "GODOT_TOKEN")
 """Variables with our prefixes that are read elsewhere (by components' clients)."""
 
 
-def load(kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, object | None]) -> tuple[T, list[str]]:
+def load_settings(
+    kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, object | None]
+) -> tuple[T, list[str]]:
     """Read settings from the environment.
 
     An empty variable counts as one that is not set. `<name>_FILE` names a file that holds the value, as containers

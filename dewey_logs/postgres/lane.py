@@ -47,7 +47,7 @@ _NOT_SET_UP: Final = frozenset({"42501", "42P01", "42883"})
 """No permission, no such table, no such function: not migrated yet, or an operator's slip."""
 
 
-class Lane:
+class PostgresLane:
     """Connections that do one kind of work, each used by one call at a time.
 
     :param timeout_s: for one statement, and (a little more) for one call.
@@ -92,7 +92,7 @@ class Lane:
         :raises StoreUnavailable: when the database is away.
         """
         async with self._vacant:
-            call = _Call(self._idle.pop() if self._idle else None)
+            call = _Work(self._idle.pop() if self._idle else None)
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(call.watch, self._timeout_s + _CUT_AFTER_S)
@@ -112,7 +112,7 @@ class Lane:
         while self._idle:
             self._idle.pop().close()
 
-    def _attempt(self, call: _Call, work: Callable[[Connection], T]) -> T:
+    def _attempt(self, call: _Work, work: Callable[[Connection], T]) -> T:
         try:
             with _translated():
                 if call.connection is None:
@@ -156,7 +156,7 @@ class Lane:
                 ) from exc
             raise
 
-    def _take_back(self, call: _Call) -> None:
+    def _take_back(self, call: _Work) -> None:
         if call.connection is None:
             return
         if call.spoilt or call.connection.info.transaction_status != TransactionStatus.IDLE:
@@ -167,7 +167,7 @@ class Lane:
             self._idle.append(call.connection)
 
 
-class _Call:
+class _Work:
     """One call of a lane, while a thread works at it.
 
     `spoilt`: nobody else is to use its connection. Also one that can only be read from, for after a

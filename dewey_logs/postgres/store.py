@@ -18,7 +18,7 @@ from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.postgres.clearing import clear, count_doomed, count_doomed_days, pin, read_pins, unpin
 from dewey_logs.postgres.counts import read_stats
 from dewey_logs.postgres.following import count_after, follow
-from dewey_logs.postgres.lane import Connection, Lane, blames_content, first_line
+from dewey_logs.postgres.lane import Connection, PostgresLane, blames_content, first_line
 from dewey_logs.postgres.levels import read_levels, set_level
 from dewey_logs.postgres.migrate import migrate
 from dewey_logs.postgres.storing import rows, store_batch
@@ -92,11 +92,11 @@ class PostgresStore:
                 "DATABASE_URL: must be a PostgreSQL connection string, such as postgresql://user@host/winni"
             ) from None
         self._query_timeout_s = query_timeout_s
-        self._writer = Lane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S, role=role)
-        self._readers = Lane(
+        self._writer = PostgresLane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S, role=role)
+        self._readers = PostgresLane(
             url, connections=READERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
         )
-        self._followers = Lane(
+        self._followers = PostgresLane(
             # In half of the time: what cannot be read in it is read without its data in the other half.
             url,
             connections=FOLLOW_READERS,
@@ -104,12 +104,12 @@ class PostgresStore:
             lock_timeout_s=query_timeout_s,
             writes=False,
         )
-        self._lookers = Lane(
+        self._lookers = PostgresLane(
             url, connections=LOOKERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
         )
-        self._keeper = Lane(url, timeout_s=UPKEEP_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
-        self._cleaner = Lane(url, timeout_s=CLEAR_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
-        self._marker = Lane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S)
+        self._keeper = PostgresLane(url, timeout_s=UPKEEP_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
+        self._cleaner = PostgresLane(url, timeout_s=CLEAR_TIMEOUT_S, lock_timeout_s=UPKEEP_LOCK_TIMEOUT_S)
+        self._marker = PostgresLane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S)
 
     def close(self) -> None:
         """Close the connections; every call has to have ended."""

@@ -191,11 +191,11 @@ class MemoryBuffer:
 
     def _bury(self, entry: DeadEntry) -> None:
         self._count(dead=1)
-        if len(entry.grave) > self._dead_max_bytes:  # it takes none of the others with it
+        if len(entry.packed) > self._dead_max_bytes:  # it takes none of the others with it
             self._count(dead_forgotten=1)
             return
         self.dead.append(entry)
-        while len(self.dead) > self._dead_max or _size(each.grave for each in self.dead) > self._dead_max_bytes:
+        while len(self.dead) > self._dead_max or _size(each.packed for each in self.dead) > self._dead_max_bytes:
             self.dead.popleft()
             self._count(dead_forgotten=1)
 

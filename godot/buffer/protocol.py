@@ -73,20 +73,20 @@ class DeadEntry:
         return blake2b(b"%b\0%b" % (self.reason.encode(), self.raw), digest_size=8).hexdigest()
 
     @property
-    def grave(self) -> bytes:
+    def packed(self) -> bytes:
         """What is kept of it, as JSON."""
         value: dict[str, Any] = {"reason": self.reason, "entry": self.raw.decode("utf-8", "replace")}
         if self.of_bytes:
             value["bytes"] = self.of_bytes
-        grave = dumps(value)
-        if len(grave) > GRAVE_MAX_BYTES:
-            return DeadEntry(self.raw[:BEGINNING_BYTES], self.reason, len(self.raw)).grave
-        return grave
+        record = dumps(value)
+        if len(record) > GRAVE_MAX_BYTES:
+            return DeadEntry(self.raw[:BEGINNING_BYTES], self.reason, len(self.raw)).packed
+        return record
 
     @classmethod
-    def exhume(cls, grave: bytes) -> DeadEntry:
+    def unpack(cls, record: bytes) -> DeadEntry:
         """Make it from that."""
-        value = loads(grave.decode("utf-8", "replace"))  # a script cuts anywhere, and copies any byte
+        value = loads(record.decode("utf-8", "replace"))  # a script cuts anywhere, and copies any byte
         return cls(value["entry"].encode(), value["reason"], value.get("bytes", 0))
 
     def may_return(self, max_bytes: int) -> bool:
@@ -156,7 +156,7 @@ class Counts:
     weakness: str | None = None
 
 
-class Buffer(Protocol):
+class Queue(Protocol):
     """What the batcher and the sender ask of a buffer.
 
     Every method of these protocols may raise `BufferUnavailable`.
@@ -248,7 +248,7 @@ class DeadLetters(Protocol):
         """Delete dead entries for ever, and return how many."""
 
 
-class Notes(Protocol):
+class LevelNotes(Protocol):
     """What Godot writes down for its next start."""
 
     async def note_levels(self, noted: bytes) -> None:
@@ -258,5 +258,5 @@ class Notes(Protocol):
         """Return it; None when nothing was noted."""
 
 
-class Keep(Buffer, Holes, DeadLetters, Notes, Protocol):
+class Buffer(Queue, Holes, DeadLetters, LevelNotes, Protocol):
     """All of it."""

@@ -12,12 +12,12 @@ from godot.connect import MAX_MESSAGE_BYTES, Pipe
 from godot.connect.streams import Streams
 from godot.errors import ConfigError
 from godot.mcp.websocket.dial import over_websocket
-from godot.service.signals import Life
+from godot.service.signals import Lifecycle
 
 EXIT_REFUSED: Final = 3
 
 
-async def run_connect(target: Target, life: Life) -> int:
+async def run_connect(target: Target, life: Lifecycle) -> int:
     """Be the pipe until stdin ends or a signal comes.
 
     :returns: the exit code: 0, or 3 when Godot has refused us.

@@ -24,7 +24,7 @@ from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.transport import in_a_line
 from godot.mcp.websocket.dial import over_websocket
 from godot.service.masking import masked
-from godot.service.signals import Life
+from godot.service.signals import Lifecycle
 
 EXIT_NONE: Final = 1
 EXIT_USAGE: Final = 2
@@ -99,7 +99,7 @@ class Daemon:
 Work = Callable[[Daemon], Awaitable[int]]
 
 
-async def run_asking(work: Work, target: Target, life: Life, *, interrupted: int = EXIT_INTERRUPTED) -> int:
+async def run_asking(work: Work, target: Target, life: Lifecycle, *, interrupted: int = EXIT_INTERRUPTED) -> int:
     """Do what a command does with the daemon; return the exit code.
 
     :param interrupted: the exit code after Ctrl-C.

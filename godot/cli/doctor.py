@@ -20,13 +20,13 @@ from godot.cli.daemon import Daemon, Style, Unanswered, run_asking, write
 from godot.cli.find import size
 from godot.cli.options import daemon_url
 from godot.cli.render import harmless, paint
-from godot.cli.target import load as load_target
+from godot.cli.target import read_target as load_target
 from godot.embedded.binaries import find_postgres, find_redis
 from godot.embedded.datadir import default_data_dir
 from godot.errors import ConfigError
 from godot.service.masking import masked
-from godot.service.signals import Life, run_with_signals
-from godot.settings import GodotSettings, load, make_gate
+from godot.service.signals import Lifecycle, run_with_signals
+from godot.settings import GodotSettings, load_settings, make_gate
 
 DISK_MIN_BYTES: Final = 1024**3
 DELAY_MAX_S: Final = 60.0
@@ -76,7 +76,7 @@ def examine(url: str | None, token_file: Path | None, style: Style) -> int:
             note(finding)
         return 0
 
-    async def main(life: Life) -> int:
+    async def main(life: Lifecycle) -> int:
         return await run_asking(work, target, life)
 
     return trio.run(partial(run_with_signals, main)) or (1 if bad else 0)
@@ -88,7 +88,7 @@ def here() -> Iterator[Finding]:
     yield Finding("ok", f"Godot {__version__} on Python {python}")
     settings = GodotSettings()
     try:
-        settings, warnings = load(GodotSettings, os.environ, {})
+        settings, warnings = load_settings(GodotSettings, os.environ, {})
         make_gate(settings)
         yield Finding("ok", "the settings can be used")
         for warning in warnings:

@@ -199,10 +199,10 @@ def ask(work: Work, url: str | None, token_file: Path | None, *, interrupted: in
     from functools import partial
 
     from godot.cli.daemon import run_asking
-    from godot.cli.target import load
+    from godot.cli.target import read_target
 
     def load_target() -> tuple[Any, list[str]]:
-        return load(daemon_url(url), token_file, os.environ.get("GODOT_TOKEN", ""))
+        return read_target(daemon_url(url), token_file, os.environ.get("GODOT_TOKEN", ""))
 
     run_command(load_target, partial(run_asking, work, interrupted=interrupted))
 

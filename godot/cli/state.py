@@ -19,14 +19,14 @@ import trio
 
 from godot.cli.daemon import EXIT_NONE, EXIT_USAGE, Daemon, Style, Work, complain, run_asking, write
 from godot.cli.render import harmless, paint, table
-from godot.cli.target import load as load_target
+from godot.cli.target import read_target as load_target
 from godot.embedded.datadir import default_data_dir, read_endpoints
 from godot.errors import ConfigError
 from godot.json.text import dumps, loads
 from godot.service.command import run_command
 from godot.service.masking import masked
-from godot.service.signals import Life
-from godot.settings import GodotSettings, http_port, load
+from godot.service.signals import Lifecycle
+from godot.settings import GodotSettings, http_port, load_settings
 
 STATUS: Final = "logger_status"
 HEALTH_S: Final = 4.0
@@ -85,7 +85,7 @@ def check_health(url: str | None, token_file: Path | None) -> None:
         sys.exit(EXIT_NONE)
 
 
-async def _check_over_mcp(target: Any, life: Life) -> int:
+async def _check_over_mcp(target: Any, life: Lifecycle) -> int:
     async def work(daemon: Daemon) -> int:
         state = await daemon.ask(STATUS, timeout_s=HEALTH_S)
         if state["redis"] != "up":
@@ -136,7 +136,7 @@ def _http_beside(url: str) -> str | None:
     """Return where the daemon with this port for MCP should answer HTTP; None: nobody can tell."""
     parts = urlsplit(url)
     try:
-        settings, _ = load(GodotSettings, os.environ, {})
+        settings, _ = load_settings(GodotSettings, os.environ, {})
         here = read_endpoints(settings.data_dir or default_data_dir())
         if here.get("mcp") == url.rstrip("/") and "http" in here:
             return str(here["http"])
@@ -157,7 +157,7 @@ def _readyz_there(url: str) -> tuple[int, str] | None:
 
 def _http_here() -> str:
     """Return where the daemon of this machine answers HTTP: as `godot up` says of itself, or by the settings."""
-    settings, _ = load(GodotSettings, os.environ, {})
+    settings, _ = load_settings(GodotSettings, os.environ, {})
     if url := read_endpoints(settings.data_dir or default_data_dir()).get("http"):
         return str(url)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
@@ -168,7 +168,7 @@ def _http_here() -> str:
 def print_settings(environ: Mapping[str, str]) -> int:
     """Write every setting with its value; return the exit code."""
     try:
-        settings, warnings = load(GodotSettings, environ, {})
+        settings, warnings = load_settings(GodotSettings, environ, {})
     except ConfigError as exc:
         return _tell_problems(exc)
     for row in table(list(_settings(settings, environ))):
@@ -202,7 +202,7 @@ def check_settings(environ: Mapping[str, str]) -> int:
     )
 
     try:
-        settings, warnings = load(GodotSettings, environ, {})
+        settings, warnings = load_settings(GodotSettings, environ, {})
         if problems := trio.run(check_serve, settings):
             raise ConfigError(*problems, warnings=warnings)
     except ConfigError as exc:

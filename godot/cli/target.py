@@ -19,7 +19,7 @@ class Target:
     token: str | None = attrs.field(repr=False)
 
 
-def load(url: str, token_file: Path | None, token: str) -> tuple[Target, list[str]]:
+def read_target(url: str, token_file: Path | None, token: str) -> tuple[Target, list[str]]:
     """Make the target out of the options and the environment.
 
     :param token: what counts without a file; empty for none.

@@ -8,7 +8,7 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """The longest line and the largest frame. Godot answers with less than 1 MiB, but others speak MCP too."""
 
 
-class Lines:
+class LineCutter:
     """Cuts bytes into lines, holding at most the beginning of one."""
 
     def __init__(self, longest: int = MAX_MESSAGE_BYTES) -> None:

@@ -11,10 +11,10 @@ from typing import Final, Protocol
 import trio
 
 from godot.connect.conversation import Conversation
-from godot.connect.lines import MAX_MESSAGE_BYTES, Lines, one_line
+from godot.connect.lines import MAX_MESSAGE_BYTES, LineCutter, one_line
 from godot.connect.messages import failure
 from godot.mcp.session import INVALID_REQUEST
-from godot.mcp.transport import GOODBYE_S, Connect, Frame, Refused, Transport, TransportClosed, Unreachable
+from godot.mcp.transport import GOODBYE_S, Connect, Frame, RefusedByServer, Transport, TransportClosed, Unreachable
 from godot.service.backoff import delays
 
 GREETING_S: Final = 5.0
@@ -85,7 +85,7 @@ class Pipe:
         return self._refusal
 
     async def _read_host(self) -> None:
-        lines = Lines()
+        lines = LineCutter()
         while data := await self._host.read():
             for line in lines.feed(data):
                 await self._take(line)
@@ -138,7 +138,7 @@ class Pipe:
                     pauses = delays(FIRST_PAUSE_S, longest=LONGEST_PAUSE_S)
                 said = ""
                 await self._host.tell(f"lost the connection to {self._where} ({trouble}); connecting again")
-            except Refused as exc:
+            except RefusedByServer as exc:
                 await self._be_refused(f"Godot at {self._where} refused the connection ({exc.why}); {_remedy(exc)}")
             except Unreachable as exc:
                 self._conversation.trouble = exc.why
@@ -227,7 +227,7 @@ def _greeting_until(deadline: float) -> Iterator[None]:
         raise TransportClosed(f"it did not answer `initialize` within {GREETING_S:g} s")
 
 
-def _remedy(refusal: Refused) -> str:
+def _remedy(refusal: RefusedByServer) -> str:
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         return "give godot connect a token that Godot knows (--token-file, or GODOT_TOKEN)"
     return "what it says has to be mended where it runs"

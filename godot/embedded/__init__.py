@@ -14,6 +14,6 @@ from __future__ import annotations
 from godot.embedded.binaries import find_postgres, find_redis
 from godot.embedded.postgres import EmbeddedPostgres
 from godot.embedded.redis import EmbeddedRedis
-from godot.embedded.server import Server
+from godot.embedded.server import EmbeddedServer
 
-__all__ = ["EmbeddedPostgres", "EmbeddedRedis", "Server", "find_postgres", "find_redis"]
+__all__ = ["EmbeddedPostgres", "EmbeddedRedis", "EmbeddedServer", "find_postgres", "find_redis"]

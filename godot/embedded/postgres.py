@@ -27,14 +27,14 @@ from godot.embedded.places import (
     unprivileged_account,
     within_reach,
 )
-from godot.embedded.server import Server
+from godot.embedded.server import EmbeddedServer
 from godot.errors import ConfigError
 
 SETUP_TIMEOUT = 120.0  # 0.5 s here; a slow disk may take a hundred times as long
 _STATUS_LINE = 7  # of postmaster.pid, from 0: "starting", "ready   ", "stopping"
 
 
-class EmbeddedPostgres(Server):
+class EmbeddedPostgres(EmbeddedServer):
     """A PostgreSQL of our own, reached over its unix socket by this process's user, and by root."""
 
     name: ClassVar[str] = "postgres"

@@ -15,7 +15,7 @@ import trio
 from godot.embedded.binaries import redis_binaries
 from godot.embedded.child import Child
 from godot.embedded.places import Account, own_account
-from godot.embedded.server import Server
+from godot.embedded.server import EmbeddedServer
 from godot.errors import ConfigError
 
 _MULTI_PART_AOF = "appendonlydir"  # Redis 7 and later; to an older one it is invisible
@@ -23,7 +23,7 @@ _AOF = "appendonly.aof"
 _PING_TIMEOUT = 1.0
 
 
-class EmbeddedRedis(Server):
+class EmbeddedRedis(EmbeddedServer):
     """A Redis of our own.
 
     :param aof: whether an acknowledged write is on disk (`appendfsync always`); otherwise everything is in

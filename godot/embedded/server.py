@@ -47,7 +47,7 @@ _REASON_LINES = 5
 _REASON_BYTES = 4000
 
 
-class Server(ABC):
+class EmbeddedServer(ABC):
     """What Redis and PostgreSQL have in common.
 
     :param directory: the server's own; made when absent. One process at a time may use it (see DataDir).

@@ -105,7 +105,7 @@ def _log(
     async def log(arguments: LogArguments) -> Answer | Later:
         warnings: list[str] = []
         entry = admit(arguments, warnings, trace.get())
-        if not levels.admit(entry.component, entry.level):
+        if not levels.lets_through(entry.component, entry.level):
             status.filtered += 1
             return Answer.of(
                 {"status": "filtered", "level": levels.of(entry.component), "id": entry.id, "warnings": warnings}
@@ -200,7 +200,7 @@ def _judge(values: list[Any], levels: Levels, trace_id: str | None) -> list[_Jud
         judged = _Judged()
         try:
             entry = admit_json(value, judged.warnings, trace_id)
-            if levels.admit(entry.component, entry.level):
+            if levels.lets_through(entry.component, entry.level):
                 judged.raw = encode_entry(entry, judged.warnings)
                 judged.component, judged.level = entry.component, entry.level
         except EntryRejected as exc:

@@ -24,7 +24,7 @@ PRIVATE: Final = (".localhost", ".local", ".internal", ".svc")
 """Endings of names that no public name server answers."""
 
 
-class Refused(Exception):
+class PeerRefused(Exception):
     """A peer that may not come in.
 
     :param status: HTTP status of the answer to the upgrade request.
@@ -61,7 +61,7 @@ class Gate:
     hosts_setting: str = "its hosts"
     origins_setting: str = "its origins"
 
-    def admit(self, host: str, headers: Iterable[tuple[bytes, bytes]]) -> frozenset[Role]:
+    def roles_for(self, host: str, headers: Iterable[tuple[bytes, bytes]]) -> frozenset[Role]:
         """Return the roles of whoever asks.
 
         :param host: the `Host` header.
@@ -75,12 +75,12 @@ class Gate:
         for origin in values.get(b"origin", []):
             self._check_origin(origin.decode("latin-1"))
         if len(values.get(b"origin", [])) > 1:
-            raise Refused(403, "more than one Origin")
+            raise PeerRefused(403, "more than one Origin")
         if not self.tokens:
             return ROLES
         scheme, _, token = values.get(b"authorization", [b""])[0].partition(b" ")
         if scheme.lower() != b"bearer":
-            raise Refused(401, "a token is needed: Authorization: Bearer <token>")
+            raise PeerRefused(401, "a token is needed: Authorization: Bearer <token>")
         return self._roles_of(token.strip())
 
     def check_host(self, host: str) -> None:
@@ -93,13 +93,13 @@ class Gate:
             return
         if self.takes_private and name and ("." not in name or name.endswith(PRIVATE)):
             return
-        raise Refused(403, f"this server is not called {name or 'nothing'!r:.80}; see {self.hosts_setting}")
+        raise PeerRefused(403, f"this server is not called {name or 'nothing'!r:.80}; see {self.hosts_setting}")
 
     def _check_origin(self, origin: str) -> None:
         name, port = _parts(origin)
         is_ours = port in self.ports and name in (self.hosts or LOOPBACK)
         if not (is_ours or name in self.origins or f"{name}:{port}" in self.origins):
-            raise Refused(403, f"pages from {origin!r:.80} may not connect; see {self.origins_setting}")
+            raise PeerRefused(403, f"pages from {origin!r:.80} may not connect; see {self.origins_setting}")
 
     def _roles_of(self, token: bytes) -> frozenset[Role]:
         digest = hashlib.sha256(token).digest()
@@ -108,7 +108,7 @@ class Gate:
             if hmac.compare_digest(digest, known):
                 found = roles
         if found is None:
-            raise Refused(401, "this token is not known")
+            raise PeerRefused(401, "this token is not known")
         return found
 
 

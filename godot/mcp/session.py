@@ -172,7 +172,7 @@ class _Batch:
         return None if self.open or not self.answers else f"[{','.join(self.answers)}]"
 
 
-class _Refused(Exception):
+class _RequestError(Exception):
     """A request that gets an error instead of a result."""
 
     def __init__(self, code: int, message: str, data: object = None) -> None:
@@ -293,7 +293,7 @@ class Session:
             return self._reply(batch, _failure(None, INVALID_REQUEST, reason))
         try:
             answered = self._receive_request(request_id, method, message.get("params", {}), batch)
-        except _Refused as refused:
+        except _RequestError as refused:
             return self._reply(batch, {"jsonrpc": "2.0", "id": request_id, "error": refused.error})
         if isinstance(answered, Call):
             self._in_flight[request_id] = answered
@@ -332,7 +332,7 @@ class Session:
         if params is None:
             params = {}
         if not isinstance(params, dict):
-            raise _Refused(INVALID_PARAMS, 'Invalid params: "params" must be an object')
+            raise _RequestError(INVALID_PARAMS, 'Invalid params: "params" must be an object')
         meta = params.get("_meta")
         if isinstance(meta, dict) and f"{META}protocolVersion" in meta:
             _check_envelope(meta)
@@ -346,7 +346,7 @@ class Session:
                 return self._list(params)
             case "tools/call":
                 return self._call(request_id, params, self._agreed or UNASKED_VERSION, batch)
-        raise _Refused(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
+        raise _RequestError(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
 
     def _receive_modern(
         self, request_id: RequestId, method: str, params: dict[str, Any], batch: _Batch | None
@@ -366,11 +366,11 @@ class Session:
                 return self._enveloped(self._list(params) | {"ttlMs": LIST_TTL_MS, "cacheScope": self._cache_scope})
             case "tools/call":
                 return self._call(request_id, params, MODERN_VERSION, batch)
-        raise _Refused(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
+        raise _RequestError(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
 
     def _initialize(self, params: dict[str, Any], batch: _Batch | None) -> dict[str, Any]:
         if batch is not None:
-            raise _Refused(INVALID_REQUEST, "Invalid Request: initialize must not be part of a batch")
+            raise _RequestError(INVALID_REQUEST, "Invalid Request: initialize must not be part of a batch")
         asked = params.get("protocolVersion")
         self._agreed = asked if asked in LEGACY_VERSIONS else LEGACY_VERSIONS[-1]
         capabilities: dict[str, Any] = {"tools": {}}
@@ -389,27 +389,29 @@ class Session:
 
     def _list(self, params: dict[str, Any]) -> dict[str, Any]:
         if params.get("cursor") is not None:
-            raise _Refused(INVALID_PARAMS, "Invalid params: there is one page of tools, and no cursor leads to another")
+            raise _RequestError(
+                INVALID_PARAMS, "Invalid params: there is one page of tools, and no cursor leads to another"
+            )
         return {"tools": self._toolbox.listing(self._roles)}
 
     def _call(self, request_id: RequestId, params: dict[str, Any], version: str, batch: _Batch | None) -> Call:
         name = params.get("name")
         if type(name) is not str:
-            raise _Refused(INVALID_PARAMS, 'Invalid params: "name" must be the name of a tool')
+            raise _RequestError(INVALID_PARAMS, 'Invalid params: "name" must be the name of a tool')
         arguments = params.get("arguments")
         if arguments is None:
             arguments = {}
         if not isinstance(arguments, dict):
-            raise _Refused(INVALID_PARAMS, 'Invalid params: "arguments" must be an object')
+            raise _RequestError(INVALID_PARAMS, 'Invalid params: "arguments" must be an object')
         try:
             tool = self._toolbox.find(name)
         except UnknownTool as exc:
-            raise _Refused(INVALID_PARAMS, str(exc)) from None
+            raise _RequestError(INVALID_PARAMS, str(exc)) from None
         if not tool.allowed(self._roles):
             reason = f"{tool.name} needs the role {tool.role}; this token has {', '.join(sorted(self._roles))}"
             if self._on_refusal is not None:
                 self._on_refusal(reason)
-            raise _Refused(INVALID_PARAMS, reason)
+            raise _RequestError(INVALID_PARAMS, reason)
         meta = params.get("_meta")
         trace_id = trace_id_of(meta.get("traceparent")) if isinstance(meta, dict) else None
         return Call(request_id, tool, arguments, version, batch, trace_id)
@@ -423,18 +425,18 @@ class Session:
 def _check_envelope(meta: dict[str, Any]) -> None:
     version = meta[f"{META}protocolVersion"]
     if type(version) is not str:
-        raise _Refused(INVALID_PARAMS, f"Invalid params: _meta {META}protocolVersion must be a string")
+        raise _RequestError(INVALID_PARAMS, f"Invalid params: _meta {META}protocolVersion must be a string")
     if not isinstance(meta.get(f"{META}clientCapabilities"), dict):
-        raise _Refused(INVALID_PARAMS, f"Invalid params: _meta {META}clientCapabilities must be an object")
+        raise _RequestError(INVALID_PARAMS, f"Invalid params: _meta {META}clientCapabilities must be an object")
     if version != MODERN_VERSION:
-        raise _Refused(
+        raise _RequestError(
             UNSUPPORTED_VERSION,
             f"Unsupported protocol version: {version:.80}",
             {"supported": [MODERN_VERSION], "requested": version},
         )
     level = meta.get(f"{META}logLevel", "info")
     if type(level) is not str or level not in _LOG_LEVELS:
-        raise _Refused(INVALID_PARAMS, f"Invalid params: _meta {META}logLevel is not a level of MCP")
+        raise _RequestError(INVALID_PARAMS, f"Invalid params: _meta {META}logLevel is not a level of MCP")
 
 
 def trace_id_of(traceparent: object) -> str | None:

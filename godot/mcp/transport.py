@@ -45,7 +45,7 @@ class Unreachable(Exception):
         self.status = status
 
 
-class Refused(Unreachable):
+class RefusedByServer(Unreachable):
     """The other end does not let us in (401 or 403), and will not until somebody mends that."""
 
 

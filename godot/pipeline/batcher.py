@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 import trio
 
-from godot.buffer.protocol import Buffer, Counts
+from godot.buffer.protocol import Counts, Queue
 from godot.errors import BufferUnavailable
 from godot.pipeline.channel import Accepted, Outlet
 from godot.service.backoff import Jitter, delays, jittered
@@ -33,7 +33,7 @@ class Batcher:
     """
 
     outlet: Outlet
-    buffer: Buffer
+    buffer: Queue
     pushed: trio.MemorySendChannel[None]
     batch_size: int
     batch_timeout_s: float

@@ -75,7 +75,7 @@ class Accepted:
 
 
 @attrs.define(eq=False)
-class _Level:
+class _Backlog:
     """What both ends know: how many bytes are waiting, and whom to wake when they become fewer."""
 
     max_bytes: int
@@ -91,7 +91,7 @@ class _Level:
 class Inlet:
     """The producers' end; closed when its `async with` is left."""
 
-    def __init__(self, send: trio.MemorySendChannel[Accepted], level: _Level, entry_max_bytes: float) -> None:
+    def __init__(self, send: trio.MemorySendChannel[Accepted], level: _Backlog, entry_max_bytes: float) -> None:
         self._send, self._level, self._entry_max_bytes = send, level, entry_max_bytes
 
     async def accept(self, raw: bytes, receipt: Receipt | None = None) -> None:
@@ -154,7 +154,7 @@ class Inlet:
 class Outlet:
     """The batcher's end."""
 
-    def __init__(self, receive: trio.MemoryReceiveChannel[Accepted], level: _Level) -> None:
+    def __init__(self, receive: trio.MemoryReceiveChannel[Accepted], level: _Backlog) -> None:
         self._receive, self._level = receive, level
 
     async def receive(self) -> Accepted:
@@ -183,5 +183,5 @@ def open_entry_channel(
     :param entry_max_bytes: of one entry.
     """
     send, receive = trio.open_memory_channel[Accepted](max_entries)
-    level = _Level(max_bytes)
+    level = _Backlog(max_bytes)
     return Inlet(send, level, entry_max_bytes), Outlet(receive, level)

@@ -53,7 +53,7 @@ class ChosenArguments:
 def dead_tools(dead: DeadLetters) -> list[Tool]:
     """Return the tools: to look, to try again, to delete."""
 
-    async def look(arguments: ListArguments) -> Answer:
+    async def show(arguments: ListArguments) -> Answer:
         if arguments.skip < 0 or not 1 <= arguments.limit <= PAGE_MAX:
             raise EntryRejected(f"skip: 0 or more; limit: from 1 to {PAGE_MAX:,}")
         page = await dead.dead_letters(arguments.skip, arguments.limit)
@@ -91,7 +91,7 @@ def dead_tools(dead: DeadLetters) -> list[Tool]:
                 f"the reason has been mended in the database or in Dewey, use {RETRY}."
             ),
             arguments=ListArguments,
-            run=look,
+            run=show,
             role="admin",
             read_only=True,
         ),

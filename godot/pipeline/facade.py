@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot.buffer.protocol import Keep, Notes
+from godot.buffer.protocol import Buffer, LevelNotes
 from godot.errors import DeweyUnavailable, EntryRejected
 from godot.mcp.toolbox import Answer, Tool, caller
 from godot.pipeline.dead import dead_tools
@@ -27,7 +27,7 @@ class NoArguments:
 def facade_tools(
     dewey: Dewey,
     status: Status,
-    buffer: Keep,
+    buffer: Buffer,
     levels: Levels,
     *,
     dewey_arguments: Mapping[str, type[Any]],
@@ -182,7 +182,7 @@ def _facade(
     return ask
 
 
-def _set_level(dewey: Dewey, levels: Levels, notes: Notes) -> Callable[[Any], Awaitable[Answer]]:
+def _set_level(dewey: Dewey, levels: Levels, notes: LevelNotes) -> Callable[[Any], Awaitable[Answer]]:
     async def set_level(arguments: Any) -> Answer:
         answer = await dewey.ask(SET_LEVEL, _given(arguments) | {"for_peer": caller.get()})
         if not answer.is_error:
@@ -250,6 +250,6 @@ def _given(arguments: Any) -> dict[str, Any]:
 
 def _status(status: Status) -> Callable[[NoArguments], Awaitable[Answer]]:
     async def answer(_: NoArguments) -> Answer:
-        return Answer.of(await status.look())
+        return Answer.of(await status.snapshot())
 
     return answer

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot.buffer.protocol import Notes
+from godot.buffer.protocol import LevelNotes
 from godot.entries.entry import LEVELS
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
@@ -33,7 +33,7 @@ _RANK: Final = {level: rank for rank, level in enumerate(LEVELS)}
 
 
 @attrs.frozen
-class Setting:
+class LevelSetting:
     """The level of a component.
 
     :param level: the least severe one that is taken in; None: all are.
@@ -59,14 +59,14 @@ class Levels:
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._settings: Mapping[str, Setting] = {}
+        self._settings: Mapping[str, LevelSetting] = {}
         self._ranks: dict[str, int] = {}
         self._other = len(LEVELS)
         self._changes_at = math.inf
         self._changed = trio.Event()
         self._noted = True
 
-    def admit(self, component: str, level: str) -> bool:
+    def lets_through(self, component: str, level: str) -> bool:
         """Whether an entry is taken in. Called for every entry."""
         if self._now() >= self._changes_at:
             self._settle()
@@ -77,11 +77,11 @@ class Levels:
         rank = self._ranks.get(component, self._other)
         return LEVELS[rank] if rank < len(LEVELS) else None
 
-    def settings(self) -> dict[str, Setting]:
+    def settings(self) -> dict[str, LevelSetting]:
         """Return what is set now, by component; what has ended has made way for what follows."""
         now = self._now()
         return {
-            component: setting if now < setting.ends else Setting(setting.later)
+            component: setting if now < setting.ends else LevelSetting(setting.later)
             for component, setting in sorted(self._settings.items())
             if now < setting.ends or setting.later is not None
         }
@@ -94,16 +94,16 @@ class Levels:
         """Return when they have changed."""
         await self._changed.wait()
 
-    async def recall(self, notes: Notes) -> None:
+    async def recall(self, notes: LevelNotes) -> None:
         """Take over what was written down, if it can be read."""
         try:
             noted = await notes.noted_levels()
         except BufferUnavailable:
             return
         if noted is not None:
-            self._take_over({component: Setting(**setting) for component, setting in loads(noted).items()})
+            self._take_over({component: LevelSetting(**setting) for component, setting in loads(noted).items()})
 
-    async def refresh(self, dewey: Dewey, notes: Notes) -> None:
+    async def refresh(self, dewey: Dewey, notes: LevelNotes) -> None:
         """Ask Dewey, and write down what is new.
 
         :raises DeweyUnavailable: then what was known before counts on.
@@ -112,14 +112,14 @@ class Levels:
         if answer.is_error:
             raise DeweyUnavailable(f"Dewey: {answer.json}")
         told: Mapping[str, Any] = loads(answer.json)["levels"]
-        if self._take_over({component: Setting(**setting) for component, setting in told.items()}):
+        if self._take_over({component: LevelSetting(**setting) for component, setting in told.items()}):
             self._noted = False
         if not self._noted:
             with suppress(BufferUnavailable):  # the next time
                 await notes.note_levels(dumps(told))
                 self._noted = True
 
-    def _take_over(self, settings: Mapping[str, Setting]) -> bool:
+    def _take_over(self, settings: Mapping[str, LevelSetting]) -> bool:
         is_new = settings != self._settings
         self._settings = settings
         self._settle()

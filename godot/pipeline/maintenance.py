@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from godot.buffer.protocol import Notes
+from godot.buffer.protocol import LevelNotes
 from godot.errors import DeweyUnavailable
 from godot.pipeline.dewey import MAINTAIN, Dewey
 from godot.pipeline.levels import Levels
@@ -27,7 +27,7 @@ refused, it comes back ever later: partitions are there for a week, and a long r
 async def run_maintenance(
     dewey: Dewey,
     levels: Levels,
-    notes: Notes,
+    notes: LevelNotes,
     *,
     on_failure: Callable[[DeweyUnavailable], None],
     on_success: Callable[[], None],

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from godot import __version__
-from godot.buffer.protocol import Buffer, Counts, DeadEntry
+from godot.buffer.protocol import Counts, DeadEntry, Queue
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
 from godot.json.text import NotJSON, loads
 from godot.json.weight import weigh
@@ -114,10 +114,10 @@ class Metrics(Collector):
         key = component, level
         self._accepted[key] = self._accepted.get(key, 0) + 1
 
-    async def look(self, status: Status, buffer: Buffer) -> None:
+    async def refresh(self, status: Status, buffer: Queue) -> None:
         """Find out what a scrape asks of others; Redis may be away."""
         self.status = status
-        await status.look()
+        await status.snapshot()
         self.counts = status.counts
         try:
             oldest = await buffer.oldest()
@@ -176,11 +176,11 @@ class Metrics(Collector):
 class MeasuredBuffer:
     """A buffer whose pushes are measured."""
 
-    def __init__(self, buffer: Buffer, metrics: Metrics) -> None:
+    def __init__(self, buffer: Queue, metrics: Metrics) -> None:
         self._buffer, self._metrics = buffer, metrics
 
     async def push(self, entries: Sequence[bytes]) -> Counts:
-        """See `Buffer.push`."""
+        """See `Queue.push`."""
         began = time.perf_counter()
         try:
             counts = await self._buffer.push(entries)
@@ -192,27 +192,27 @@ class MeasuredBuffer:
         return counts
 
     async def take(self, limit: int) -> list[bytes]:
-        """See `Buffer.take`."""
+        """See `Queue.take`."""
         return await self._buffer.take(limit)
 
     async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
-        """See `Buffer.settle`."""
+        """See `Queue.settle`."""
         return await self._buffer.settle(keep, dead)
 
     async def hand_back(self) -> Counts:
-        """See `Buffer.hand_back`."""
+        """See `Queue.hand_back`."""
         return await self._buffer.hand_back()
 
     async def counts(self) -> Counts:
-        """See `Buffer.counts`."""
+        """See `Queue.counts`."""
         return await self._buffer.counts()
 
     async def oldest(self) -> bytes | None:
-        """See `Buffer.oldest`."""
+        """See `Queue.oldest`."""
         return await self._buffer.oldest()
 
     async def weakness(self) -> str | None:
-        """See `Buffer.weakness`."""
+        """See `Queue.weakness`."""
         return await self._buffer.weakness()
 
 

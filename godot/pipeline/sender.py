@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import attrs
 import trio
 
-from godot.buffer.protocol import Buffer, Counts, DeadEntry, Drops, Holes
+from godot.buffer.protocol import Counts, DeadEntry, Drops, Holes, Queue
 from godot.entries.entry import MAX_BATCH, admit_json
 from godot.entries.wire import check_bounds, encode_entry
 from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected, NotInFlight
@@ -44,7 +44,7 @@ IDLE_PROBE_S: Final = 10.0
 """How often Dewey is probed while there is nothing to deliver: the status tells what would become of an entry."""
 
 
-class Source(Buffer, Holes, Protocol):
+class Source(Queue, Holes, Protocol):
     """What a sender asks of a buffer."""
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from godot.buffer.protocol import QUEUE_MAX_BYTES, Buffer, Counts, has_room_again
+from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts, Queue, has_room_again
 from godot.errors import BufferUnavailable, DeweyUnavailable, Unavailable
 from godot.service.lines import REPEAT_S, PeerLog, status_line
 
@@ -46,7 +46,7 @@ class Status:
     """
 
     def __init__(
-        self, write: Callable[[str], None], buffer: Buffer, *, max_size: int, max_bytes: int = QUEUE_MAX_BYTES
+        self, write: Callable[[str], None], buffer: Queue, *, max_size: int, max_bytes: int = QUEUE_MAX_BYTES
     ) -> None:
         self._write = write
         self._buffer = buffer
@@ -114,7 +114,7 @@ class Status:
         except BufferUnavailable as exc:
             self.failed(exc, _LOOK)
 
-    async def look(self) -> dict[str, Any]:
+    async def snapshot(self) -> dict[str, Any]:
         """Return the state as it is now: what `logger_status` answers."""
         try:
             counts = await self._buffer.counts()
@@ -262,10 +262,10 @@ async def run_status_line(status: Status, *, interval_s: float) -> None:
     """Write the status line at every interval. Runs until cancelled."""
     while True:
         await trio.sleep(interval_s)
-        status.write("status", **await status.look())
+        status.write("status", **await status.snapshot())
 
 
-async def run_durability_look(status: Status, buffer: Buffer, *, interval_s: float) -> None:
+async def run_durability_look(status: Status, buffer: Queue, *, interval_s: float) -> None:
     """Look at every interval whether what Redis acknowledges is durable: a setting may change. Runs until cancelled.
 
     A Redis that is away is noticed by those who need it.

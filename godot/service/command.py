@@ -14,7 +14,7 @@ from godot.errors import ConfigError
 from godot.service.masking import masked
 
 if TYPE_CHECKING:
-    from godot.service.signals import Life
+    from godot.service.signals import Lifecycle
 
 S = TypeVar("S")
 
@@ -50,7 +50,7 @@ def listening_options(prefix: str, port: int) -> Callable[[Callable[..., Any]], 
     return decorate
 
 
-def run_daemon(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life], Awaitable[int]]) -> None:
+def run_daemon(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Lifecycle], Awaitable[int]]) -> None:
     """Do what `run_command` does, for a program that goes on whether or not somebody reads what it says."""
     from godot.service.lines import free_stderr
 
@@ -58,7 +58,7 @@ def run_daemon(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life]
     run_command(load, main)
 
 
-def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life], Awaitable[int]]) -> None:
+def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Lifecycle], Awaitable[int]]) -> None:
     """Load the settings, run a program with them, and exit.
 
     The exit code is the program's own; 2 with one line for each problem that the operator has to mend; 1 with

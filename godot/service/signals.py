@@ -13,7 +13,7 @@ import trio
 
 
 @attrs.define(eq=False)
-class Life:
+class Lifecycle:
     """What a daemon and its signals tell each other."""
 
     ready: trio.Event = attrs.Factory(trio.Event)
@@ -22,7 +22,7 @@ class Life:
     """Set by the first signal: stop taking things in, finish, return."""
 
 
-async def run_with_signals(main: Callable[[Life], Awaitable[int]]) -> int:
+async def run_with_signals(main: Callable[[Lifecycle], Awaitable[int]]) -> int:
     """Run a daemon until it returns, passing it the first signal; a second SIGTERM or SIGINT ends it at once.
 
     A second SIGHUP means nothing: a shell that ends and the terminal that closes each send one. A daemon whose
@@ -30,7 +30,7 @@ async def run_with_signals(main: Callable[[Life], Awaitable[int]]) -> int:
 
     :returns: the exit code: what `main` returned, or 128 + the signal that ended it.
     """
-    life = Life()
+    life = Lifecycle()
     code = 0
 
     async def watch(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from godot import __version__
-from godot.mcp.access import Gate, Refused
+from godot.mcp.access import Gate, PeerRefused
 from godot.mcp.budget import Pool
 from godot.mcp.places import Places
 from godot.mcp.toolbox import Role, caller
@@ -122,7 +122,7 @@ def _app(site: Site) -> ASGIApp:
         return HTMLResponse(_PAGE.format(title=site.title, what=site.what, links=items, version=__version__))
 
     async def refused(_: Request, exc: Exception) -> Response:
-        refusal = cast("Refused", exc)  # for no other it is called
+        refusal = cast("PeerRefused", exc)  # for no other it is called
         headers = {"WWW-Authenticate": "Bearer"} if refusal.status == HTTPStatus.UNAUTHORIZED else {}
         return PlainTextResponse(f"{refusal.reason}\n", refusal.status, headers)
 
@@ -141,7 +141,7 @@ def _app(site: Site) -> ASGIApp:
         return Route(way.path, answer, methods=[way.method])
 
     routes += map(opened, site.ways)
-    starlette = Starlette(routes=routes, exception_handlers={Refused: refused})
+    starlette = Starlette(routes=routes, exception_handlers={PeerRefused: refused})
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -190,7 +190,7 @@ def _check_host(site: Site, request: Request) -> None:
         return
     try:
         site.gate.check_host(host)
-    except Refused as exc:
+    except PeerRefused as exc:
         site.report("refused", _peer(request.scope), exc.reason)
         raise
 
@@ -204,12 +204,12 @@ def _admit(site: Site, request: Request, role: Role | None) -> None:
     peer = _peer(request.scope)
     try:
         if role is None:
-            attrs.evolve(site.gate, tokens={}).admit(request.headers.get("host", ""), request.headers.raw)
+            attrs.evolve(site.gate, tokens={}).roles_for(request.headers.get("host", ""), request.headers.raw)
             return
-        roles = site.gate.admit(request.headers.get("host", ""), request.headers.raw)
+        roles = site.gate.roles_for(request.headers.get("host", ""), request.headers.raw)
         if role not in roles and "admin" not in roles:
-            raise Refused(403, f"this takes the role {role}; this token has {', '.join(sorted(roles))}")
-    except Refused as exc:
+            raise PeerRefused(403, f"this takes the role {role}; this token has {', '.join(sorted(roles))}")
+    except PeerRefused as exc:
         site.report("refused", peer, exc.reason)
         raise
     caller.set(peer)

@@ -24,8 +24,7 @@ from typing import Final
 import attrs
 import trio
 
-from godot.embedded import EmbeddedPostgres, EmbeddedRedis
-from godot.embedded import Server as EmbeddedServer
+from godot.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer
 from tests.chaos.link import Link
 from tests.chaos.terminal import Terminal
 from tests.programs import Program, Workplace, until

@@ -21,10 +21,10 @@ from godot.buffer.protocol import (
     DEAD_MAX_BYTES,
     QUEUE_MAX_BYTES,
     TAKE_MAX_BYTES,
+    Buffer,
     Counts,
     DeadEntry,
     Drops,
-    Keep,
 )
 from godot.buffer.redis import ACCOUNT_MS, LEASE_MS, RedisBuffer
 from godot.entries.entry import MAX_ENTRY_BYTES, admit_json
@@ -85,12 +85,12 @@ class Bench(Protocol):
         max_bytes: int = QUEUE_MAX_BYTES,
         dead_max_bytes: int = DEAD_MAX_BYTES,
         entry_max_bytes: int = MAX_ENTRY_BYTES,
-    ) -> Keep: ...
+    ) -> Buffer: ...
 
     def queue(self) -> list[bytes]:
         """Everything that is queued, oldest first."""
 
-    def graves(self) -> list[tuple[bytes, str]]:
+    def records(self) -> list[tuple[bytes, str]]:
         """What is dead and why, oldest first."""
 
     def stranger_pushes(self, *raws: bytes) -> None: ...
@@ -106,14 +106,14 @@ class MemoryBench:
         max_bytes: int = QUEUE_MAX_BYTES,
         dead_max_bytes: int = DEAD_MAX_BYTES,
         entry_max_bytes: int = MAX_ENTRY_BYTES,
-    ) -> Keep:
+    ) -> Buffer:
         self.buffer = MemoryBuffer(max_size, max_bytes, dead_max, dead_max_bytes, entry_max_bytes)
         return self.buffer
 
     def queue(self) -> list[bytes]:
         return list(self.buffer.queue)
 
-    def graves(self) -> list[tuple[bytes, str]]:
+    def records(self) -> list[tuple[bytes, str]]:
         return [(each.raw, each.reason) for each in self.buffer.dead]
 
     def stranger_pushes(self, *raws: bytes) -> None:
@@ -155,7 +155,7 @@ class RedisBench:
         newest_first: list[bytes] = self.client.lrange(self.name, 0, -1)
         return newest_first[::-1]
 
-    def graves(self) -> list[tuple[bytes, str]]:
+    def records(self) -> list[tuple[bytes, str]]:
         newest_first = [json.loads(each) for each in self.client.lrange(f"{self.name}:dead", 0, -1)]
         return [(each["entry"].encode(), each["reason"]) for each in newest_first[::-1]]
 
@@ -296,7 +296,7 @@ async def test_settling_puts_the_dead_aside_and_counts_them(bench: Bench) -> Non
     assert await buffer.settle(keep=[b"entry-0", b"entry-3"], dead=dead) == Held(
         queued=1, in_flight=2, received=5, dead=2
     )
-    assert bench.graves() == [(b"entry-1", "because"), (b"entry-2", "likewise")]
+    assert bench.records() == [(b"entry-1", "because"), (b"entry-2", "likewise")]
     assert await buffer.settle() == Held(queued=1, received=5, stored=2, dead=2)
 
 
@@ -309,7 +309,7 @@ async def test_settling_again_changes_nothing(bench: Bench) -> None:
     dead = [DeadEntry(b"entry-1", "because")]
     keep = [b"entry-0", b"entry-2", b"entry-3"]
     assert await buffer.settle(keep, dead) == await buffer.settle(keep, dead)
-    assert bench.graves() == [(b"entry-1", "because")]
+    assert bench.records() == [(b"entry-1", "because")]
     assert await buffer.settle() == await buffer.settle() == Held(queued=1, received=5, stored=3, dead=1)
 
 
@@ -402,7 +402,7 @@ async def test_the_dead_are_bounded_but_all_counted(bench: Bench) -> None:
     await buffer.take(5)
     counts = await buffer.settle(dead=[DeadEntry(raw, "no") for raw in entries(5)])
     assert counts == Held(received=5, dead=5)
-    assert [raw for raw, _ in bench.graves()] == entries(3, first=2)
+    assert [raw for raw, _ in bench.records()] == entries(3, first=2)
 
 
 @bounded
@@ -417,7 +417,7 @@ async def test_looking_changes_nothing(bench: Bench) -> None:
 # Dead letters
 
 
-async def buried(bench: Bench, number: int, max_size: int = 100) -> Keep:
+async def buried(bench: Bench, number: int, max_size: int = 100) -> Buffer:
     """Make a buffer with so many dead entries."""
     buffer = bench.make(max_size=max_size)
     await buffer.push(entries(number))
@@ -461,7 +461,7 @@ async def test_a_dead_entry_that_is_retried_is_the_oldest_of_the_queue_and_not_d
     assert await buffer.counts() == Held(queued=3, received=6, dead=3)
     assert await buffer.retry([second.id, fourth.id]) == 0
     assert await buffer.take(100) == [second.raw, fourth.raw, b"later"]
-    assert [raw for raw, _ in bench.graves()] == [b"entry-0", b"entry-2", b"entry-4"]
+    assert [raw for raw, _ in bench.records()] == [b"entry-0", b"entry-2", b"entry-4"]
     assert await buffer.settle() == Held(received=6, stored=3, dead=3)
 
 
@@ -472,7 +472,7 @@ async def test_all_the_dead_can_be_retried_and_die_again(bench: Bench) -> None:
     assert sorted(await buffer.take(1000)) == sorted(entries(250))
     counts = await buffer.settle(dead=[DeadEntry(raw, "again") for raw in entries(250)])
     assert counts == Held(received=250, dead=250)
-    assert {reason for _, reason in bench.graves()} == {"again"}
+    assert {reason for _, reason in bench.records()} == {"again"}
 
 
 @bounded
@@ -482,7 +482,7 @@ async def test_no_more_are_retried_than_the_queue_has_room_for(bench: Bench) -> 
     await buffer.push(entries(7, first=10))
     assert await buffer.retry() == 3
     assert await buffer.counts() == Held(queued=10, received=17, dead=7)
-    assert [raw for raw, _ in bench.graves()] == entries(7, first=3)
+    assert [raw for raw, _ in bench.records()] == entries(7, first=3)
     assert await buffer.retry() == 0
 
 
@@ -507,7 +507,7 @@ async def test_purged_entries_are_gone_for_ever_and_stay_counted(bench: Bench) -
     assert (await buffer.dead_letters(0, 0)).kept == 228
     assert await buffer.purge() == 228
     assert await buffer.purge() == 0
-    assert bench.graves() == []
+    assert bench.records() == []
     assert await buffer.counts() == Held(received=230, dead=230)
 
 
@@ -599,7 +599,7 @@ async def test_a_hole_that_cannot_be_stored_is_dead(bench: Bench) -> None:
     await buffer.hole(described([]))
     counts = await buffer.hole_told(b"hole-1", "refused")
     assert counts == Held(in_flight=10, received=16, dropped=5, dead=1)
-    assert bench.graves() == [(b"hole-1", "refused")]
+    assert bench.records() == [(b"hole-1", "refused")]
 
 
 @bounded
@@ -734,13 +734,13 @@ async def test_the_dead_are_bounded_in_bytes_and_what_is_forgotten_is_counted(be
         counts = await buffer.settle(dead=[DeadEntry(raw, "no")])
     assert counts == Held(received=5, dead=5)
     assert counts.dead_forgotten == 3, "the fourth has no room at all, and takes none of the others with it"
-    assert [raw for raw, _ in bench.graves()] == [b"c" * 100, b"e" * 50]
+    assert [raw for raw, _ in bench.records()] == [b"c" * 100, b"e" * 50]
     await buffer.purge()
     for raw in sized(100, 100):
         await buffer.push([raw])
         await buffer.take(1)
         await buffer.settle(dead=[DeadEntry(raw, "no")])
-    assert len(bench.graves()) == 2, "what is purged gives its room back"
+    assert len(bench.records()) == 2, "what is purged gives its room back"
     assert await buffer.retry() == 2
     await buffer.take(2)
     assert (await buffer.settle(dead=[DeadEntry(raw, "no") for raw in sized(100, 100)])).dead_forgotten == 3
@@ -839,7 +839,7 @@ async def test_a_giant_is_forgotten_rather_than_that_all_the_other_dead_are(benc
     bench.stranger_pushes(b"g" * 2000)
     counts = await buffer.hand_back()
     assert (counts.dead, counts.dead_forgotten) == (3, 1)
-    assert [raw for raw, _ in bench.graves()] == sized(50, 50)
+    assert [raw for raw, _ in bench.records()] == sized(50, 50)
 
 
 @bounded
@@ -859,8 +859,8 @@ async def test_a_dead_entry_that_the_queue_could_never_hold_does_not_keep_those_
 def test_what_is_kept_of_a_dead_entry_is_all_of_any_json_and_the_beginning_of_what_would_grow() -> None:
     """Bytes that are no text become up to six each: 192 MiB of the 256 for one."""
     json_of_any_kind = b'"' + b'\\"' * ((MAX_ENTRY_BYTES - 2) // 2) + b'"'
-    assert DeadEntry.exhume(DeadEntry(json_of_any_kind, "no").grave) == DeadEntry(json_of_any_kind, "no")
-    nulls = DeadEntry.exhume(DeadEntry(bytes(MAX_ENTRY_BYTES), "no").grave)
+    assert DeadEntry.unpack(DeadEntry(json_of_any_kind, "no").packed) == DeadEntry(json_of_any_kind, "no")
+    nulls = DeadEntry.unpack(DeadEntry(bytes(MAX_ENTRY_BYTES), "no").packed)
     assert (len(nulls.raw), nulls.reason, nulls.of_bytes) == (65_536, "no", MAX_ENTRY_BYTES)
 
 
@@ -984,7 +984,7 @@ async def test_the_twins_do_the_same_on_any_way_and_the_equation_holds_after_eve
             assert counts.queued_bytes <= max_bytes
         received = counts.received
         assert memory_bench.queue() == redis_bench.queue()
-    assert memory_bench.graves() == redis_bench.graves()
+    assert memory_bench.records() == redis_bench.records()
 
 
 # Redis only

@@ -19,7 +19,7 @@ from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import Stored, encode_batch
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.daemon import Parts, run_pipeline
+from godot.daemon import Dependencies, run_pipeline
 from godot.entries.entry import Entry
 from godot.mcp.access import Gate
 from godot.mcp.client import Client
@@ -28,7 +28,7 @@ from godot.mcp.server import Server, serve
 from godot.mcp.toolbox import Toolbox
 from godot.pipeline.dewey import RemoteDewey
 from godot.service.ports import open_listeners
-from godot.service.signals import Life
+from godot.service.signals import Lifecycle
 from godot.settings import GodotSettings
 from tests.integration.test_hostile_frames import UPGRADE, ws_frame
 
@@ -142,13 +142,13 @@ async def pipeline() -> AsyncIterator[Pipeline]:
     ports = [each[0].socket.getsockname()[1] for each in (listeners, http)]
     toolbox = Toolbox(dewey_tools(Sink()))
     connect = in_process(partial(serve, Server(DEWEY_INFO, toolbox, lambda *event: lines.append(str(event)))))
-    life = Life()
+    life = Lifecycle()
     async with trio.open_nursery() as nursery:
         clients = [Client(connect, name="godot", version="0") for _ in range(4)]
         for client in clients:
             await nursery.start(client.run)
         dewey = RemoteDewey(*clients, timeout_s=settings.dewey_timeout_s)
-        parts = Parts(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append, http)
+        parts = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append, http)
         ended = trio.Event()
 
         async def run() -> None:

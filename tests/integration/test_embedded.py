@@ -24,7 +24,7 @@ import trio
 from godot.embedded import (
     EmbeddedPostgres,
     EmbeddedRedis,
-    Server,
+    EmbeddedServer,
     binaries,
     find_postgres,
     find_redis,
@@ -67,7 +67,7 @@ class Told:
     def __init__(self) -> None:
         self.sentences: list[str] = []
         self.pids: list[int | None] = []
-        self._server: Server | None = None
+        self._server: EmbeddedServer | None = None
 
     def redis(self, directory: Path, *, aof: bool = True) -> EmbeddedRedis:
         self._server = made = EmbeddedRedis(directory, aof=aof, notify=self.sentences.append, on_change=self._see)
@@ -103,14 +103,14 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture(params=["redis", "postgres"])
-def make(request: pytest.FixtureRequest, told: Told) -> Callable[[Path], Server]:
+def make(request: pytest.FixtureRequest, told: Told) -> Callable[[Path], EmbeddedServer]:
     """Make a server of each of the two kinds."""
-    makers: dict[str, Callable[[Path], Server]] = {"redis": told.redis, "postgres": told.postgres}
+    makers: dict[str, Callable[[Path], EmbeddedServer]] = {"redis": told.redis, "postgres": told.postgres}
     return makers[request.param]
 
 
 @contextlib.asynccontextmanager
-async def running(embedded: Server) -> AsyncIterator[Server]:
+async def running(embedded: EmbeddedServer) -> AsyncIterator[EmbeddedServer]:
     with trio.fail_after(ENOUGH):
         async with trio.open_nursery() as nursery:
             await nursery.start(embedded.run)
@@ -123,7 +123,7 @@ async def becomes_true(condition: Callable[[], object]) -> None:
         await trio.sleep(0.005)
 
 
-def restarted(embedded: Server, before: int) -> bool:
+def restarted(embedded: EmbeddedServer, before: int) -> bool:
     return embedded.pid not in (before, None)
 
 
@@ -138,18 +138,18 @@ def ask_postgres(url: str, query: str) -> Any:
         return cursor.fetchall() if cursor.description else None
 
 
-def executable(embedded: Server) -> Path:
+def executable(embedded: EmbeddedServer) -> Path:
     return Path(os.fsdecode(Path(f"/proc/{embedded.pid}/cmdline").read_bytes().partition(b"\0")[0]))
 
 
-async def remember(embedded: Server) -> None:
+async def remember(embedded: EmbeddedServer) -> None:
     if isinstance(embedded, EmbeddedRedis):
         await trio.to_thread.run_sync(ask_redis, embedded.url, "SET", "spoon", "bent")
     else:
         await trio.to_thread.run_sync(ask_postgres, embedded.url, "CREATE TABLE spoon AS SELECT 'bent' AS shape")
 
 
-async def remembers(embedded: Server) -> bool:
+async def remembers(embedded: EmbeddedServer) -> bool:
     if isinstance(embedded, EmbeddedRedis):
         return bool(await trio.to_thread.run_sync(ask_redis, embedded.url, "GET", "spoon") == b"bent")
     return bool(await trio.to_thread.run_sync(ask_postgres, embedded.url, "TABLE spoon") == [("bent",)])
@@ -159,7 +159,7 @@ async def remembers(embedded: Server) -> bool:
 
 
 async def test_what_was_stored_is_there_after_a_stop_and_a_start(
-    root: Path, told: Told, make: Callable[[Path], Server]
+    root: Path, told: Told, make: Callable[[Path], EmbeddedServer]
 ) -> None:
     async with running(make(root / "it")) as embedded:
         pid = embedded.pid
@@ -212,14 +212,16 @@ async def test_postgres_is_utf8_in_utc_and_keeps_its_durable_defaults(root: Path
     assert [value for (value,) in rows] == ["UTF8", "UTC", "on", "on", "on", ""]
 
 
-async def test_a_ctrl_c_on_the_terminal_does_not_reach_the_server(root: Path, make: Callable[[Path], Server]) -> None:
+async def test_a_ctrl_c_on_the_terminal_does_not_reach_the_server(
+    root: Path, make: Callable[[Path], EmbeddedServer]
+) -> None:
     async with running(make(root / "it")) as embedded:
         assert embedded.pid is not None
         assert os.getsid(embedded.pid) == embedded.pid != os.getsid(0)
 
 
 async def test_a_server_gets_neither_our_secrets_nor_our_port(
-    root: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Server]
+    root: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], EmbeddedServer]
 ) -> None:
     monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("GODOT_TOKEN", "follow the white rabbit")
@@ -242,7 +244,7 @@ async def test_a_long_log_is_moved_away_at_the_start(root: Path, told: Told, mon
 
 
 async def test_a_killed_server_is_started_again_with_what_it_had(
-    root: Path, told: Told, make: Callable[[Path], Server]
+    root: Path, told: Told, make: Callable[[Path], EmbeddedServer]
 ) -> None:
     async with running(make(root / "it")) as embedded:
         await remember(embedded)
@@ -291,7 +293,7 @@ def no_descriptor_left() -> Iterator[None]:
 
 
 async def test_a_server_that_dies_while_no_descriptor_is_left_comes_back_when_there_is_one(
-    root: Path, told: Told, make: Callable[[Path], Server], monkeypatch: pytest.MonkeyPatch
+    root: Path, told: Told, make: Callable[[Path], EmbeddedServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """LIM-001: it takes descriptors to look into /proc, to open the log, and to start a process."""
     monkeypatch.setattr(server, "TAKE_OVER_TIMEOUT", 0.1)
@@ -312,7 +314,7 @@ async def test_a_server_that_dies_while_no_descriptor_is_left_comes_back_when_th
 
 
 async def test_a_server_that_cannot_be_started_again_is_tried_again_until_it_can(
-    root: Path, told: Told, make: Callable[[Path], Server], monkeypatch: pytest.MonkeyPatch
+    root: Path, told: Told, make: Callable[[Path], EmbeddedServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """REL-004: the recorder does not end for it; each try says why it failed."""
     for delay in ("FIRST_DELAY", "LAST_DELAY", "RARE_DELAY"):
@@ -335,7 +337,7 @@ async def test_a_server_that_cannot_be_started_again_is_tried_again_until_it_can
 
 @pytest.mark.parametrize("dies", [False, True], ids=["runs on", "dies of something else"])
 async def test_a_server_that_loses_its_socket_is_started_again_with_a_new_one(
-    root: Path, make: Callable[[Path], Server], monkeypatch: pytest.MonkeyPatch, dies: bool
+    root: Path, make: Callable[[Path], EmbeddedServer], monkeypatch: pytest.MonkeyPatch, dies: bool
 ) -> None:
     """A cleaner has removed it, with its directory: nobody could connect any more, and no start would succeed."""
     monkeypatch.setattr(server, "SOCKET_LOOK", ENOUGH if dies else 0.05)
@@ -406,7 +408,9 @@ async def test_a_broken_cluster_is_a_config_error_with_the_words_of_postgres(roo
         await told.postgres(root / "it").run()
 
 
-async def test_a_file_in_place_of_the_directory_is_a_config_error(root: Path, make: Callable[[Path], Server]) -> None:
+async def test_a_file_in_place_of_the_directory_is_a_config_error(
+    root: Path, make: Callable[[Path], EmbeddedServer]
+) -> None:
     (root / "it").touch()
     with trio.fail_after(ENOUGH), pytest.raises(ConfigError, match=r"/it: .* cannot be set up: .*Not a directory"):
         await make(root / "it").run()
@@ -467,7 +471,7 @@ async def test_servers_that_outlive_a_killed_daemon_are_replaced(root: Path, tol
 
 
 async def test_the_server_of_a_living_daemon_is_not_taken_for_one_that_was_left_behind(
-    root: Path, told: Told, make: Callable[[Path], Server]
+    root: Path, told: Told, make: Callable[[Path], EmbeddedServer]
 ) -> None:
     async with running(make(root / "it")) as embedded:
         await remember(embedded)
@@ -485,7 +489,7 @@ def children_of_the_main_thread() -> list[int]:
 
 
 async def test_a_server_is_a_child_of_the_thread_that_lives_as_long_as_we_do(
-    root: Path, make: Callable[[Path], Server]
+    root: Path, make: Callable[[Path], EmbeddedServer]
 ) -> None:
     """The kernel tells it of the death of that thread. Threads of trio's end when they are idle for 10 s."""
     async with running(make(root / "it")) as embedded:
@@ -555,7 +559,7 @@ async def test_a_cancelled_initdb_leaves_nothing_half_made(root: Path, told: Tol
 
 
 async def test_a_server_that_does_not_stop_is_killed(
-    root: Path, make: Callable[[Path], Server], monkeypatch: pytest.MonkeyPatch
+    root: Path, make: Callable[[Path], EmbeddedServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "STOP_TIMEOUT", 0.05)
     async with running(make(root / "it")) as embedded:
@@ -569,7 +573,7 @@ async def test_a_server_that_does_not_stop_is_killed(
 
 @pytest.mark.parametrize("folder", ["x" * 120, "matrix, reloaded", "50% ü?#"])
 async def test_any_directory_will_do_however_long_and_whatever_its_name(
-    root: Path, make: Callable[[Path], Server], folder: str, monkeypatch: pytest.MonkeyPatch
+    root: Path, make: Callable[[Path], EmbeddedServer], folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "run").mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(root / "run"))
@@ -661,7 +665,7 @@ async def test_a_link_in_place_of_a_file_of_ours_is_not_followed(root: Path, tol
 
 @only_root
 async def test_root_starts_no_server_in_a_directory_of_somebody_else(
-    root: Path, make: Callable[[Path], Server]
+    root: Path, make: Callable[[Path], EmbeddedServer]
 ) -> None:
     (root / "it").mkdir()
     os.chown(root / "it", 12345, 12345)

@@ -18,13 +18,13 @@ from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts, DeadEntry
-from godot.daemon import LAST_WORD_S, Parts, run_pipeline
+from godot.daemon import LAST_WORD_S, Dependencies, run_pipeline
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
 from godot.mcp.access import Gate
 from godot.mcp.toolbox import Answer, Toolbox
 from godot.pipeline.dewey import MAINTAIN, DirectDewey
-from godot.service.signals import Life
+from godot.service.signals import Lifecycle
 from godot.settings import GodotSettings
 
 
@@ -107,14 +107,14 @@ class Bench:
     dewey: CrookedDewey = attrs.Factory(lambda: CrookedDewey(Toolbox(dewey_tools(MemoryStore()))))
     listener: MemoryListener = attrs.Factory(MemoryListener)
     lines: list[str] = attrs.Factory(list)
-    life: Life = attrs.Factory(Life)
+    life: Lifecycle = attrs.Factory(Lifecycle)
     code: int | None = None
     ended_at: float | None = None
     ended: trio.Event = attrs.Factory(trio.Event)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         listeners = cast("list[trio.SocketListener]", [self.listener])
-        parts = Parts(self.buffer, self.dewey, listeners, Gate(), ARGUMENTS, self.lines.append)
+        parts = Dependencies(self.buffer, self.dewey, listeners, Gate(), ARGUMENTS, self.lines.append)
         self.code = await run_pipeline(GodotSettings(), parts, self.life, task_status.started)
         self.ended_at = trio.current_time()
         self.ended.set()

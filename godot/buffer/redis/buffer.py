@@ -22,7 +22,7 @@ from godot.buffer.protocol import (
     chosen,
 )
 from godot.buffer.redis.durability import LostFile, find_weakness
-from godot.buffer.redis.lane import Lane
+from godot.buffer.redis.lane import RedisLane
 from godot.buffer.redis.servers import find_servers
 from godot.entries.entry import MAX_ENTRY_BYTES
 from godot.errors import NotInFlight
@@ -33,7 +33,7 @@ LEASE_MS: Final = 30_000
 ACCOUNT_MS: Final = 7 * 24 * 3_600_000
 """How long it is remembered what a daemon pushed and took last. Daemons come and go; each name would stay for ever."""
 
-_GRAVES_AT_ONCE: Final = 100
+_RECORDS_AT_ONCE: Final = 100
 
 
 class RedisBuffer:
@@ -71,8 +71,8 @@ class RedisBuffer:
         servers = find_servers(url, queue)
         replicas = int(servers.replicated) if replicas is None else replicas
         self._forgetful = servers.replicated and not replicas
-        self._pushes = Lane(servers, replicas=replicas, greet=self._look)
-        self._takes, self._looks = (Lane(servers, replicas=replicas) for _ in range(2))
+        self._pushes = RedisLane(servers, replicas=replicas, greet=self._look)
+        self._takes, self._looks = (RedisLane(servers, replicas=replicas) for _ in range(2))
         self._queue, self._daemon = queue, daemon
         self._max_bytes = max_bytes
         self._bounds = (max_size, max_bytes, dead_max, dead_max_bytes, entry_max_bytes)
@@ -103,8 +103,8 @@ class RedisBuffer:
 
     async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
         """See `Buffer.settle`."""
-        graves = [part for entry in dead for part in (entry.raw, entry.grave)]
-        argv = [*self._bounds, LEASE_MS, self._daemon, self._flight, len(dead), *graves, *keep]
+        records = [part for entry in dead for part in (entry.raw, entry.packed)]
+        argv = [*self._bounds, LEASE_MS, self._daemon, self._flight, len(dead), *records, *keep]
         # What is kept may just have got its ids: losing them in a failover would store it twice.
         run = self._takes.run_confirmed if keep else self._takes.run
         if not (report := await run("settle", self._keys_of(self._daemon), argv)):
@@ -140,20 +140,20 @@ class RedisBuffer:
 
     async def hole_told(self, entry: bytes, refused: str | None = None) -> Counts:
         """See `Holes.hole_told`."""
-        grave = [] if refused is None else [DeadEntry(entry, refused).grave]
-        argv = [*self._bounds, entry, *grave]
+        record = [] if refused is None else [DeadEntry(entry, refused).packed]
+        argv = [*self._bounds, entry, *record]
         return _counts(await self._takes.run("hole_told", self._keys("hole"), argv))
 
     async def dead_letters(self, skip: int, limit: int) -> DeadPage:
         """See `DeadLetters.dead_letters`."""
-        kept, graves = await self._graves(skip, limit)
-        return DeadPage([DeadEntry.exhume(grave) for grave in graves], kept)
+        kept, records = await self._dead_records(skip, limit)
+        return DeadPage([DeadEntry.unpack(record) for record in records], kept)
 
     async def retry(self, ids: Collection[str] | None = None) -> int:
         """See `DeadLetters.retry`."""
 
-        async def move(graves: Sequence[bytes]) -> int:
-            argv = [part for grave in graves for part in (grave, DeadEntry.exhume(grave).raw)]
+        async def move(records: Sequence[bytes]) -> int:
+            argv = [part for record in records for part in (record, DeadEntry.unpack(record).raw)]
             moved: int = await self._looks.run_confirmed("retry", self._keys(), [*self._bounds, *argv])
             return moved
 
@@ -162,8 +162,8 @@ class RedisBuffer:
     async def purge(self, ids: Collection[str] | None = None) -> int:
         """See `DeadLetters.purge`."""
 
-        async def delete(graves: Sequence[bytes]) -> int:
-            deleted: int = await self._looks.run("purge", self._keys(), [*self._bounds, *graves])
+        async def delete(records: Sequence[bytes]) -> int:
+            deleted: int = await self._looks.run("purge", self._keys(), [*self._bounds, *records])
             return deleted
 
         return await self._each_page(lambda entry: chosen(entry, ids), delete)
@@ -216,25 +216,25 @@ class RedisBuffer:
         die meanwhile come behind the others and are left alone.
         """
         acted = passed = 0
-        unseen, _ = await self._graves(0, 0)
+        unseen, _ = await self._dead_records(0, 0)
         while unseen > 0:
-            _, graves = await self._graves(passed, min(_GRAVES_AT_ONCE, unseen))
-            if not graves:
+            _, records = await self._dead_records(passed, min(_RECORDS_AT_ONCE, unseen))
+            if not records:
                 break
-            found = [grave for grave in graves if is_chosen(DeadEntry.exhume(grave))]
+            found = [record for record in records if is_chosen(DeadEntry.unpack(record))]
             done = await act(found) if found else 0
             acted += done
             if done < len(found):
                 break
-            unseen -= len(graves)
-            passed += len(graves) - done
+            unseen -= len(records)
+            passed += len(records) - done
         return acted
 
-    async def _graves(self, skip: int, limit: int) -> tuple[int, list[bytes]]:
-        kept, *graves = await self._looks.run(
+    async def _dead_records(self, skip: int, limit: int) -> tuple[int, list[bytes]]:
+        kept, *records = await self._looks.run(
             "dead_letters", self._keys(), [*self._bounds, skip, limit, TAKE_MAX_BYTES]
         )
-        return kept, graves
+        return kept, records
 
     async def _hand_back_of(self, daemon: str, *, own: bool) -> Counts:
         argv = [*self._bounds, daemon, "1" if own else "0"]

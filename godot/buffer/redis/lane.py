@@ -44,7 +44,7 @@ SCRIPTS: Final = _read_scripts()
 """All of `lua/`, by name. Read at import: at first use there may be no descriptor left to open a file."""
 
 
-class Lane:
+class RedisLane:
     """One client in one worker thread: what runs in one lane waits for nothing that runs in another.
 
     :param replicas: that have to have what is written by `run_confirmed` before it returns.

@@ -27,9 +27,9 @@ def up(**options: Any) -> None:
     runs keeps endpoints.json in its data directory. Ctrl-C stops it; what was logged is there next time.
     """
     from godot.assembly import run_up
-    from godot.settings import GodotSettings, load
+    from godot.settings import GodotSettings, load_settings
 
-    run_daemon(partial(load, GodotSettings, os.environ, options), run_up)
+    run_daemon(partial(load_settings, GodotSettings, os.environ, options), run_up)
 
 
 @click.command()
@@ -45,9 +45,9 @@ def serve(**options: Any) -> None:
     `godot config print` lists all settings.
     """
     from godot.assembly import run_serve
-    from godot.settings import GodotSettings, load
+    from godot.settings import GodotSettings, load_settings
 
-    run_daemon(partial(load, GodotSettings, os.environ, options), run_serve)
+    run_daemon(partial(load_settings, GodotSettings, os.environ, options), run_serve)
 
 
 @click.command(short_help="Connect an MCP host that only starts programs")
@@ -64,6 +64,6 @@ def connect(url: str, token_file: Path | None) -> None:
     Godot and from Godot to stdout; it reconnects by itself, and ends when stdin does.
     """
     from godot.cli.connect import run_connect
-    from godot.cli.target import load
+    from godot.cli.target import read_target
 
-    run_command(partial(load, url, token_file, os.environ.get("GODOT_TOKEN", "")), run_connect)
+    run_command(partial(read_target, url, token_file, os.environ.get("GODOT_TOKEN", "")), run_connect)

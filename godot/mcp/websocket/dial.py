@@ -20,7 +20,7 @@ import trio
 from trio_websocket import ConnectionRejected, wrap_client_stream
 from wsproto.utilities import ProtocolError
 
-from godot.mcp.transport import GOODBYE_S, Connect, Refused, Transport, TransportClosed, Unreachable, in_a_line
+from godot.mcp.transport import GOODBYE_S, Connect, RefusedByServer, Transport, TransportClosed, Unreachable, in_a_line
 from godot.mcp.websocket.connection import READ_BYTES, SUBPROTOCOL, Reader, WebSocketTransport
 
 CONNECT_S: Final = 5.0
@@ -168,7 +168,7 @@ def _unreachable(address: Address, exc: Exception) -> Unreachable:
             said = "" if said.startswith(("<", "{")) else said  # a page, or something else that is not for people
             why = f"HTTP {status}" + (f", {said}" if said else "")
             if status in (401, 403):
-                return Refused(str(address), why, status)
+                return RefusedByServer(str(address), why, status)
             return Unreachable(str(address), f"it answered {why}", status)
         case ProtocolError() | h11.ProtocolError():  # they speak of our side's state, which says nothing to people
             why = "it does not speak WebSocket"

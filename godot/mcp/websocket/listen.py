@@ -15,7 +15,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 from wsproto.utilities import ProtocolError
 
-from godot.mcp.access import Refused
+from godot.mcp.access import PeerRefused
 from godot.mcp.budget import Account
 from godot.mcp.places import REFUSAL_S, Place, Places, accept_connections, http_answer, peer_address
 from godot.mcp.server import Server, serve
@@ -143,8 +143,8 @@ async def _admit(
     # trio-websocket's public `headers` leave out Host.
     host = request._event.host
     try:
-        roles = server.gate.admit(host, request.headers)
-    except Refused as refused:
+        roles = server.gate.roles_for(host, request.headers)
+    except PeerRefused as refused:
         server.report("refused", peer, refused.reason)
         headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
         if refused.status == HTTPStatus.UNAUTHORIZED:

@@ -7,19 +7,19 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godot.connect.lines import Lines, one_line
+from godot.connect.lines import LineCutter, one_line
 
 
 @given(st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b""))), st.integers(1, 50))
 def test_bytes_are_cut_into_the_same_lines_whatever_the_pieces(lines: list[bytes], size: int) -> None:
     data = b"\n".join(lines)
-    cutter = Lines()
+    cutter = LineCutter()
     cut = [line for at in range(0, len(data), size) for line in cutter.feed(data[at : at + size])] + cutter.close()
     assert cut == (lines[:-1] if lines and not lines[-1] else lines)
 
 
 def test_of_a_line_that_is_too_long_nothing_is_held() -> None:
-    lines = Lines(longest=10)
+    lines = LineCutter(longest=10)
     assert lines.feed(b"0123456789\n01234567") == [b"0123456789"]
     assert lines.feed(b"890") == []
     assert lines._parts == []

@@ -11,9 +11,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from godot.connect import pipe
 from godot.connect.conversation import CONNECTION_LOST, MAX_WAITING, MAX_WAITING_CHARACTERS, NOT_CONNECTED, PATIENCE_S
-from godot.connect.lines import Lines
+from godot.connect.lines import LineCutter
 from godot.connect.pipe import DRAIN_S, STEADY_S, Pipe
-from godot.mcp.transport import Refused, TransportClosed
+from godot.mcp.transport import RefusedByServer, TransportClosed
 from godot.service.backoff import delays
 from tests.unit.connect.ends import INITIALIZE, LONG, NOTICE, URL, FakeGodot, FakeHost, call, cancelled, piping, result
 
@@ -220,7 +220,7 @@ async def test_a_host_that_is_gone_ends_the_pipe(host: FakeHost, godot: FakeGodo
 async def test_a_refusal_is_final_and_tells_the_host_why(
     host: FakeHost, godot: FakeGodot, autojump_clock: MockClock
 ) -> None:
-    godot.trouble = Refused(URL, "HTTP 401, no such token", 401)
+    godot.trouble = RefusedByServer(URL, "HTTP 401, no such token", 401)
     refusal = (
         f"Godot at {URL} refused the connection (HTTP 401, no such token); "
         "give godot connect a token that Godot knows (--token-file, or GODOT_TOKEN)"
@@ -323,7 +323,7 @@ async def test_people_are_told_once_of_what_changes(
 async def test_a_line_that_is_too_long_is_refused_and_the_next_one_is_read(
     host: FakeHost, godot: FakeGodot, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipe, "Lines", lambda: Lines(longest=100))
+    monkeypatch.setattr(pipe, "LineCutter", lambda: LineCutter(longest=100))
     async with piping(host, godot):
         there = await godot.accepts()
         host.says("x" * 101, call(1))

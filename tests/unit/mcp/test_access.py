@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from godot.errors import ConfigError
-from godot.mcp.access import Gate, Refused
+from godot.mcp.access import Gate, PeerRefused
 from godot.mcp.toolbox import ROLES
 from godot.service.tokens import read_token, read_tokens
 
@@ -27,18 +27,18 @@ def gate_with_tokens() -> Gate:
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9060", "localhost:9060", "localhost", "[::1]:9060", "LOCALHOST:1"])
 def test_this_machine_comes_in_by_any_of_its_names(host: str) -> None:
-    assert Gate().admit(host, []) == ROLES
+    assert Gate().roles_for(host, []) == ROLES
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:9060", "127.0.0.1.evil.example", "", "["])
 def test_a_foreign_host_is_refused_so_that_a_rebound_name_leads_nowhere(host: str) -> None:
-    with pytest.raises(Refused, match="see its hosts") as refused:
-        Gate().admit(host, [])
+    with pytest.raises(PeerRefused, match="see its hosts") as refused:
+        Gate().roles_for(host, [])
     assert refused.value.status == 403
 
 
 def test_any_host_is_taken_where_names_are_not_known() -> None:
-    assert Gate(hosts=None).admit("godot-mcp:9060", []) == ROLES
+    assert Gate(hosts=None).roles_for("godot-mcp:9060", []) == ROLES
 
 
 OUR_PORTS = frozenset({9060, 9061})
@@ -46,29 +46,29 @@ OUR_PORTS = frozenset({9060, 9061})
 
 @pytest.mark.parametrize("host", ["10.1.2.3:9061", "192.168.0.7", "[fe80::1]:9061"])
 def test_an_address_is_no_rebound_name_so_an_orchestrator_may_ask_by_it(host: str) -> None:
-    assert Gate().admit(host, []) == ROLES
+    assert Gate().roles_for(host, []) == ROLES
 
 
 @pytest.mark.parametrize("host", ["godot-mcp:9060", "godot.local", "godot.logs.svc:9060", "host.docker.internal"])
 def test_beyond_loopback_and_without_tokens_names_of_private_networks_are_taken(host: str) -> None:
-    assert Gate(takes_private=True).admit(host, []) == ROLES
+    assert Gate(takes_private=True).roles_for(host, []) == ROLES
 
 
 @pytest.mark.parametrize("host", ["evil.example:9061", "godot.evil.example", "local.example", ""])
 def test_beyond_loopback_and_without_tokens_a_rebound_page_reads_no_metrics(host: str) -> None:
-    with pytest.raises(Refused, match="see its hosts"):
-        Gate(takes_private=True).admit(host, [])
+    with pytest.raises(PeerRefused, match="see its hosts"):
+        Gate(takes_private=True).roles_for(host, [])
 
 
 @pytest.mark.parametrize("origin", [b"http://localhost:9061", b"https://127.0.0.1:9060", b"http://[::1]:9061"])
 def test_our_own_page_may_connect(origin: bytes) -> None:
-    assert Gate(ports=OUR_PORTS).admit("localhost", [(b"Origin", origin)]) == ROLES
+    assert Gate(ports=OUR_PORTS).roles_for("localhost", [(b"Origin", origin)]) == ROLES
 
 
 @pytest.mark.parametrize("origin", [b"http://localhost:3000", b"http://127.0.0.1", b"https://localhost:8443"])
 def test_a_page_of_another_program_on_this_machine_is_no_anonymous_admin(origin: bytes) -> None:
-    with pytest.raises(Refused, match="see its origins"):
-        Gate(ports=OUR_PORTS).admit("localhost", [(b"Origin", origin)])
+    with pytest.raises(PeerRefused, match="see its origins"):
+        Gate(ports=OUR_PORTS).roles_for("localhost", [(b"Origin", origin)])
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_a_page_of_another_program_on_this_machine_is_no_anonymous_admin(origin:
     [b"https://evil.example", b"https://evil.example:9061", b"null", b"", b"file://", b"http://localhost.evil.example"],
 )
 def test_a_foreign_page_is_refused(origin: bytes) -> None:
-    with pytest.raises(Refused, match="see its origins") as refused:
-        Gate(ports=OUR_PORTS).admit("localhost", [(b"origin", origin)])
+    with pytest.raises(PeerRefused, match="see its origins") as refused:
+        Gate(ports=OUR_PORTS).roles_for("localhost", [(b"origin", origin)])
     assert refused.value.status == 403
 
 
@@ -90,36 +90,36 @@ def test_a_foreign_page_is_refused(origin: bytes) -> None:
     ],
 )
 def test_no_origin_hides_behind_another(origins: list[bytes]) -> None:
-    with pytest.raises(Refused) as refused:
-        Gate(ports=OUR_PORTS).admit("localhost", [(b"Origin", origin) for origin in origins])
+    with pytest.raises(PeerRefused) as refused:
+        Gate(ports=OUR_PORTS).roles_for("localhost", [(b"Origin", origin) for origin in origins])
     assert refused.value.status == 403
 
 
 def test_a_page_that_was_allowed_may_connect() -> None:
     gate = Gate(origins=frozenset({"console.example", "localhost:3000", "proxy.example:443"}))
     for origin in (b"https://console.example", b"http://localhost:3000", b"https://proxy.example"):
-        assert gate.admit("localhost", [(b"origin", origin)]) == ROLES
+        assert gate.roles_for("localhost", [(b"origin", origin)]) == ROLES
 
 
 def test_a_token_brings_its_roles() -> None:
     gate = gate_with_tokens()
-    assert gate.admit("localhost", [(b"Authorization", f"Bearer {WRITE_TOKEN}".encode())]) == {"write"}
-    assert gate.admit("localhost", [(b"authorization", f"bearer  {READ_TOKEN} ".encode())]) == {"read"}
+    assert gate.roles_for("localhost", [(b"Authorization", f"Bearer {WRITE_TOKEN}".encode())]) == {"write"}
+    assert gate.roles_for("localhost", [(b"authorization", f"bearer  {READ_TOKEN} ".encode())]) == {"read"}
 
 
 @pytest.mark.parametrize(
     "header", [None, b"", b"Basic abc", b"Bearer", b"Bearer wrong-token-0123456789", f"Bearer {WRITE_TOKEN}x".encode()]
 )
 def test_without_a_known_token_nobody_comes_in(header: bytes | None) -> None:
-    with pytest.raises(Refused) as refused:
-        gate_with_tokens().admit("localhost", [] if header is None else [(b"authorization", header)])
+    with pytest.raises(PeerRefused) as refused:
+        gate_with_tokens().roles_for("localhost", [] if header is None else [(b"authorization", header)])
     assert refused.value.status == 401
 
 
 def test_no_token_is_ever_repeated() -> None:
     gate = gate_with_tokens()
-    with pytest.raises(Refused) as refused:
-        gate.admit("localhost", [(b"authorization", b"Bearer secret-of-somebody-else")])
+    with pytest.raises(PeerRefused) as refused:
+        gate.roles_for("localhost", [(b"authorization", b"Bearer secret-of-somebody-else")])
     assert "secret-of-somebody-else" not in refused.value.reason
     assert WRITE_TOKEN not in repr(gate)
 

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketRequest, serve_websocket
 
-from godot.mcp.transport import GOODBYE_S, Refused, TransportClosed, Unreachable
+from godot.mcp.transport import GOODBYE_S, RefusedByServer, TransportClosed, Unreachable
 from godot.mcp.websocket import dial
 from godot.mcp.websocket.connection import PIECE_CHARS
 from godot.mcp.websocket.dial import CONNECT_S, SILENT_S, Address, NoAddress, over_websocket
@@ -152,7 +152,7 @@ async def test_a_refusal_says_what_the_server_said_and_repeats_no_token(
         await request.reject(status, body=b"no such\n token\n")
 
     async with listening(refuse) as address:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RefusedByServer) as refused:
             async with over_websocket(address, "sesame-0451", max_message_bytes=1000)():
                 pass
         assert refused.value.status == status

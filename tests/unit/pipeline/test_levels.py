@@ -132,12 +132,12 @@ async def test_levels_are_known_while_dewey_is_away_and_after_a_restart(bench: B
     restarted = Levels(bench.now)
     await restarted.recall(bench.buffer)
     assert restarted.settings() == bench.levels.settings()
-    assert not restarted.admit("relay", "INFO")
+    assert not restarted.lets_through("relay", "INFO")
     with pytest.raises(DeweyUnavailable):
         await restarted.refresh(bench.dewey, bench.buffer)
-    assert not restarted.admit("relay", "INFO")
+    assert not restarted.lets_through("relay", "INFO")
     bench.late = 60
-    assert restarted.admit("relay", "INFO")
+    assert restarted.lets_through("relay", "INFO")
 
 
 async def test_without_redis_levels_count_and_are_noted_when_it_is_back(bench: Bench) -> None:
@@ -146,12 +146,12 @@ async def test_without_redis_levels_count_and_are_noted_when_it_is_back(bench: B
     assert not await bench.taken("INFO")
     ignorant = Levels(bench.now)
     await ignorant.recall(bench.buffer)
-    assert ignorant.admit("relay", "INFO")
+    assert ignorant.lets_through("relay", "INFO")
     bench.buffer.away = False
     assert await bench.buffer.noted_levels() is None
     await bench.levels.refresh(bench.dewey, bench.buffer)
     await ignorant.recall(bench.buffer)
-    assert not ignorant.admit("relay", "INFO")
+    assert not ignorant.lets_through("relay", "INFO")
 
 
 @pytest.mark.parametrize(

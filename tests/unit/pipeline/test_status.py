@@ -102,7 +102,7 @@ async def test_a_redis_that_answers_one_and_refuses_another_is_down_until_it_ref
     bench = Bench()
     bench.status.failed(BufferUnavailable("Redis: OOM"), "batcher")
     bench.status.counted(Counts(queued=1, received=1), "sender")
-    assert (await bench.status.look())["redis"] == "down"
+    assert (await bench.status.snapshot())["redis"] == "down"
     bench.status.counted(Counts(queued=1, received=1), "batcher")
     assert bench.events == ["redis_down", "redis_back"]
 
@@ -319,11 +319,11 @@ async def test_a_setting_that_changes_while_nobody_logs_is_seen_at_the_next_look
         assert bench.status.durable
         bench.buffer.weak = "no AOF"
         await trio.sleep(5)
-        state = await bench.status.look()
+        state = await bench.status.snapshot()
         assert (state["durable"], state["not_durable"]) == (False, "no AOF")
         bench.buffer.weak = None
         await trio.sleep(5)
-        assert "not_durable" not in await bench.status.look()
+        assert "not_durable" not in await bench.status.snapshot()
         nursery.cancel_scope.cancel()
     assert bench.events == ["redis_not_durable", "redis_durable"]
 
@@ -349,7 +349,7 @@ async def test_of_a_redis_that_is_away_from_the_start_nothing_is_said_but_that()
     bench = Bench()
     bench.buffer.away = True
     await bench.status.look_first()
-    state = await bench.status.look()
+    state = await bench.status.snapshot()
     assert (state["redis"], state["durable"], state["dewey"]) == ("down", None, "unknown")
     assert "not_durable" not in state
     bench.buffer.away = False
@@ -364,7 +364,7 @@ async def test_looking_gives_every_number_and_who_is_up() -> None:
     await bench.buffer.take(3)
     bench.status.refused = 2
     bench.status.failed(DeweyUnavailable("away"))
-    assert await bench.status.look() == {
+    assert await bench.status.snapshot() == {
         "received": 12,
         "stored": 0,
         "queued": 7,
@@ -389,11 +389,11 @@ async def test_looking_while_redis_is_away_gives_what_was_last_heard_and_says_so
     bench = Bench()
     bench.status.counted(Counts(queued=3, received=3))
     bench.buffer.away = True
-    seen = await bench.status.look()
+    seen = await bench.status.snapshot()
     assert (seen["queued"], seen["redis"]) == (3, "down")
     assert bench.events == ["redis_down"]
     bench.buffer.away = False
-    assert (await bench.status.look())["redis"] == "up"
+    assert (await bench.status.snapshot())["redis"] == "up"
     assert bench.events == ["redis_down", "redis_back"]
 
 

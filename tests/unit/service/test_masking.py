@@ -13,7 +13,7 @@ from godot.errors import ConfigError
 from godot.mcp.websocket.dial import Address, NoAddress
 from godot.service.lines import json_line, logfmt
 from godot.service.masking import masked
-from godot.settings import GodotSettings, load
+from godot.settings import GodotSettings, load_settings
 from tests.programs import BIN
 
 
@@ -104,7 +104,7 @@ def test_no_command_that_looks_at_the_settings_shows_a_password(environ: dict[st
 def test_a_file_that_cannot_be_used_is_named_and_so_is_what_belongs_into_it(tmp_path: Path) -> None:
     (tmp_path / "it").write_text("sekrit")
     with pytest.raises(ConfigError) as refused:
-        load(GodotSettings, {"BATCH_SIZE_FILE": str(tmp_path / "it"), "REDIS_URL_FILE": "/gone"}, {})
+        load_settings(GodotSettings, {"BATCH_SIZE_FILE": str(tmp_path / "it"), "REDIS_URL_FILE": "/gone"}, {})
     batch, gone = sorted(refused.value.problems)
     assert batch == f"BATCH_SIZE_FILE: what {tmp_path}/it holds is no value of it; it is entries that make a batch full"
     assert gone.startswith("REDIS_URL_FILE: /gone cannot be read")

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from godot.service.signals import Life, run_with_signals
+from godot.service.signals import Lifecycle, run_with_signals
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ async def run_bounded(main: object) -> int:
 
 
 async def test_the_code_of_a_daemon_that_ends_by_itself_is_returned() -> None:
-    async def main(_: Life) -> int:
+    async def main(_: Lifecycle) -> int:
         return 3
 
     assert await run_bounded(main) == 3
@@ -39,7 +39,7 @@ async def test_the_first_signal_tells_the_daemon_to_stop_and_lets_it_finish(numb
     """REL-005: what main returns after its drain is the exit code."""
     finished = False
 
-    async def main(life: Life) -> int:
+    async def main(life: Lifecycle) -> int:
         nonlocal finished
         life.ready.set()
         signal.raise_signal(number)
@@ -57,7 +57,7 @@ async def test_the_second_signal_ends_the_drain_at_once(number: signal.Signals, 
     """REL-005: a second signal exits at once."""
     cleaned_up = False
 
-    async def main(life: Life) -> int:
+    async def main(life: Lifecycle) -> int:
         nonlocal cleaned_up
         life.ready.set()
         signal.raise_signal(signal.SIGTERM)
@@ -76,7 +76,7 @@ async def test_the_second_signal_ends_the_drain_at_once(number: signal.Signals, 
 async def test_a_terminal_that_closes_does_not_cut_a_drain_short(first: signal.Signals) -> None:
     """REL-005: the shell sends SIGHUP and then the kernel does; so may a Ctrl-C before."""
 
-    async def main(life: Life) -> int:
+    async def main(life: Lifecycle) -> int:
         life.ready.set()
         signal.raise_signal(first)
         await life.stop.wait()
@@ -92,7 +92,7 @@ async def test_sighup_that_was_ignored_at_the_start_stays_ignored() -> None:
     """As under nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    async def main(life: Life) -> int:
+    async def main(life: Lifecycle) -> int:
         life.ready.set()
         signal.raise_signal(signal.SIGHUP)
         await trio.testing.wait_all_tasks_blocked()
@@ -104,7 +104,7 @@ async def test_sighup_that_was_ignored_at_the_start_stays_ignored() -> None:
 
 
 async def test_a_signal_before_the_daemon_is_ready_ends_it_at_once() -> None:
-    async def main(_: Life) -> int:
+    async def main(_: Lifecycle) -> int:
         signal.raise_signal(signal.SIGTERM)
         await trio.sleep_forever()
 

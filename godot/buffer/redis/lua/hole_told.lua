@@ -1,8 +1,8 @@
 -- KEYS: hole. ARGV: the entry, and what is kept of it when it was refused.
-local hole, entry, grave = KEYS[5], ARGV[6], ARGV[7]
+local hole, entry, record = KEYS[5], ARGV[6], ARGV[7]
 if redis.call('GET', hole) == entry then
   redis.call('DEL', hole)
   count('received', 1)
-  if grave then bury(grave) else count('stored', 1) end
+  if record then bury(record) else count('stored', 1) end
 end
 return report()

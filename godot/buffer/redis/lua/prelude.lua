@@ -90,28 +90,28 @@ local function weigh_dead()
   local length, bytes, at, some = redis.call('LLEN', dead), 0, 0, 1
   while at < length do
     local piece = 0
-    for _, grave in ipairs(redis.call('LRANGE', dead, at, math.min(at + some, length) - 1)) do piece = piece + #grave end
+    for _, record in ipairs(redis.call('LRANGE', dead, at, math.min(at + some, length) - 1)) do piece = piece + #record end
     bytes, at, some = bytes + piece, at + some, next_some(some, piece)
   end
   redis.call('HSET', counts, 'dead_bytes', bytes)
 end
 
 -- Keep it among the dead, and forget the oldest of them beyond the bounds; what alone has no room takes none with it.
-local function bury(grave)
+local function bury(record)
   count('dead', 1)
-  if #grave > dead_max_bytes then
+  if #record > dead_max_bytes then
     count('dead_forgotten', 1)
     return
   end
   weigh_dead()
-  redis.call('LPUSH', dead, grave)
-  local length, bytes = redis.call('LLEN', dead), counted('dead_bytes') + #grave
+  redis.call('LPUSH', dead, record)
+  local length, bytes = redis.call('LLEN', dead), counted('dead_bytes') + #record
   local forgotten, freed = 0, 0
   while length > dead_max or bytes - freed > dead_max_bytes do
     freed = freed + #redis.call('RPOP', dead)
     length, forgotten = length - 1, forgotten + 1
   end
-  count('dead_bytes', #grave - freed)
+  count('dead_bytes', #record - freed)
   count('dead_forgotten', forgotten)
 end
 

@@ -1,4 +1,4 @@
--- Delete dead entries for ever; return how many. They stay counted as dead. ARGV: their graves.
+-- Delete dead entries for ever; return how many. They stay counted as dead. ARGV: their records.
 local purged = 0
 weigh_dead()
 for i = 6, #ARGV do

@@ -1,5 +1,5 @@
 -- Put dead entries back as the oldest of the queue, as many as there is room for; return how many.
--- ARGV: for each its grave and the entry, oldest first.
+-- ARGV: for each its record and the entry, oldest first.
 notice_strangers()
 weigh_dead()
 recount('dead', redis.call('LLEN', dead))
@@ -12,10 +12,10 @@ while fit < math.min(room, (#ARGV - 5) / 2) do
 end
 local moved, bytes = 0, 0
 for i = fit, 1, -1 do
-  local grave, entry = ARGV[2 * i + 4], ARGV[2 * i + 5]
-  if redis.call('LREM', dead, -1, grave) > 0 then
+  local record, entry = ARGV[2 * i + 4], ARGV[2 * i + 5]
+  if redis.call('LREM', dead, -1, record) > 0 then
     redis.call('RPUSH', queue, entry)
-    count('dead_bytes', -#grave)
+    count('dead_bytes', -#record)
     moved, bytes = moved + 1, bytes + #entry
   end
 end
