@@ -6,7 +6,7 @@ No input ends the daemon, and no entry stops the ones behind it: every test ends
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from itertools import count
@@ -29,7 +29,6 @@ from tests.programs import (
     dial,
     frame,
     select,
-    workplace,
 )
 
 NUL = "\N{SYMBOL FOR NULL}"
@@ -39,21 +38,15 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Workplace]:
-    with workplace() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def godot(place: Workplace) -> Program:
-    program = place.up()
+def godot(shared_place: Workplace) -> Program:
+    program = shared_place.up()
     trio.run(program.ready)
     return program
 
 
 @pytest.fixture
-def database(place: Workplace, godot: Program) -> str:
-    dsn: str = place.endpoints()["database"]
+def database(shared_place: Workplace, godot: Program) -> str:
+    dsn: str = shared_place.endpoints()["database"]
     return dsn
 
 

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
-import pytest
 import trio
 
-from tests.programs import ENOUGH, Peer, Workplace, connect, until, workplace
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as place:
-        yield place
+from tests.programs import ENOUGH, Peer, Workplace, connect, until
 
 
 async def request(peer: Peer, request_id: str, tool: str, **arguments: object) -> None:

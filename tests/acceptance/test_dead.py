@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import closing
 
-import pytest
 import trio
 
-from tests.programs import ENOUGH, Queue, Workplace, connect, workplace
+from tests.programs import ENOUGH, Queue, Workplace, connect
 
 LOUD = {"component": "gates", "level": "LOUD", "message": "hello"}
 GARBAGE = b"this is no JSON"
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as place:
-        yield place
 
 
 async def test_what_cannot_be_stored_is_listed_tried_again_and_purged(place: Workplace) -> None:

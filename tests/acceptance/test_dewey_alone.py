@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import trio
 
 from tests.postgres_fixture import Database, Server, postgres, servers
-from tests.programs import ENOUGH, Workplace, workplace
+from tests.programs import ENOUGH, Workplace
 
 __all__ = ["postgres", "servers"]
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as place:
-        yield place
 
 
 @pytest.mark.parametrize(("setting", "partitions"), [({}, 9), ({"DEWEY_PARTITIONS_AHEAD": 2}, 4)])

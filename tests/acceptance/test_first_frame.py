@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from statistics import median
 from uuid import uuid4
 
@@ -22,7 +21,6 @@ from tests.programs import (
     frame,
     select,
     stored_messages,
-    workplace,
 )
 
 FIRST_FRAME = (
@@ -37,14 +35,8 @@ FOUND_S = 1.0
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Workplace]:
-    with workplace() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def godot(place: Workplace) -> Program:
-    program = place.up()
+def godot(shared_place: Workplace) -> Program:
+    program = shared_place.up()
     trio.run(program.ready)
     return program
 
@@ -128,7 +120,9 @@ async def test_the_answer_names_the_entry_and_the_same_id_twice_is_stored_once(g
             assert "2026-11-20T07:30:00.000000Z" in {entry["created_at"] for entry in found}
 
 
-async def test_a_batch_of_1000_is_taken_in_one_call_and_1001_are_refused(place: Workplace, godot: Program) -> None:
+async def test_a_batch_of_1000_is_taken_in_one_call_and_1001_are_refused(
+    shared_place: Workplace, godot: Program
+) -> None:
     """DEW-001's limit holds at Godot's port too: nothing of what is over it is taken."""
     with trio.fail_after(ENOUGH):
         async with connect(godot.mcp) as peer:
@@ -141,13 +135,13 @@ async def test_a_batch_of_1000_is_taken_in_one_call_and_1001_are_refused(place: 
 
             await peer.log("behind", component="over")
             await peer.found(component="over", search="behind")
-        database = place.endpoints()["database"]
+        database = shared_place.endpoints()["database"]
         assert stored_messages(database, "thousand") == messages
         assert stored_messages(database, "over") == ["behind"]
 
 
 async def test_a_mixed_batch_is_rejected_by_index_and_its_good_entries_are_stored(
-    place: Workplace, godot: Program
+    shared_place: Workplace, godot: Program
 ) -> None:
     """DEW-003, at the listener: each entry is judged for itself."""
     good = {"component": "mixed", "level": "INFO", "message": "good"}
@@ -177,7 +171,7 @@ async def test_a_mixed_batch_is_rejected_by_index_and_its_good_entries_are_store
             assert warning.startswith("entry 3: trace_id: not a UUID")
 
             await peer.found(component="mixed", search="third")
-        database = place.endpoints()["database"]
+        database = shared_place.endpoints()["database"]
         assert stored_messages(database, "mixed") == ["first", "second", "third"]
         kept = select(database, "SELECT data FROM logs WHERE component = 'mixed' AND message = 'second'")
         assert kept == [({"_godot": {"trace_id": "no uuid"}},)]

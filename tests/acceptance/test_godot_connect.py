@@ -21,7 +21,7 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketRequest, serv
 
 from godot.connect.conversation import CONNECTION_LOST, NOT_CONNECTED
 from godot.connect.pipe import DRAIN_S
-from tests.programs import BIN, ENOUGH, Workplace, workplace
+from tests.programs import BIN, ENOUGH, Workplace
 
 GODOT = str(BIN / "godot")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("GODOT_", "DEWEY_"))}
@@ -31,12 +31,6 @@ INITIALIZE = {
     "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
 }
 MODERN = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as made:
-        yield made
 
 
 @pytest.fixture

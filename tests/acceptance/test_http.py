@@ -77,12 +77,6 @@ def daemons() -> Iterator[Daemons]:
         yield Daemons(place, godot, dewey)
 
 
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as place:
-        yield place
-
-
 def test_health_of_both(daemons: Daemons) -> None:
     """MAINT-003."""
     assert daemons.place.endpoints()["http"] == daemons.godot.http

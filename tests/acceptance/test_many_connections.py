@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 import trio
 
-from tests.programs import Peer, Program, Workplace, connect, dial, frame, until, workplace
+from tests.programs import Peer, Program, Workplace, connect, dial, frame, until
 
 pytestmark = pytest.mark.alone
 
@@ -28,12 +28,6 @@ OWN: Final = 10
 
 KEPT_BYTES: Final = 400 * 2**20
 """What Python's allocator may keep of what the answers took: 100 were seen. Without a bound it is 10 GB."""
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as place:
-        yield place
 
 
 class Observer:

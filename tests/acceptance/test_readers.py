@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -22,7 +22,6 @@ from tests.programs import (
     frame,
     until,
     until_asked,
-    workplace,
 )
 
 FOLLOWERS: Final = 200
@@ -36,14 +35,8 @@ SLOW: Final = {"data_path": "$.**.**.**.** ? (@ == 8)", "component": "deep"}
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Workplace]:
-    with workplace() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def godot(place: Workplace) -> Program:
-    program = place.up(DEWEY_QUERY_TIMEOUT_S=100, DEWEY_TIMEOUT_S=90)
+def godot(shared_place: Workplace) -> Program:
+    program = shared_place.up(DEWEY_QUERY_TIMEOUT_S=100, DEWEY_TIMEOUT_S=90)
     trio.run(program.ready)
     return program
 
@@ -143,9 +136,9 @@ def running(database: str) -> int:
 
 @pytest.mark.parametrize("way", ["goes", "cancels"])
 async def test_slow_queries_of_one_client_fail_no_query_of_another_and_end_when_nobody_waits_for_them(
-    place: Workplace, godot: Program, way: str
+    shared_place: Workplace, godot: Program, way: str
 ) -> None:
-    database = place.endpoints()["database"]
+    database = shared_place.endpoints()["database"]
     with trio.fail_after(2 * ENOUGH):
         async with connect(godot.mcp) as slow, connect(godot.mcp) as other:
             await other.call("logger_log", component="deep", level="INFO", message="deep", data={"deep": DEEP})

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 import trio
 
-from tests.programs import ENOUGH, Workplace, connect, stored_messages, until, workplace
+from tests.programs import ENOUGH, Workplace, connect, stored_messages, until
 from tests.stuck import stuck
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as made:
-        yield made
 
 
 def free_port() -> int:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -31,18 +30,11 @@ from tests.programs import (
     until,
     until_asked,
     until_longer,
-    workplace,
 )
 
 COLD_S = 3.0
 WARM_S = 1.5
 """What the issue allows."""
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as made:
-        yield made
 
 
 async def ready_after(place: Workplace) -> float:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 import trio
 
 from tests.chaos.hostile.crew import Crowd
 from tests.chaos.run import Plan, run_chaos
-from tests.programs import Workplace, workplace
+from tests.programs import Workplace
 
 LONGEST_S = 150.0
 """It takes 70 s; a machine may be busy, and a calm may have to wait for the sender's longest pause, 30 s."""
@@ -25,12 +22,6 @@ PLAN = Plan(
     crowd=Crowd.small(),
     silence_s=20.0,
 )
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as place:
-        yield place
 
 
 async def test_what_was_acknowledged_is_stored_once_and_in_order_whatever_dies_and_whenever(place: Workplace) -> None:

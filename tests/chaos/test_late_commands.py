@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import trio
 
@@ -11,15 +9,9 @@ from godot.buffer.protocol import Counts
 from godot.buffer.redis import RedisBuffer
 from godot.embedded import EmbeddedRedis
 from godot.errors import NotInFlight
-from tests.programs import Workplace, workplace
+from tests.programs import Workplace
 
 QUEUE = "logs:queue"
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as place:
-        yield place
 
 
 def entries(counts: Counts) -> Counts:

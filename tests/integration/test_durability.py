@@ -17,7 +17,7 @@ from godot import daemon
 from godot.buffer.redis import RedisBuffer
 from godot.errors import BufferUnavailable
 from tests.integration.redis_servers import DURABLE, RedisServers, redis_servers, until
-from tests.programs import Peer, Program, Workplace, connect, workplace
+from tests.programs import Peer, Program, Workplace, connect
 
 ENOUGH = 40
 
@@ -27,12 +27,6 @@ OF_THE_FILE = "Redis does not have every write on disk before it answers"
 @pytest.fixture
 def servers() -> Iterator[RedisServers]:
     with redis_servers() as made:
-        yield made
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as made:
         yield made
 
 

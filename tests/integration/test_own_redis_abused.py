@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -16,16 +16,10 @@ import trio
 from godot.buffer.redis import RedisBuffer
 from godot.embedded import EmbeddedRedis
 from godot.errors import BufferUnavailable
-from tests.programs import Program, Workplace, connect, until_asked, workplace
+from tests.programs import Program, Workplace, connect, until_asked
 
 ENOUGH = 60
 GIANT_BYTES = 100 * 1024 * 1024
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as made:
-        yield made
 
 
 def peak_bytes(program: Program) -> int:

@@ -28,7 +28,7 @@ from tests.integration.redis_servers import (
 )
 from tests.postgres_fixture import Database, Servers
 from tests.postgres_fixture import servers as postgres_servers  # noqa: F401 - a fixture
-from tests.programs import CallFault, Peer, Workplace, connect, stored_messages, workplace
+from tests.programs import CallFault, Peer, Workplace, connect, stored_messages
 
 ENOUGH = 40
 TAG = "{logs}"
@@ -53,12 +53,6 @@ def topology(request: pytest.FixtureRequest) -> Iterator[Topology]:
 @pytest.fixture
 def servers() -> Iterator[RedisServers]:
     with redis_servers() as made:
-        yield made
-
-
-@pytest.fixture
-def place() -> Iterator[Workplace]:
-    with workplace() as made:
         yield made
 
 
