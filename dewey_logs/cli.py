@@ -29,7 +29,8 @@ def serve(**options: Any) -> None:
     Godot finds it by DEWEY_MCP_URL. docs/reference/settings.md lists all settings.
     """
     from dewey_logs.serve import run_serve
-    from godot.settings import DeweyServeSettings, load_settings
+    from dewey_logs.settings import DeweyServeSettings
+    from godot.service.settings import load_settings
 
     run_daemon(partial(load_settings, DeweyServeSettings, os.environ, options), run_serve)
 

@@ -15,9 +15,9 @@ from dewey_logs.daily import run_daily
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.retention import run_retention
+from dewey_logs.settings import DeweyServeSettings, DeweySettings
 from dewey_logs.tools import dewey_tools
 from godot import __version__
-from godot.doors import open_doors
 from godot.errors import ConfigError, StoreUnavailable
 from godot.mcp.budget import Pool
 from godot.mcp.server import Server
@@ -25,6 +25,7 @@ from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import serve_websocket
 from godot.service.backoff import delays
+from godot.service.doors import open_doors
 from godot.service.exposition import Registry
 from godot.service.lag import Watchdog
 from godot.service.lines import PeerLog, choose_format, print_line, ready_line, status_line
@@ -32,7 +33,6 @@ from godot.service.orphans import reap_orphans
 from godot.service.ports import http_url, listening_url
 from godot.service.signals import Lifecycle
 from godot.service.site import Site, serve_http
-from godot.settings import DeweyServeSettings, DeweySettings
 
 INSTRUCTIONS: Final = (
     "Dewey keeps the log entries of a system of MCP servers in PostgreSQL. Components do not call it: they log to "

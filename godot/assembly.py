@@ -23,8 +23,8 @@ from dewey_logs.tools import ARGUMENTS
 from godot import __version__
 from godot.buffer.redis import RedisBuffer
 from godot.buffer.redis.servers import find_servers
+from godot.combined import CombinedSettings
 from godot.daemon import Dependencies, run_pipeline
-from godot.doors import Doors, check_address, open_doors
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer
 from godot.embedded.binaries import find_redis
 from godot.embedded.datadir import DataDir, default_data_dir
@@ -36,6 +36,7 @@ from godot.mcp.transport import Connect
 from godot.mcp.websocket.dial import Address, NoAddress, over_websocket
 from godot.pipeline.dewey import RemoteDewey
 from godot.service.descriptors import raise_limit, share_out
+from godot.service.doors import Doors, check_address, make_gate, open_doors
 from godot.service.exposition import Registry
 from godot.service.lag import Watchdog
 from godot.service.lines import PeerLog, choose_format, print_line, ready_line, status_line
@@ -43,7 +44,6 @@ from godot.service.orphans import reap_orphans
 from godot.service.ports import http_url, listening_url
 from godot.service.signals import Lifecycle
 from godot.service.tokens import read_token
-from godot.settings import GodotSettings, make_gate
 
 DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """Far above what `dewey_query_logs` answers at the most."""
@@ -56,7 +56,7 @@ PRIVATE_DAEMON: Final = "private"
 """The name of a daemon that has its Redis to itself."""
 
 
-async def run_up(settings: GodotSettings, life: Lifecycle) -> int:
+async def run_up(settings: CombinedSettings, life: Lifecycle) -> int:
     """Run Redis, PostgreSQL, Dewey and Godot in one process tree, until stopped (`godot up`).
 
     :returns: the exit code.
@@ -94,7 +94,7 @@ async def run_up(settings: GodotSettings, life: Lifecycle) -> int:
     return code
 
 
-async def run_serve(settings: GodotSettings, life: Lifecycle) -> int:
+async def run_serve(settings: CombinedSettings, life: Lifecycle) -> int:
     """Run Godot as its environment says, until stopped (`godot serve`).
 
     Without REDIS_URL it has a Redis of its own; without DEWEY_MCP_URL Dewey runs inside.
@@ -122,7 +122,7 @@ async def run_serve(settings: GodotSettings, life: Lifecycle) -> int:
     return code
 
 
-async def check_serve(settings: GodotSettings) -> list[str]:
+async def check_serve(settings: CombinedSettings) -> list[str]:
     """Return what would end the start of `godot serve`, as far as that shows without starting anything."""
     problems: list[str] = []
 
@@ -155,7 +155,7 @@ async def check_serve(settings: GodotSettings) -> list[str]:
     return problems
 
 
-def _check_destination(settings: GodotSettings) -> None:
+def _check_destination(settings: CombinedSettings) -> None:
     if settings.dewey_mcp_url is None and settings.database_url is None:
         raise ConfigError(
             "neither DEWEY_MCP_URL nor DATABASE_URL is set, so there is nowhere to store; "
@@ -180,7 +180,7 @@ async def _start(servers: trio.Nursery, *embedded: EmbeddedServer) -> None:
 
 
 async def _run(
-    settings: GodotSettings,
+    settings: CombinedSettings,
     life: Lifecycle,
     doors: Doors,
     redis_url: str,
@@ -230,7 +230,7 @@ async def _run(
 
 @asynccontextmanager
 async def _way_to_dewey(
-    settings: GodotSettings, registry: Registry
+    settings: CombinedSettings, registry: Registry
 ) -> AsyncIterator[tuple[Connect, Callable[[], Awaitable[None]]]]:
     """Yield how to connect to Dewey, and what is to be called before a scrape of what it counts, when it is inside."""
     if settings.dewey_mcp_url is not None:

@@ -1,253 +1,28 @@
-"""Settings: environment variables, their defaults, and what is allowed (MAINT-004).
-
-A settings class is an attrs class whose fields are made with `setting`. `load_settings` reads all of them and
-reports every bad one at once.
-"""
+"""The settings of Godot."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import attrs
 
 from godot.buffer.protocol import QUEUE_MAX_BYTES
-from godot.entries.entry import MAX_BATCH, MAX_ENTRY_BYTES
-from godot.errors import ConfigError, why_unreadable
-from godot.json.structure import did_you_mean
-from godot.mcp.access import LOOPBACK, Gate, is_loopback
-from godot.service.descriptors import DEFAULT_CONNECTIONS
-from godot.service.tokens import read_tokens
-
-T = TypeVar("T")
+from godot.entries.entry import MAX_BATCH
+from godot.service.settings import DaemonSettings, boolean, one_of, seconds, setting, url, whole, with_prefix
 
 Ack: TypeAlias = Literal["queued", "durable"]
 """When a log call is answered: when its entry is on its way, or when it is on disk."""
 
-Parse = Callable[[str], Any]
 
-FILE: Final = "_FILE"
-"""Behind the name of a setting: the value is in a file."""
-
-_BOOLEANS: Final = {
-    "true": True,
-    "1": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "0": False,
-    "no": False,
-    "off": False,
-}
-
-
-def whole(minimum: int, maximum: int | None = None) -> Parse:
-    """Parse a whole number between two bounds."""
-    bounds = f"of {minimum:,} or more" if maximum is None else f"from {minimum:,} to {maximum:,}"
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise ValueError(f"must be a whole number {bounds}, not {text!r}") from None
-        if value < minimum or (maximum is not None and value > maximum):
-            raise ValueError(f"must be a whole number {bounds}, not {value}")
-        return value
-
-    return parse
-
-
-LONGEST_S: Final = 86_400
-
-
-def seconds(minimum: float) -> Parse:
-    """Parse a number of seconds, up to a day: whoever wants to wait for longer has mistaken the unit."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not minimum <= value <= LONGEST_S:
-            raise ValueError(f"must be a number of seconds from {minimum:g} to {LONGEST_S:,}, not {text!r}")
-        return value
-
-    return parse
-
-
-def boolean(text: str) -> bool:
-    """Parse true or false."""
-    try:
-        return _BOOLEANS[text.lower()]
-    except KeyError:
-        raise ValueError(f"must be true or false, not {text!r}") from None
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Parse names with commas between."""
-    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
-
-
-def url(*schemes: str) -> Parse:
-    """Parse a URL of one of these schemes."""
-
-    def parse(text: str) -> str:
-        if text.partition("://")[0] not in schemes or "://" not in text:
-            shown = "" if "@" in text else f", not {text!r:.80}"  # it may hold a password
-            raise ValueError(f"must begin with {' or '.join(f'{each}://' for each in schemes)}{shown}")
-        return text
-
-    return parse
-
-
-def dsn(text: str) -> str:
-    """Parse a PostgreSQL DSN: a URL, or `key=value` words; what is wrong in it shows when connecting."""
-    if not text.startswith(("postgresql://", "postgres://")) and "=" not in text:
-        # A DSN may hold a password: it is not repeated.
-        raise ValueError("must be a DSN such as postgresql://user@host:5432/winni")
-    return text
-
-
-def setting(name: str, parse: Parse, meaning: str, *, default: Any) -> Any:
-    """Declare a setting.
-
-    :param name: of the environment variable.
-    :param parse: makes the value out of its text; raises `ValueError` that says what is allowed.
-    """
-    return attrs.field(default=default, metadata={"name": name, "parse": parse, "meaning": meaning})
-
-
-@attrs.frozen
-class DeweySettings:
-    """What Dewey has to know, alone or inside Godot."""
-
-    database_url: str | None = setting(
-        "DATABASE_URL", dsn, "PostgreSQL, where Dewey stores (the database is called winni)", default=None
-    )
-    retention_days: int = setting(
-        "LOG_RETENTION_DAYS", whole(1, 3650), "days that entries are kept (DEW-009)", default=7
-    )
-    log_format: Literal["logfmt", "json"] = setting(
-        "GODOT_LOG_FORMAT",
-        lambda text: _one_of(text, "logfmt", "json"),
-        "how status lines are written: `logfmt` or `json`",
-        default="logfmt",
-    )
-    database_role: str | None = setting(
-        "DEWEY_DATABASE_ROLE",
-        str,
-        "role as which entries are stored, such as godot_log_writer, which may do nothing else (CONST-001)",
-        default=None,
-    )
-    partition_enabled: bool = setting(
-        "LOG_PARTITION_ENABLED", boolean, "whether daily partitions are made (DEW-005)", default=True
-    )
-    partitions_ahead: int = setting(
-        "DEWEY_PARTITIONS_AHEAD", whole(1, 60), "days that have their partition ahead of time", default=7
-    )
-    query_timeout_s: float = setting(
-        "DEWEY_QUERY_TIMEOUT_S", seconds(0.1), "seconds after which a query is ended", default=10.0
-    )
-
-
-@attrs.frozen
-class DeweyServeSettings(DeweySettings):
-    """What `dewey serve` has to know."""
-
-    host: str = setting("DEWEY_HOST", str, "address to listen on", default="127.0.0.1")
-    port: int = setting("DEWEY_PORT", whole(0, 65535), "port for MCP; 0 picks a free one", default=9020)
-    http_port: int | None = setting(
-        "DEWEY_HTTP_PORT", whole(0, 65535), "port for HTTP; without, the one after DEWEY_PORT", default=None
-    )
-    allow_anonymous: bool = setting(
-        "DEWEY_ALLOW_ANONYMOUS", boolean, "listen beyond this machine without tokens (SEC-006)", default=False
-    )
-    tokens_file: Path | None = setting(
-        "DEWEY_TOKENS_FILE",
-        Path,
-        "a line for each token: its roles (write,read,admin), a blank, the token",
-        default=None,
-    )
-    allowed_hosts: tuple[str, ...] = setting(
-        "DEWEY_ALLOWED_HOSTS", names, "names that clients may reach it by, beside localhost and addresses", default=()
-    )
-    allowed_origins: tuple[str, ...] = setting(
-        "DEWEY_ALLOWED_ORIGINS", names, "`host` or `host:port` whose web pages may connect, beside its own", default=()
-    )
-    max_inflight: int = setting(
-        "DEWEY_MAX_INFLIGHT", whole(1), "calls of one connection at once; then it is read more slowly", default=1000
-    )
-    peer_timeout_s: float = setting(
-        "DEWEY_PEER_TIMEOUT_S", seconds(0.1), "seconds after which a peer that does not read is dropped", default=30.0
-    )
-    max_connections: int | None = setting(
-        "DEWEY_MAX_CONNECTIONS",
-        whole(1),
-        f"connections at once, and a quarter as many for HTTP; without, up to {DEFAULT_CONNECTIONS:,} as the limit of "
-        "file descriptors allows",
-        default=None,
-    )
-    max_bytes_in_flight: int = setting(
-        "DEWEY_MAX_BYTES_IN_FLIGHT",
-        whole(1024 * 1024),
-        "bytes of all connections that are read and not answered, as many of answers that are not read, and as many of "
-        "HTTP bodies; beyond, large ones wait",
-        default=128 * 1024 * 1024,
-    )
-    max_message_bytes: int = setting(
-        "DEWEY_MAX_MESSAGE_BYTES",
-        whole(2 * MAX_ENTRY_BYTES),
-        "largest frame taken; more closes with code 1009",
-        default=2 * MAX_ENTRY_BYTES,
-    )
-
-
-@attrs.frozen
-class GodotSettings(DeweySettings):
+@attrs.frozen(slots=False, field_transformer=with_prefix)
+class GodotSettings(DaemonSettings):
     """What `godot serve` and `godot up` have to know."""
 
-    host: str = setting("GODOT_HOST", str, "address to listen on", default="127.0.0.1")
+    prefix: ClassVar[str] = "GODOT"
+
     port: int = setting("GODOT_PORT", whole(0, 65535), "port for MCP; 0 picks a free one", default=9060)
-    http_port: int | None = setting(
-        "GODOT_HTTP_PORT", whole(0, 65535), "port for HTTP; without, the one after GODOT_PORT", default=None
-    )
-    allow_anonymous: bool = setting(
-        "GODOT_ALLOW_ANONYMOUS", boolean, "listen beyond this machine without tokens (SEC-006)", default=False
-    )
-    tokens_file: Path | None = setting(
-        "GODOT_TOKENS_FILE",
-        Path,
-        "a line for each token: its roles (write,read,admin), a blank, the token",
-        default=None,
-    )
-    allowed_hosts: tuple[str, ...] = setting(
-        "GODOT_ALLOWED_HOSTS", names, "names that clients may reach it by, beside localhost and addresses", default=()
-    )
-    allowed_origins: tuple[str, ...] = setting(
-        "GODOT_ALLOWED_ORIGINS", names, "`host` or `host:port` whose web pages may connect, beside its own", default=()
-    )
-    max_inflight: int = setting(
-        "GODOT_MAX_INFLIGHT", whole(1), "calls of one connection at once; then it is read more slowly", default=1000
-    )
-    peer_timeout_s: float = setting(
-        "GODOT_PEER_TIMEOUT_S", seconds(0.1), "seconds after which a peer that does not read is dropped", default=30.0
-    )
-    max_connections: int | None = setting(
-        "GODOT_MAX_CONNECTIONS",
-        whole(1),
-        f"connections at once, and a quarter as many for HTTP; without, up to {DEFAULT_CONNECTIONS:,} as the limit of "
-        "file descriptors allows",
-        default=None,
-    )
-    max_bytes_in_flight: int = setting(
-        "GODOT_MAX_BYTES_IN_FLIGHT",
-        whole(1024 * 1024),
-        "bytes of all connections that are read and not answered, as many of answers that are not read, and as many of "
-        "HTTP bodies; beyond, large ones wait",
-        default=128 * 1024 * 1024,
-    )
     max_message_bytes: int = setting(
         "GODOT_MAX_MESSAGE_BYTES",
         whole(1024),
@@ -274,7 +49,7 @@ class GodotSettings(DeweySettings):
     )
     redis_persistence: str | None = setting(
         "REDIS_PERSISTENCE",
-        lambda text: _one_of(text, "aof", "none"),
+        lambda text: one_of(text, "aof", "none"),
         "`aof` or `none`, for Godot's own Redis (REL-001)",
         default=None,
     )
@@ -283,7 +58,7 @@ class GodotSettings(DeweySettings):
     )
     ack: Ack = setting(
         "GODOT_ACK",
-        lambda text: _one_of(text, *get_args(Ack)),
+        lambda text: one_of(text, *get_args(Ack)),
         "when a log call is answered that does not say: `queued`, or `durable` when it is on disk",
         default="queued",
     )
@@ -323,114 +98,23 @@ class GodotSettings(DeweySettings):
     )
     status_s: float = setting("GODOT_STATUS_S", seconds(0.1), "seconds between status lines", default=60.0)
 
+    def doubts(self) -> list[str]:
+        """Return a line for each set of values that goes together, and is hardly meant."""
+        if self.max_queue_bytes < self.max_message_bytes:
+            return [
+                f"GODOT_MAX_QUEUE_BYTES is {self.max_queue_bytes:,}, and GODOT_MAX_MESSAGE_BYTES lets messages of "
+                f"{self.max_message_bytes:,} in: entries that are larger than the queue are refused"
+            ]
+        return []
+
+    @staticmethod
+    def contradictions(values: Mapping[str, object]) -> list[str]:
+        """Return a line for each set of values that do not go together."""
+        if (values.get("redis_aof_enabled"), values.get("redis_persistence")) in ((True, "none"), (False, "aof")):
+            return ["REDIS_AOF_ENABLED and REDIS_PERSISTENCE contradict each other; set one of them"]
+        return []
+
     @property
     def aof(self) -> bool:
         """Whether Godot's own Redis keeps an append-only file."""
         return self.redis_aof_enabled is not False and self.redis_persistence != "none"
-
-
-OTHER_NAMES: Final = ("GODOT_URL", "GODOT_TOKEN")
-"""Variables with our prefixes that are read elsewhere (by components' clients)."""
-
-
-def load_settings(
-    kind: type[T], environ: Mapping[str, str], overrides: Mapping[str, object | None]
-) -> tuple[T, list[str]]:
-    """Read settings from the environment.
-
-    An empty variable counts as one that is not set. `<name>_FILE` names a file that holds the value, as containers
-    have their secrets.
-
-    :param overrides: by field name; what is not None wins over the environment.
-    :returns: the settings, and warnings: about names that are not known, and about settings that do not go together.
-    :raises ConfigError: one line for each bad value, and the warnings.
-    """
-    values: dict[str, object] = {}
-    problems = []
-    for field in attrs.fields(kind):  # type: ignore[arg-type]
-        name = field.metadata["name"]
-        if overrides.get(field.name) is not None:
-            values[field.name] = overrides[field.name]
-        elif text := environ.get(name):
-            try:
-                values[field.name] = field.metadata["parse"](text)
-            except ValueError as exc:
-                problems.append(f"{name}: {exc}")
-        elif path := environ.get(f"{name}{FILE}"):
-            try:
-                text = Path(path).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as exc:
-                problems.append(f"{name}{FILE}: {path} cannot be read: {why_unreadable(exc)}")
-                continue
-            try:
-                values[field.name] = field.metadata["parse"](text)
-            except ValueError:  # its words would show what may be the secret of something else
-                problems.append(f"{name}{FILE}: what {path} holds is no value of it; it is {field.metadata['meaning']}")
-    if (values.get("redis_aof_enabled"), values.get("redis_persistence")) in ((True, "none"), (False, "aof")):
-        problems.append("REDIS_AOF_ENABLED and REDIS_PERSISTENCE contradict each other; set one of them")
-    if problems:
-        raise ConfigError(*problems, warnings=_unknown(environ))
-    settings = kind(**values)
-    warnings = _unknown(environ)
-    if isinstance(settings, GodotSettings) and settings.max_queue_bytes < settings.max_message_bytes:
-        warnings.append(
-            f"GODOT_MAX_QUEUE_BYTES is {settings.max_queue_bytes:,}, and GODOT_MAX_MESSAGE_BYTES lets messages of "
-            f"{settings.max_message_bytes:,} in: entries that are larger than the queue are refused"
-        )
-    return settings, warnings
-
-
-def http_port(port: int, chosen: int | None) -> int:
-    """Return the port for HTTP: the chosen one, or the next one after that for MCP; 0 with 0."""
-    if chosen is not None:
-        return chosen
-    return port and (port + 1 if port < 65535 else 0)
-
-
-def make_gate(settings: GodotSettings | DeweyServeSettings) -> Gate:
-    """Make the gate of a server that listens as its settings say.
-
-    Beyond loopback any `Host` is taken with a token unless the settings name them: a proxy names this server as it
-    likes. Without tokens it has to be one that no public name server can point here.
-
-    :raises ConfigError: it would let in anyone who can reach it (SEC-006), or the tokens cannot be read.
-    """
-    prefix = "GODOT" if isinstance(settings, GodotSettings) else "DEWEY"
-    host, here = settings.host, is_loopback(settings.host)
-    tokens = {} if settings.tokens_file is None else read_tokens(settings.tokens_file)
-    if not (here or tokens or settings.allow_anonymous):
-        raise ConfigError(
-            f"listening on {host} would let anyone in who can reach it; listen on 127.0.0.1, give tokens with "
-            f"{prefix}_TOKENS_FILE, or set {prefix}_ALLOW_ANONYMOUS=true if it is meant"
-        )
-    hosts = (
-        None if tokens and not here and not settings.allowed_hosts else frozenset((*LOOPBACK, *settings.allowed_hosts))
-    )
-    takes_private = not here and not settings.allowed_hosts
-    return Gate(
-        tokens,
-        hosts,
-        frozenset(settings.allowed_origins),
-        takes_private=takes_private,
-        hosts_setting=f"{prefix}_ALLOWED_HOSTS",
-        origins_setting=f"{prefix}_ALLOWED_ORIGINS",
-    )
-
-
-def _one_of(text: str, *allowed: str) -> str:
-    if text.lower() not in allowed:
-        raise ValueError(f"must be {' or '.join(allowed)}, not {text!r:.80}")
-    return text.lower()
-
-
-def _unknown(environ: Mapping[str, str]) -> list[str]:
-    known = [*_names(GodotSettings), *_names(DeweyServeSettings), *OTHER_NAMES]
-    return [
-        f"{name}: no such setting{did_you_mean(name, known)}"
-        for name in sorted(environ)
-        if name.startswith(("GODOT_", "DEWEY_")) and name not in known and name.removesuffix(FILE) not in known
-    ]
-
-
-def _names(kind: type[Any]) -> Iterable[str]:
-    return (field.metadata["name"] for field in attrs.fields(kind))

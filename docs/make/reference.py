@@ -14,17 +14,18 @@ import dewey_logs.metrics
 import godot.errors
 import godot.pipeline.metrics
 import godot.service.lag
+from dewey_logs.settings import DeweyServeSettings
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.cli.main import cli
+from godot.combined import CombinedSettings
 from godot.daemon import godot_toolbox
 from godot.mcp.toolbox import Toolbox
 from godot.pipeline.channel import open_entry_channel
 from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.levels import Levels
 from godot.pipeline.status import Status
-from godot.settings import DeweyServeSettings, GodotSettings
 
 DIRECTORY: Final = Path(__file__).parent.parent.parent / "docs" / "reference"
 GENERATED: Final = "<!-- made by `make docs` out of the code; change that -->"
@@ -51,11 +52,11 @@ def settings_page() -> Iterator[str]:
         "name that begins with `GODOT_` or `DEWEY_` and is not known is warned about. `<name>_FILE` names a file that\n"
         "holds the value. `godot config print` shows them as they are, `godot config check` judges them.\n"
     )
-    both = {field.metadata["name"] for field in attrs.fields(GodotSettings)} & {
+    both = {field.metadata["name"] for field in attrs.fields(CombinedSettings)} & {
         field.metadata["name"] for field in attrs.fields(DeweyServeSettings)
     }
     for title, kind, skipped in (
-        ("`godot up`, `godot serve`", GodotSettings, set[str]()),
+        ("`godot up`, `godot serve`", CombinedSettings, set[str]()),
         ("`dewey serve`, beside those of Dewey above", DeweyServeSettings, both),
     ):
         yield f"## {title}\n"

@@ -21,12 +21,13 @@ from godot.cli.find import size
 from godot.cli.options import daemon_url
 from godot.cli.render import harmless, paint
 from godot.cli.target import read_target as load_target
+from godot.combined import CombinedSettings, load_combined
 from godot.embedded.binaries import find_postgres, find_redis
 from godot.embedded.datadir import default_data_dir
 from godot.errors import ConfigError
+from godot.service.doors import make_gate
 from godot.service.masking import masked
 from godot.service.signals import Lifecycle, run_with_signals
-from godot.settings import GodotSettings, load_settings, make_gate
 
 DISK_MIN_BYTES: Final = 1024**3
 DELAY_MAX_S: Final = 60.0
@@ -86,9 +87,9 @@ def here() -> Iterator[Finding]:
     """Check this machine."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield Finding("ok", f"Godot {__version__} on Python {python}")
-    settings = GodotSettings()
+    settings = CombinedSettings()
     try:
-        settings, warnings = load_settings(GodotSettings, os.environ, {})
+        settings, warnings = load_combined(os.environ, {})
         make_gate(settings)
         yield Finding("ok", "the settings can be used")
         for warning in warnings:
@@ -102,7 +103,7 @@ def here() -> Iterator[Finding]:
     yield _disk(settings)
 
 
-def _binaries(settings: GodotSettings) -> Iterator[Finding]:
+def _binaries(settings: CombinedSettings) -> Iterator[Finding]:
     """Look for the servers that are started here, unless the settings name others."""
     wanted: list[tuple[str, Callable[[], Path], str | None]] = [
         ("Redis", find_redis, settings.redis_url),
@@ -117,7 +118,7 @@ def _binaries(settings: GodotSettings) -> Iterator[Finding]:
             yield Finding("bad", name, str(exc))
 
 
-def _disk(settings: GodotSettings) -> Finding:
+def _disk(settings: CombinedSettings) -> Finding:
     """Look at the room on the disk of the data directory."""
     try:
         directory = settings.data_dir or default_data_dir()

@@ -20,13 +20,14 @@ import trio
 from godot.cli.daemon import EXIT_NONE, EXIT_USAGE, Daemon, Style, Work, complain, run_asking, write
 from godot.cli.render import harmless, paint, table
 from godot.cli.target import read_target as load_target
+from godot.combined import CombinedSettings, load_combined
 from godot.embedded.datadir import default_data_dir, read_endpoints
 from godot.errors import ConfigError
 from godot.json.text import dumps, loads
 from godot.service.command import run_command
+from godot.service.doors import http_port
 from godot.service.masking import masked
 from godot.service.signals import Lifecycle
-from godot.settings import GodotSettings, http_port, load_settings
 
 STATUS: Final = "logger_status"
 HEALTH_S: Final = 4.0
@@ -136,7 +137,7 @@ def _http_beside(url: str) -> str | None:
     """Return where the daemon with this port for MCP should answer HTTP; None: nobody can tell."""
     parts = urlsplit(url)
     try:
-        settings, _ = load_settings(GodotSettings, os.environ, {})
+        settings, _ = load_combined(os.environ, {})
         here = read_endpoints(settings.data_dir or default_data_dir())
         if here.get("mcp") == url.rstrip("/") and "http" in here:
             return str(here["http"])
@@ -157,7 +158,7 @@ def _readyz_there(url: str) -> tuple[int, str] | None:
 
 def _http_here() -> str:
     """Return where the daemon of this machine answers HTTP: as `godot up` says of itself, or by the settings."""
-    settings, _ = load_settings(GodotSettings, os.environ, {})
+    settings, _ = load_combined(os.environ, {})
     if url := read_endpoints(settings.data_dir or default_data_dir()).get("http"):
         return str(url)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
@@ -168,7 +169,7 @@ def _http_here() -> str:
 def print_settings(environ: Mapping[str, str]) -> int:
     """Write every setting with its value; return the exit code."""
     try:
-        settings, warnings = load_settings(GodotSettings, environ, {})
+        settings, warnings = load_combined(environ, {})
     except ConfigError as exc:
         return _tell_problems(exc)
     for row in table(list(_settings(settings, environ))):
@@ -177,8 +178,8 @@ def print_settings(environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _settings(settings: GodotSettings, environ: Mapping[str, str]) -> Iterator[list[str]]:
-    for field in attrs.fields(GodotSettings):
+def _settings(settings: CombinedSettings, environ: Mapping[str, str]) -> Iterator[list[str]]:
+    for field in attrs.fields(CombinedSettings):
         name = field.metadata["name"]
         value = _shown(getattr(settings, field.name))
         yield [f"{name}={value}", f"# {field.metadata['meaning']}{'' if environ.get(name) else ' (default)'}"]
@@ -202,7 +203,7 @@ def check_settings(environ: Mapping[str, str]) -> int:
     )
 
     try:
-        settings, warnings = load_settings(GodotSettings, environ, {})
+        settings, warnings = load_combined(environ, {})
         if problems := trio.run(check_serve, settings):
             raise ConfigError(*problems, warnings=warnings)
     except ConfigError as exc:

@@ -13,7 +13,9 @@ import jsonschema
 import pytest
 import yaml
 
-from godot.settings import FILE, DeweyServeSettings, GodotSettings
+from dewey_logs.settings import DeweyServeSettings
+from godot.combined import CombinedSettings
+from godot.service.settings import FILE
 from tests.container.__main__ import find_engine
 from tests.programs import BIN
 
@@ -88,7 +90,7 @@ OF_POSTGRES = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE"}
 
 
 def settings() -> set[str]:
-    return {field.metadata["name"] for kind in (GodotSettings, DeweyServeSettings) for field in attrs.fields(kind)}
+    return {field.metadata["name"] for kind in (CombinedSettings, DeweyServeSettings) for field in attrs.fields(kind)}
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -190,7 +192,7 @@ def test_only_godot_is_published_and_only_on_this_machine() -> None:
 def test_the_grace_period_is_longer_than_the_drain() -> None:
     """REL-005."""
     grace_s = int(COMPOSE["services"]["godot-mcp"]["stop_grace_period"].removesuffix("s"))
-    assert grace_s >= GodotSettings().drain_s + 2
+    assert grace_s >= CombinedSettings().drain_s + 2
 
 
 def test_the_dockerfile_names_what_there_is() -> None:

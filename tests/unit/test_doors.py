@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from godot import doors
-from godot.doors import _warn_of_readers
+from godot.service import doors
+from godot.service.doors import _warn_of_readers
 
 
 @pytest.mark.parametrize(

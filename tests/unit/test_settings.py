@@ -8,21 +8,25 @@ from typing import Any
 import attrs
 import pytest
 
+from dewey_logs.settings import DeweyServeSettings, DeweySettings
+from godot.combined import CombinedSettings, load_combined
 from godot.errors import ConfigError
-from godot.settings import DeweyServeSettings, DeweySettings, GodotSettings, load_settings, make_gate
+from godot.service.doors import make_gate
+from godot.service.settings import load_settings
+from godot.settings import GodotSettings
 
 REDIS_SCHEMES = "redis:// or rediss:// or unix:// or redis+sentinel:// or redis+cluster://"
 
 
-def godot(**environ: str) -> GodotSettings:
-    settings, warnings = load_settings(GodotSettings, environ, {})
+def godot(**environ: str) -> CombinedSettings:
+    settings, warnings = load_combined(environ, {})
     assert warnings == []
     return settings
 
 
 def problems(**environ: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as refused:
-        load_settings(GodotSettings, environ, {})
+        load_combined(environ, {})
     return refused.value.problems
 
 
@@ -166,7 +170,7 @@ def test_an_unknown_name_of_ours_is_warned_about_with_the_nearest_known_one() ->
         "PATH": "/bin",
         "godot_port": "1",
     }
-    _, warnings = load_settings(GodotSettings, environ, {})
+    _, warnings = load_combined(environ, {})
     assert warnings == [
         "DEWEY_MCP_URI: no such setting; did you mean 'DEWEY_MCP_URL'?",
         "GODOT_PROT: no such setting; did you mean 'GODOT_PORT'?",
@@ -178,19 +182,17 @@ def test_an_unknown_name_of_ours_is_warned_about_with_the_nearest_known_one() ->
 def test_names_of_the_other_daemon_and_of_clients_are_known() -> None:
     """PERF-001: GODOT_URL is for components, and stands in the same environment file."""
     environ = {"GODOT_URL": "ws://godot:9060", "DEWEY_PORT": "9020", "GODOT_PORT": "9060"}
-    for kind in (GodotSettings, DeweyServeSettings):
-        assert load_settings(kind, environ, {})[1] == []
+    assert load_combined(environ, {})[1] == []
+    assert load_settings(DeweyServeSettings, environ, {})[1] == []
 
 
 def test_what_was_given_on_the_command_line_wins() -> None:
     overrides = {"port": 0, "host": None, "batch_size": 7}
-    settings, _ = load_settings(
-        GodotSettings, {"GODOT_PORT": "1", "GODOT_HOST": "::1", "BATCH_SIZE": "no number"}, overrides
-    )
+    settings, _ = load_combined({"GODOT_PORT": "1", "GODOT_HOST": "::1", "BATCH_SIZE": "no number"}, overrides)
     assert (settings.port, settings.host, settings.batch_size) == (0, "::1", 7)
 
 
-@pytest.mark.parametrize("kind", [GodotSettings, DeweyServeSettings])
+@pytest.mark.parametrize("kind", [CombinedSettings, DeweyServeSettings])
 def test_every_setting_says_what_it_means_and_its_default_is_allowed(kind: type[Any]) -> None:
     settings, _ = load_settings(kind, {}, {})
     names = [field.metadata["name"] for field in attrs.fields(kind)]
@@ -203,7 +205,8 @@ def test_every_setting_says_what_it_means_and_its_default_is_allowed(kind: type[
 
 
 def test_godot_knows_what_dewey_has_to_know_because_it_may_run_inside() -> None:
-    assert issubclass(GodotSettings, DeweySettings)
+    assert issubclass(CombinedSettings, DeweySettings)
+    assert not issubclass(GodotSettings, DeweySettings)
 
 
 # Who may connect
@@ -246,19 +249,17 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     """MAINT-004: as containers have them."""
     secret = tmp_path / "database_url"
     secret.write_text("postgresql://dewey:secret@winni/winni\n")
-    settings, warnings = load_settings(GodotSettings, {"DATABASE_URL_FILE": str(secret), "GODOT_DRAIN_S_FILE": ""}, {})
+    settings, warnings = load_combined({"DATABASE_URL_FILE": str(secret), "GODOT_DRAIN_S_FILE": ""}, {})
     assert (settings.database_url, warnings) == ("postgresql://dewey:secret@winni/winni", [])
-    named, _ = load_settings(
-        GodotSettings, {"DATABASE_URL_FILE": str(secret), "DATABASE_URL": "postgresql://here/winni"}, {}
-    )
+    named, _ = load_combined({"DATABASE_URL_FILE": str(secret), "DATABASE_URL": "postgresql://here/winni"}, {})
     assert named.database_url == "postgresql://here/winni"
     with pytest.raises(ConfigError, match=r"^DATABASE_URL_FILE: \S+missing cannot be read: No such file or directory$"):
-        load_settings(GodotSettings, {"DATABASE_URL_FILE": str(tmp_path / "missing")}, {})
+        load_combined({"DATABASE_URL_FILE": str(tmp_path / "missing")}, {})
 
 
 def test_a_bad_value_does_not_hide_a_name_that_is_not_known() -> None:
     with pytest.raises(ConfigError) as wrong:
-        load_settings(GodotSettings, {"BATCH_SIZE": "many", "GODOT_PROT": "1"}, {})
+        load_combined({"BATCH_SIZE": "many", "GODOT_PROT": "1"}, {})
     assert [each.partition(":")[0] for each in (*wrong.value.problems, *wrong.value.warnings)] == [
         "BATCH_SIZE",
         "GODOT_PROT",
@@ -267,16 +268,14 @@ def test_a_bad_value_does_not_hide_a_name_that_is_not_known() -> None:
 
 @pytest.mark.parametrize("name", ["GODOT_FOO", "DEWEY_BAR", "GODOT_", "GODOT_LOGGER_NOPE"])
 def test_what_only_begins_like_a_setting_is_taken_for_none(name: str) -> None:
-    assert load_settings(GodotSettings, {name: "1"}, {})[1] == [f"{name}: no such setting"]
+    assert load_combined({name: "1"}, {})[1] == [f"{name}: no such setting"]
 
 
 def test_a_queue_smaller_than_a_message_is_warned_about() -> None:
     """GOD-005: entries that it cannot hold are refused."""
-    _, warnings = load_settings(GodotSettings, {"GODOT_MAX_QUEUE_BYTES": "2000"}, {})
+    _, warnings = load_combined({"GODOT_MAX_QUEUE_BYTES": "2000"}, {})
     assert warnings == [
         "GODOT_MAX_QUEUE_BYTES is 2,000, and GODOT_MAX_MESSAGE_BYTES lets messages of 16,777,216 in: entries that are "
         "larger than the queue are refused"
     ]
-    assert (
-        load_settings(GodotSettings, {"GODOT_MAX_QUEUE_BYTES": "2000", "GODOT_MAX_MESSAGE_BYTES": "2000"}, {})[1] == []
-    )
+    assert load_combined({"GODOT_MAX_QUEUE_BYTES": "2000", "GODOT_MAX_MESSAGE_BYTES": "2000"}, {})[1] == []

@@ -27,9 +27,9 @@ def up(**options: Any) -> None:
     runs keeps endpoints.json in its data directory. Ctrl-C stops it; what was logged is there next time.
     """
     from godot.assembly import run_up
-    from godot.settings import GodotSettings, load_settings
+    from godot.combined import load_combined
 
-    run_daemon(partial(load_settings, GodotSettings, os.environ, options), run_up)
+    run_daemon(partial(load_combined, os.environ, options), run_up)
 
 
 @click.command()
@@ -45,9 +45,9 @@ def serve(**options: Any) -> None:
     `godot config print` lists all settings.
     """
     from godot.assembly import run_serve
-    from godot.settings import GodotSettings, load_settings
+    from godot.combined import load_combined
 
-    run_daemon(partial(load_settings, GodotSettings, os.environ, options), run_serve)
+    run_daemon(partial(load_combined, os.environ, options), run_serve)
 
 
 @click.command(short_help="Connect an MCP host that only starts programs")

@@ -13,7 +13,8 @@ from godot.errors import ConfigError
 from godot.mcp.websocket.dial import Address, NoAddress
 from godot.service.lines import json_line, logfmt
 from godot.service.masking import masked
-from godot.settings import GodotSettings, load_settings
+from godot.service.settings import load_settings
+from godot.settings import GodotSettings
 from tests.programs import BIN
 
 

@@ -10,12 +10,12 @@ import attrs
 import trio
 
 from godot.errors import ConfigError
-from godot.mcp.access import Gate
+from godot.mcp.access import LOOPBACK, Gate, is_loopback
 from godot.service.descriptors import Connections, raise_limit, share_out
 from godot.service.lines import print_line, status_line
 from godot.service.ports import open_listeners
+from godot.service.settings import DaemonSettings
 from godot.service.tokens import read_tokens
-from godot.settings import DeweyServeSettings, GodotSettings, http_port, make_gate
 
 SECRETS: Final = Path("/run/secrets")
 """Where containers have their secrets."""
@@ -63,12 +63,12 @@ class Doors:
                 print_line(status_line("tokens_changed", tokens=len(tokens)))
 
 
-async def open_doors(settings: GodotSettings | DeweyServeSettings) -> Doors:
+async def open_doors(settings: DaemonSettings) -> Doors:
     """Listen as the settings say, with as many descriptors as there can be.
 
     :raises ConfigError: it cannot listen, would let in anyone (SEC-006), or has too few descriptors.
     """
-    prefix = "GODOT" if isinstance(settings, GodotSettings) else "DEWEY"
+    prefix = settings.prefix
     connections = share_out(f"{prefix}_MAX_CONNECTIONS", settings.max_connections, raise_limit())
     await check_address(settings)  # that there is none is to be known before who might reach it
     gate = make_gate(settings)
@@ -80,12 +80,12 @@ async def open_doors(settings: GodotSettings | DeweyServeSettings) -> Doors:
     return Doors(attrs.evolve(gate, ports=ports), mcp, http, connections, settings.tokens_file)
 
 
-async def check_address(settings: GodotSettings | DeweyServeSettings) -> None:
+async def check_address(settings: DaemonSettings) -> None:
     """Look whether this machine has the address to listen on.
 
     :raises ConfigError: it has not, or there is no such host.
     """
-    prefix = "GODOT" if isinstance(settings, GodotSettings) else "DEWEY"
+    prefix = settings.prefix
     for listener in await open_listeners(settings.host, 0, prefix):
         await listener.aclose()
 
@@ -100,3 +100,40 @@ def _warn_of_readers(path: Path) -> None:
     mode = found.st_mode & 0o777
     if mode & 0o077 and found.st_uid == os.geteuid() and SECRETS not in path.resolve().parents:
         print_line(status_line("tokens_readable", reason=f"{path} has mode {mode:04o}: others may read it; chmod 600"))
+
+
+def http_port(port: int, chosen: int | None) -> int:
+    """Return the port for HTTP: the chosen one, or the next one after that for MCP; 0 with 0."""
+    if chosen is not None:
+        return chosen
+    return port and (port + 1 if port < 65535 else 0)
+
+
+def make_gate(settings: DaemonSettings) -> Gate:
+    """Make the gate of a server that listens as its settings say.
+
+    Beyond loopback any `Host` is taken with a token unless the settings name them: a proxy names this server as it
+    likes. Without tokens it has to be one that no public name server can point here.
+
+    :raises ConfigError: it would let in anyone who can reach it (SEC-006), or the tokens cannot be read.
+    """
+    prefix = settings.prefix
+    host, here = settings.host, is_loopback(settings.host)
+    tokens = {} if settings.tokens_file is None else read_tokens(settings.tokens_file)
+    if not (here or tokens or settings.allow_anonymous):
+        raise ConfigError(
+            f"listening on {host} would let anyone in who can reach it; listen on 127.0.0.1, give tokens with "
+            f"{prefix}_TOKENS_FILE, or set {prefix}_ALLOW_ANONYMOUS=true if it is meant"
+        )
+    hosts = (
+        None if tokens and not here and not settings.allowed_hosts else frozenset((*LOOPBACK, *settings.allowed_hosts))
+    )
+    takes_private = not here and not settings.allowed_hosts
+    return Gate(
+        tokens,
+        hosts,
+        frozenset(settings.allowed_origins),
+        takes_private=takes_private,
+        hosts_setting=f"{prefix}_ALLOWED_HOSTS",
+        origins_setting=f"{prefix}_ALLOWED_ORIGINS",
+    )
