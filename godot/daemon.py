@@ -22,6 +22,7 @@ import trio
 from godot import __version__
 from godot.buffer.protocol import Buffer
 from godot.errors import BufferUnavailable
+from godot.intake.accept import Door
 from godot.intake.ndjson import ndjson_way
 from godot.intake.tools import intake_tools
 from godot.mcp.access import Gate
@@ -31,7 +32,7 @@ from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import serve_websocket
 from godot.pipeline.batcher import Batcher
-from godot.pipeline.channel import Inlet, open_entry_channel
+from godot.pipeline.channel import open_entry_channel
 from godot.pipeline.dewey import Dewey
 from godot.pipeline.facade import facade_tools
 from godot.pipeline.levels import CAPABILITY, Levels
@@ -44,7 +45,7 @@ from godot.service.exposition import Registry
 from godot.service.signals import Lifecycle
 from godot.service.site import Site, serve_http
 from godot.service.supervise import supervise
-from godot.settings import Ack, GodotSettings
+from godot.settings import GodotSettings
 
 INSTRUCTIONS: Final = (
     "Godot is the flight recorder of a system of MCP servers. Send log entries with logger_log "
@@ -127,16 +128,8 @@ async def run_pipeline(
         on_failure=partial(status.failed, by="sender"),
         on_delivery=status.delivered,
     )
-    toolbox = godot_toolbox(
-        inlet,
-        dewey,
-        status,
-        parts.buffer,
-        levels,
-        ack=settings.ack,
-        dewey_arguments=parts.dewey_arguments,
-        on_accepted=metrics.accepted,
-    )
+    door = Door(inlet, status, levels, ack=settings.ack, on_accepted=metrics.accepted)
+    toolbox = godot_toolbox(door, dewey, status, parts.buffer, levels, dewey_arguments=parts.dewey_arguments)
     server = Server(
         ServerInfo("godot", __version__, INSTRUCTIONS),
         toolbox,
@@ -174,7 +167,7 @@ async def run_pipeline(
         parts.registry,
         refresh,
         status.peer,
-        ways=[ndjson_way(toolbox.find("logger_log_batch"))],
+        ways=[ndjson_way(door)],
         max_body_bytes=settings.max_message_bytes,
         bodies=Pool(settings.max_bytes_in_flight),
         max_connections=parts.connections.http,
@@ -254,25 +247,16 @@ async def health(status: Status) -> tuple[int, dict[str, Any]]:
 
 
 def godot_toolbox(
-    inlet: Inlet,
+    door: Door,
     dewey: Dewey,
     status: Status,
     buffer: Buffer,
     levels: Levels,
     *,
-    ack: Ack = "queued",
     dewey_arguments: Mapping[str, type[Any]],
-    on_accepted: Callable[[str, str], None] = lambda _component, _level: None,
 ) -> Toolbox:
     """Make the table of tools of Godot's port.
 
-    :param ack: what counts for a call that does not say (`GODOT_ACK`).
     :param dewey_arguments: what Dewey's tools take, by their names; the facades here take the same.
-    :param on_accepted: gets component and level of every entry that was taken in.
     """
-    return Toolbox(
-        [
-            *intake_tools(inlet, status, levels, ack=ack, on_accepted=on_accepted),
-            *facade_tools(dewey, status, buffer, levels, dewey_arguments=dewey_arguments),
-        ]
-    )
+    return Toolbox([*intake_tools(door), *facade_tools(dewey, status, buffer, levels, dewey_arguments=dewey_arguments)])

@@ -21,6 +21,7 @@ from godot.buffer.memory import MemoryBuffer
 from godot.cli.main import cli
 from godot.combined import CombinedSettings
 from godot.daemon import godot_toolbox
+from godot.intake.accept import Door
 from godot.mcp.toolbox import Toolbox
 from godot.pipeline.channel import open_entry_channel
 from godot.pipeline.dewey import DirectDewey
@@ -72,7 +73,9 @@ def toolboxes() -> Mapping[str, Toolbox]:
     inlet, _ = open_entry_channel()
     buffer = MemoryBuffer(1)
     status = Status(lambda _: None, buffer, max_size=1)
-    ours = godot_toolbox(inlet, DirectDewey(Toolbox([])), status, buffer, Levels(), dewey_arguments=ARGUMENTS)
+    levels = Levels()
+    door = Door(inlet, status, levels)
+    ours = godot_toolbox(door, DirectDewey(Toolbox([])), status, buffer, levels, dewey_arguments=ARGUMENTS)
     return {"Godot, port 9060": ours, "Dewey, port 9020": Toolbox(dewey_tools(MemoryStore()))}
 
 

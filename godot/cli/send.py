@@ -45,8 +45,6 @@ BUSY_S: Final = 60.0
 """How long a batch is sent again that the daemon cannot take."""
 
 RETRY_S: Final = 0.5
-NOT_NOW: Final = "send it again later"
-"""In the words of `ChannelFull`."""
 
 COMPLAINTS_MAX: Final = 20
 
@@ -223,7 +221,7 @@ class Ingest:
             again = []
             for each in done["rejected"]:
                 line = batch[each["index"]]
-                if NOT_NOW in each["error"] and patient:
+                if each.get("kind") == "again" and patient:
                     again.append(line)
                 else:
                     line.fault = each["error"]

@@ -9,14 +9,15 @@ import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from godot.entries.entry import MAX_BATCH, by_line
+from godot.entries.entry import MAX_BATCH
+from godot.intake.accept import Accepted, Door, Filtered, NotWritten, Outcome, Rejected, TryAgain, Written
 from godot.json.structure import shown
-from godot.json.text import NotJSON, loads, loads_as_said
+from godot.json.text import NotJSON, loads_as_said
 from godot.json.weight import weigh
 from godot.mcp.budget import Account
-from godot.mcp.heavy import message_weight, off_the_loop
-from godot.mcp.toolbox import Tool
+from godot.mcp.heavy import off_the_loop
 from godot.service.site import Site, Way, _peer
+from godot.settings import Ack
 
 BODY_S: Final = 30.0
 """How long the body of a request may take to be told."""
@@ -41,15 +42,15 @@ BATCH_BYTES: Final = 8 * 1024 * 1024
 
 RETRY_AFTER_S: Final = 1
 
-NOT_NOW: Final = "send it again later"
-"""In the words of `ChannelFull`."""
 
-
-async def _take_in(log: Tool, request: Request, site: Site) -> Response:
+async def _take_in(door: Door, request: Request, site: Site) -> Response:
     """Take in entries, one JSON object a line; each is judged for itself, as by `logger_log_batch`."""
-    ack = request.query_params.get("ack")
-    if ack not in (None, "queued", "durable"):
-        return _problem(400, f"ack: queued or durable, not {shown(ack)}")
+    ack: Ack | None
+    match request.query_params.get("ack"):
+        case None | "queued" | "durable" as ack:
+            pass
+        case other:
+            return _problem(400, f"ack: queued or durable, not {shown(other)}")
     largest = site.max_body_bytes
     told = request.headers.get("content-length", "")
     size = min(int(told), largest) if told.isdecimal() else largest
@@ -59,7 +60,7 @@ async def _take_in(log: Tool, request: Request, site: Site) -> Response:
     if claim is None:
         return _problem(503, f"no room for the body beside those of others; see {site.prefix}_MAX_BYTES_IN_FLIGHT")
     try:
-        return await _take_lines(log, request, ack, site)
+        return await _take_lines(door, request, ack, site)
     finally:
         claim.release()
 
@@ -80,14 +81,14 @@ async def _read_body(request: Request, site: Site) -> bytes | Response:
     return bytes(body)
 
 
-async def _take_lines(log: Tool, request: Request, ack: str | None, site: Site) -> Response:
+async def _take_lines(door: Door, request: Request, ack: Ack | None, site: Site) -> Response:
     body = await _read_body(request, site)
     if isinstance(body, Response):
         return body
-    return await _take_in_lines(log, body, ack)
+    return await _take_in_lines(door, body, ack)
 
 
-async def _take_in_lines(log: Tool, body: bytes, ack: str | None) -> Response:
+async def _take_in_lines(door: Door, body: bytes, ack: Ack | None) -> Response:
     if (lines := body.count(b"\n")) > LINES_MAX:
         return _problem(413, f"at most {LINES_MAX:,} lines in one request, not {lines:,}; send several")
     taken = _Taken()
@@ -108,12 +109,12 @@ async def _take_in_lines(log: Tool, body: bytes, ack: str | None) -> Response:
         except NotJSON as exc:
             taken.reject(number, str(exc))
         if len(batch) == MAX_BATCH or size > BATCH_BYTES:
-            if (failure := await taken.send(log, batch, size, ack)) is not None:
+            if (failure := await taken.send(door, batch, size, ack)) is not None:
                 return failure
             batch, size = [], 0
         if taken.has_enough:
             break
-    if batch and (failure := await taken.send(log, batch, size, ack)) is not None:
+    if batch and (failure := await taken.send(door, batch, size, ack)) is not None:
         return failure
     if taken.has_enough:
         reason = f"{REJECTED_STOP:,} lines were rejected, the last of them line {number:,}: what follows was not read"
@@ -135,7 +136,6 @@ class _Taken:
     """Of those who asked for `durable`: `queued` when that is not true of one batch."""
 
     def reject(self, line: int, error: str) -> None:
-        self.is_full = self.is_full or NOT_NOW in error
         if len(self.rejected) < REJECTED_MAX:
             self.rejected.append({"line": line, "error": error})
         else:
@@ -146,22 +146,41 @@ class _Taken:
         """Whether so many lines were rejected that the rest is not worth reading."""
         return len(self.rejected) + self.further_rejected >= REJECTED_STOP
 
-    async def send(self, log: Tool, batch: list[tuple[int, Any]], size: int, ack: str | None) -> Response | None:
+    async def send(self, door: Door, batch: list[tuple[int, Any]], size: int, ack: Ack | None) -> Response | None:
         """Hand a batch of so many bytes on; return a response when there is no use in going on."""
-        message_weight.set(size)
-        answer = await log.call({"logs": [value for _, value in batch]} | ({} if ack is None else {"ack": ack}))
-        if answer.kind is not None:
-            return _problem(503, answer.json, **self.counts())
-        value = loads(answer.json)
-        self.accepted += value["accepted"]
-        self.filtered += value["filtered"]
-        for each in value["rejected"]:
-            self.reject(batch[each["index"]][0], each["error"])
-        if self.status != "queued":
-            self.status = value.get("status")
-        lines = [number for number, _ in batch]
-        self.warnings += [by_line(each, lines) for each in value["warnings"][: REJECTED_MAX - len(self.warnings)]]
+        receipt = door.receipt(ack)
+        outcomes = await door.accept_many([value for _, value in batch], weight=size, receipt=receipt)
+        accepted = sum(isinstance(each, Accepted) for each in outcomes)
+        if receipt is not None and accepted:
+            written = await door.written(receipt, outcomes)
+            if isinstance(written, NotWritten):
+                again = "send the lines again, with ids of your own, so that what arrived is not stored twice"
+                return _problem(503, f"{written.reason}; {again}", **self.counts())
+            self._note(written)
+        for (line, _), outcome in zip(batch, outcomes, strict=True):
+            self._tally(line, outcome)
         return None
+
+    def _note(self, written: Written) -> None:
+        if written.weakness is None:
+            self.status = self.status or "durable"
+        elif self.status != "queued":
+            self.status = "queued"
+            self.warnings.insert(0, f"not durable: {written.weakness}")
+
+    def _tally(self, line: int, outcome: Outcome) -> None:
+        match outcome:
+            case Accepted():
+                self.accepted += 1
+            case Filtered():
+                self.filtered += 1
+            case TryAgain(reason):
+                self.is_full = True
+                self.reject(line, reason)
+            case Rejected(reason):
+                self.reject(line, reason)
+        room = max(0, REJECTED_MAX - len(self.warnings))
+        self.warnings += [f"line {line}: {warning}" for warning in outcome.warnings[:room]]
 
     def response(self) -> Response:
         """Answer: 200 also when single lines were rejected, 400 when there was no entry among them."""
@@ -184,13 +203,13 @@ def _problem(code: int, error: str, **more: Any) -> Response:
     return JSONResponse({"error": error} | more, code, headers)
 
 
-def ndjson_way(log: Tool) -> Way:
+def ndjson_way(door: Door) -> Way:
     """Return the way in for entries, one JSON object a line.
 
-    :param log: takes a batch in, as `logger_log_batch` does.
+    :param door: takes the entries in.
     """
 
     async def answer(request: Request, site: Site) -> Response:
-        return await _take_in(log, request, site)
+        return await _take_in(door, request, site)
 
     return Way("POST", "/v1/entries", "write", "a JSON object a line, each an entry", answer)

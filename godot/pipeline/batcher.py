@@ -12,7 +12,7 @@ import trio
 
 from godot.buffer.protocol import Counts, Queue
 from godot.errors import BufferUnavailable
-from godot.pipeline.channel import Accepted, Outlet
+from godot.pipeline.channel import Arrival, Outlet
 from godot.service.backoff import Jitter, delays, jittered
 
 BATCH_MAX_BYTES: Final = 8 * 1024 * 1024
@@ -40,7 +40,7 @@ class Batcher:
     on_counts: Callable[[Counts], None]
     on_failure: Callable[[BufferUnavailable], None]
     jitter: Jitter = jittered
-    _batch: list[Accepted] = attrs.field(factory=list, init=False)
+    _batch: list[Arrival] = attrs.field(factory=list, init=False)
     _counts: Counts = attrs.field(factory=Counts, init=False)
 
     @property

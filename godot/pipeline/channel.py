@@ -61,7 +61,7 @@ class Receipt:
 
 
 @attrs.frozen
-class Accepted:
+class Arrival:
     """An entry on its way to the buffer.
 
     :param raw: the entry, serialised.
@@ -91,7 +91,7 @@ class _Backlog:
 class Inlet:
     """The producers' end; closed when its `async with` is left."""
 
-    def __init__(self, send: trio.MemorySendChannel[Accepted], level: _Backlog, entry_max_bytes: float) -> None:
+    def __init__(self, send: trio.MemorySendChannel[Arrival], level: _Backlog, entry_max_bytes: float) -> None:
         self._send, self._level, self._entry_max_bytes = send, level, entry_max_bytes
 
     async def accept(self, raw: bytes, receipt: Receipt | None = None) -> None:
@@ -108,13 +108,13 @@ class Inlet:
         if receipt is not None:
             receipt.note_accepted()
         try:
-            await self._accept(Accepted(raw, trio.current_time(), receipt))
+            await self._accept(Arrival(raw, trio.current_time(), receipt))
         except BaseException:
             if receipt is not None:
                 receipt.note_gone()
             raise
 
-    async def _accept(self, entry: Accepted) -> None:
+    async def _accept(self, entry: Arrival) -> None:
         size = len(entry.raw)
         if self._has_room(entry):
             try:
@@ -138,7 +138,7 @@ class Inlet:
             "send it again later (logger_status says what is down)"
         )
 
-    def _has_room(self, entry: Accepted) -> bool:
+    def _has_room(self, entry: Arrival) -> bool:
         # An entry larger than the bound itself passes when it is alone.
         return self._level.bytes == 0 or self._level.bytes + len(entry.raw) <= self._level.max_bytes
 
@@ -154,10 +154,10 @@ class Inlet:
 class Outlet:
     """The batcher's end."""
 
-    def __init__(self, receive: trio.MemoryReceiveChannel[Accepted], level: _Backlog) -> None:
+    def __init__(self, receive: trio.MemoryReceiveChannel[Arrival], level: _Backlog) -> None:
         self._receive, self._level = receive, level
 
-    async def receive(self) -> Accepted:
+    async def receive(self) -> Arrival:
         """Wait for an entry.
 
         :raises trio.EndOfChannel: there will be none.
@@ -182,6 +182,6 @@ def open_entry_channel(
 
     :param entry_max_bytes: of one entry.
     """
-    send, receive = trio.open_memory_channel[Accepted](max_entries)
+    send, receive = trio.open_memory_channel[Arrival](max_entries)
     level = _Backlog(max_bytes)
     return Inlet(send, level, entry_max_bytes), Outlet(receive, level)

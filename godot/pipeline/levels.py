@@ -51,6 +51,26 @@ class LevelSetting:
         return math.inf if self.until is None else datetime.fromisoformat(self.until).timestamp()
 
 
+@attrs.frozen
+class Filter:
+    """What is taken in at one instant. It does not change, so that a thread may ask it.
+
+    :param ranks: of the components that have a level of their own; `other` counts for all others.
+    """
+
+    ranks: Mapping[str, int] = attrs.Factory(dict)
+    other: int = len(LEVELS)
+
+    def lets_through(self, component: str, level: str) -> bool:
+        """Whether an entry is taken in. Called for every entry."""
+        return _RANK[level] <= self.ranks.get(component, self.other)
+
+    def of(self, component: str) -> str | None:
+        """Return the level that counts for a component; None: all are taken in."""
+        rank = self.ranks.get(component, self.other)
+        return LEVELS[rank] if rank < len(LEVELS) else None
+
+
 class Levels:
     """The levels that count now.
 
@@ -60,22 +80,16 @@ class Levels:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._settings: Mapping[str, LevelSetting] = {}
-        self._ranks: dict[str, int] = {}
-        self._other = len(LEVELS)
+        self._filter = Filter()
         self._changes_at = math.inf
         self._changed = trio.Event()
         self._noted = True
 
-    def lets_through(self, component: str, level: str) -> bool:
-        """Whether an entry is taken in. Called for every entry."""
+    def filter(self) -> Filter:
+        """Return what is taken in now. Called for every message."""
         if self._now() >= self._changes_at:
             self._settle()
-        return _RANK[level] <= self._ranks.get(component, self._other)
-
-    def of(self, component: str) -> str | None:
-        """Return the level that counts for a component; None: all are taken in."""
-        rank = self._ranks.get(component, self._other)
-        return LEVELS[rank] if rank < len(LEVELS) else None
+        return self._filter
 
     def settings(self) -> dict[str, LevelSetting]:
         """Return what is set now, by component; what has ended has made way for what follows."""
@@ -128,11 +142,10 @@ class Levels:
     def _settle(self) -> None:
         """Find out what counts now, and tell those who wait when that is something else."""
         now = self._now()
-        before = self._ranks, self._other
         ranks = {component: _RANK[level] for component, level in self.current().items()}
-        self._other = ranks.pop(EVERYBODY, len(LEVELS))
-        self._ranks = ranks
+        passing = Filter(other=ranks.pop(EVERYBODY, len(LEVELS)), ranks=ranks)
         self._changes_at = min((each.ends for each in self._settings.values() if each.ends > now), default=math.inf)
-        if (self._ranks, self._other) != before:
+        if passing != self._filter:
+            self._filter = passing
             self._changed.set()
             self._changed = trio.Event()

@@ -27,6 +27,7 @@ from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import INSTRUCTIONS, godot_toolbox
+from godot.intake.accept import Door
 from godot.json.text import dumps
 from godot.mcp.client import Client
 from godot.mcp.memory import MemoryTransport, memory_transports
@@ -235,7 +236,9 @@ async def toolbox(*, dewey_up: bool) -> Toolbox:
     inlet, _outlet = open_entry_channel(max_entries=2)
     buffer = MemoryBuffer(10)
     status = Status(lambda _: None, buffer, max_size=10)
-    return godot_toolbox(inlet, dewey, status, buffer, Levels(), dewey_arguments=ARGUMENTS)
+    levels = Levels()
+    door = Door(inlet, status, levels)
+    return godot_toolbox(door, dewey, status, buffer, levels, dewey_arguments=ARGUMENTS)
 
 
 @attrs.define

@@ -20,6 +20,7 @@ from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts
 from godot.daemon import godot_toolbox
 from godot.entries.entry import MAX_BATCH
 from godot.errors import BufferUnavailable
+from godot.intake.accept import Door
 from godot.json.text import dumps, loads
 from godot.mcp.memory import MemoryTransport, memory_transports
 from godot.mcp.server import Server, serve
@@ -99,16 +100,11 @@ async def bench(
     )
     dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore())))
     accepted: list[tuple[str, str]] = []
-    toolbox = godot_toolbox(
-        inlet,
-        dewey,
-        status,
-        buffer,
-        Levels(),
-        ack=ack,
-        dewey_arguments=ARGUMENTS,
-        on_accepted=lambda component, level: accepted.append((component, level)),
+    levels = Levels()
+    door = Door(
+        inlet, status, levels, ack=ack, on_accepted=lambda component, level: accepted.append((component, level))
     )
+    toolbox = godot_toolbox(door, dewey, status, buffer, levels, dewey_arguments=ARGUMENTS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(batcher.run)
         yield Bench(buffer, toolbox, status, lines, accepted)
@@ -382,7 +378,9 @@ def test_every_tool_and_every_argument_says_what_it_is_for() -> None:
     inlet, _ = open_entry_channel()
     status = Status(lambda line: None, MemoryBuffer(1), max_size=1)
     dewey = DirectDewey(Toolbox([]))
-    for tool in godot_toolbox(inlet, dewey, status, MemoryBuffer(1), Levels(), dewey_arguments=ARGUMENTS).listing():
+    levels = Levels()
+    door = Door(inlet, status, levels)
+    for tool in godot_toolbox(door, dewey, status, MemoryBuffer(1), levels, dewey_arguments=ARGUMENTS).listing():
         assert tool["title"], tool["name"]
         assert len(tool["description"]) > 60, tool["name"]
         assert set(tool["annotations"]) >= {"readOnlyHint", "destructiveHint", "idempotentHint"}

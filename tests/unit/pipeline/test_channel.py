@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from godot.errors import ChannelFull, EntryRejected
-from godot.pipeline.channel import PATIENCE_S, Accepted, Inlet, Outlet, open_entry_channel
+from godot.pipeline.channel import PATIENCE_S, Arrival, Inlet, Outlet, open_entry_channel
 
 
 async def refused_after(inlet: Inlet, raw: bytes) -> float:
@@ -37,7 +37,7 @@ async def test_an_entry_comes_out_as_it_went_in_with_the_time_of_its_arrival(
     await trio.sleep(2.5)
     await inlet.accept(b"{}")
     await trio.sleep(4)
-    assert await outlet.receive() == Accepted(b"{}", arrived=2.5)
+    assert await outlet.receive() == Arrival(b"{}", arrived=2.5)
 
 
 async def test_entries_come_out_in_the_order_they_went_in(autojump_clock: trio.testing.MockClock) -> None:
@@ -73,7 +73,7 @@ async def test_room_that_comes_within_the_second_is_used(autojump_clock: trio.te
         await trio.sleep(0.9)
         assert (await outlet.receive()).raw == b"1"
     assert trio.current_time() == 0.9
-    assert await outlet.receive() == Accepted(b"2", arrived=0)
+    assert await outlet.receive() == Arrival(b"2", arrived=0)
 
 
 async def test_a_channel_full_of_bytes_refuses_the_next_after_exactly_one_second(

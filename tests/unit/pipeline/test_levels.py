@@ -14,6 +14,7 @@ from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import godot_toolbox
 from godot.errors import BufferUnavailable, DeweyUnavailable
+from godot.intake.accept import Door
 from godot.json.text import dumps, loads
 from godot.mcp.memory import in_process
 from godot.mcp.server import Server, Watched, serve
@@ -53,9 +54,8 @@ class Bench:
         self.inlet, self.outlet = open_entry_channel()
         self.levels = Levels(self.now)
         self.status = Status(lambda line: None, self.buffer, max_size=1_000)
-        self.toolbox = godot_toolbox(
-            self.inlet, self.dewey, self.status, self.buffer, self.levels, dewey_arguments=ARGUMENTS
-        )
+        door = Door(self.inlet, self.status, self.levels)
+        self.toolbox = godot_toolbox(door, self.dewey, self.status, self.buffer, self.levels, dewey_arguments=ARGUMENTS)
 
     def now(self) -> float:
         return NOON.timestamp() + self.late
@@ -132,12 +132,12 @@ async def test_levels_are_known_while_dewey_is_away_and_after_a_restart(bench: B
     restarted = Levels(bench.now)
     await restarted.recall(bench.buffer)
     assert restarted.settings() == bench.levels.settings()
-    assert not restarted.lets_through("relay", "INFO")
+    assert not restarted.filter().lets_through("relay", "INFO")
     with pytest.raises(DeweyUnavailable):
         await restarted.refresh(bench.dewey, bench.buffer)
-    assert not restarted.lets_through("relay", "INFO")
+    assert not restarted.filter().lets_through("relay", "INFO")
     bench.late = 60
-    assert restarted.lets_through("relay", "INFO")
+    assert restarted.filter().lets_through("relay", "INFO")
 
 
 async def test_without_redis_levels_count_and_are_noted_when_it_is_back(bench: Bench) -> None:
@@ -146,12 +146,12 @@ async def test_without_redis_levels_count_and_are_noted_when_it_is_back(bench: B
     assert not await bench.taken("INFO")
     ignorant = Levels(bench.now)
     await ignorant.recall(bench.buffer)
-    assert ignorant.lets_through("relay", "INFO")
+    assert ignorant.filter().lets_through("relay", "INFO")
     bench.buffer.away = False
     assert await bench.buffer.noted_levels() is None
     await bench.levels.refresh(bench.dewey, bench.buffer)
     await ignorant.recall(bench.buffer)
-    assert not ignorant.lets_through("relay", "INFO")
+    assert not ignorant.filter().lets_through("relay", "INFO")
 
 
 @pytest.mark.parametrize(
