@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import attrs
@@ -13,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dewey_logs.store.protocol import Stored
-from godot.errors import GodotError, StoreBusy, StoreFailed, StoreUnavailable
+from godot.errors import StoreBusy, StoreFailed, StoreUnavailable
 from godot.mcp.toolbox import Answer, Later, Tool
 from godot.service.exposition import SECONDS, Declared, Registry, Values, families
 from godot.service.lines import lines_dropped
@@ -87,25 +88,31 @@ class DeweyMetrics(Collector):
                 self._followers -= 1
 
         async def run(arguments: Any) -> Answer | Later:
-            began = time.perf_counter()
-            outcome = "refused"
-            try:
-                answer = await tool.run(arguments)
-                outcome = "ok"
-                self._database(is_up=True)
-                return answer
-            except StoreUnavailable as exc:
-                outcome = "unavailable"
-                self._errors[(getattr(exc.__cause__, "sqlstate", None) or "none")[:2]] += 1
-                if not isinstance(exc, StoreBusy | StoreFailed):  # then it has answered
-                    self._database(is_up=False, reason=str(exc))
-                raise
-            except GodotError:
-                raise
-            finally:
-                self._tool_s.labels(tool.name, outcome).observe(time.perf_counter() - began)
+            with self.measuring(tool.name):
+                return await tool.run(arguments)
 
         return attrs.evolve(tool, run=wait if tool.name == TAIL else run)
+
+    @contextmanager
+    def measuring(self, name: str) -> Iterator[None]:
+        """Measure a call, and see from it whether the database answers.
+
+        :param name: of the tool that it is, or stands for.
+        """
+        began = time.perf_counter()
+        outcome = "refused"
+        try:
+            yield
+            outcome = "ok"
+            self._database(is_up=True)
+        except StoreUnavailable as exc:
+            outcome = "unavailable"
+            self._errors[(getattr(exc.__cause__, "sqlstate", None) or "none")[:2]] += 1
+            if not isinstance(exc, StoreBusy | StoreFailed):  # then it has answered
+                self._database(is_up=False, reason=str(exc))
+            raise
+        finally:
+            self._tool_s.labels(name, outcome).observe(time.perf_counter() - began)
 
     async def refresh(self, count_partitions: Callable[[], Awaitable[int]]) -> None:
         """Find out what a scrape asks of the database, which may be away."""

@@ -9,14 +9,17 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
+import attrs
 import trio
 
 from dewey_logs.daily import run_daily
+from dewey_logs.follow import Followers
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.retention import run_retention
 from dewey_logs.settings import DeweyServeSettings, DeweySettings
 from dewey_logs.tools import dewey_tools
+from dewey_logs.tools.storing import Storing
 from godot import __version__
 from godot.errors import ConfigError, StoreUnavailable
 from godot.mcp.budget import Pool
@@ -50,8 +53,17 @@ ABOUT: Final = (
 DEWEY_INFO: Final = ServerInfo("dewey", __version__, INSTRUCTIONS)
 
 
+@attrs.frozen
+class OpenDewey:
+    """Dewey's tools, and what they work on."""
+
+    toolbox: Toolbox
+    store: PostgresStore
+    storing: Storing
+
+
 @asynccontextmanager
-async def open_dewey(settings: DeweySettings, metrics: DeweyMetrics) -> AsyncIterator[tuple[Toolbox, PostgresStore]]:
+async def open_dewey(settings: DeweySettings, metrics: DeweyMetrics) -> AsyncIterator[OpenDewey]:
     """Make Dewey's tools and the store that they work on; nothing is connected yet.
 
     :raises ConfigError: there is no database, or its DSN is none.
@@ -59,15 +71,16 @@ async def open_dewey(settings: DeweySettings, metrics: DeweyMetrics) -> AsyncIte
     if settings.database_url is None:
         raise ConfigError("DATABASE_URL is not set: Dewey needs a PostgreSQL, such as postgresql://dewey@host/winni")
     store = PostgresStore(settings.database_url, query_timeout_s=settings.query_timeout_s, role=settings.database_role)
+    storing = Storing(store, Followers(store), metrics.stored)
     try:
         tools = dewey_tools(
             store,
             partitions_ahead=settings.partitions_ahead,
             retention_days=settings.retention_days,
             partitioned=settings.partition_enabled,
-            on_stored=metrics.stored,
+            storing=storing,
         )
-        yield Toolbox([metrics.measured(tool) for tool in tools]), store
+        yield OpenDewey(Toolbox([metrics.measured(tool) for tool in tools]), store, storing)
     finally:
         store.close()
 
@@ -121,11 +134,12 @@ async def run_serve(settings: DeweyServeSettings, life: Lifecycle) -> int:
         print_line(status_line(event, **fields))
 
     metrics = DeweyMetrics(Registry(), tell)
-    async with open_dewey(settings, metrics) as (toolbox, store):
+    async with open_dewey(settings, metrics) as dewey:
+        store = dewey.store
         doors = await open_doors(settings)
         server = Server(
             DEWEY_INFO,
-            toolbox,
+            dewey.toolbox,
             report=PeerLog(print_line).note,
             gate=doors.gate,
             max_message_bytes=settings.max_message_bytes,

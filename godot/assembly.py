@@ -17,6 +17,7 @@ from typing import Final
 import attrs
 import trio
 
+from dewey_logs.inside import InsideStore
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.serve import DEWEY_INFO, open_dewey, run_own_retention
 from dewey_logs.tools import ARGUMENTS
@@ -32,9 +33,10 @@ from godot.errors import ConfigError, StoreUnavailable
 from godot.mcp.client import Client
 from godot.mcp.memory import in_process
 from godot.mcp.server import Server, serve
+from godot.mcp.toolbox import INSIDE
 from godot.mcp.transport import Connect
 from godot.mcp.websocket.dial import Address, NoAddress, over_websocket
-from godot.pipeline.dewey import RemoteDewey
+from godot.pipeline.dewey import RemoteDewey, RemoteStore, Store
 from godot.service.descriptors import raise_limit, share_out
 from godot.service.doors import Doors, check_address, make_gate, open_doors
 from godot.service.exposition import Registry
@@ -199,17 +201,22 @@ async def _run(
         lost_file=lost_file,
     )
     registry = Registry()
-    async with _way_to_dewey(settings, registry) as (connect, refresh), trio.open_nursery() as nursery:
-        ways = {
-            name: Client(connect, name="godot", version=__version__)
-            for name in ("stores", "questions", "waits", "clears")
-        }
+    async with _way_to_dewey(settings, registry) as way, trio.open_nursery() as nursery:
+        names = ("questions", "waits", "clears") if way.store else ("questions", "waits", "clears", "stores")
+        clients = {name: Client(way.connect, name="godot", version=__version__) for name in names}
         if os.getpid() == 1:
             nursery.start_soon(reap_orphans, name="orphans")
         nursery.start_soon(Watchdog(registry, "godot", _say).run, name="watchdog")
-        for name, client in ways.items():
+        for name, client in clients.items():
             await nursery.start(client.run, name=f"dewey, {name}")
-        dewey = RemoteDewey(**ways, timeout_s=settings.dewey_timeout_s)
+        timeout_s = settings.dewey_timeout_s
+        dewey = RemoteDewey(
+            way.store or RemoteStore(clients["stores"], timeout_s=timeout_s),
+            clients["questions"],
+            clients["waits"],
+            clients["clears"],
+            timeout_s=timeout_s,
+        )
         nursery.start_soon(doors.watch_tokens, name="tokens")
         parts = Dependencies(
             buffer,
@@ -220,7 +227,7 @@ async def _run(
             print_line,
             doors.http,
             registry,
-            refresh,
+            way.refresh,
             doors.connections,
         )
         code = await run_pipeline(settings, parts, life, announce)
@@ -228,25 +235,40 @@ async def _run(
     return code
 
 
+@attrs.frozen
+class _Way:
+    """How Dewey is reached.
+
+    :param connect: for questions.
+    :param refresh: called before a scrape of what Dewey counts, when it is inside.
+    :param store: takes what is to be stored, when Dewey is inside; None: that goes where questions go.
+    """
+
+    connect: Connect
+    refresh: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    store: Store | None = None
+
+
 @asynccontextmanager
-async def _way_to_dewey(
-    settings: CombinedSettings, registry: Registry
-) -> AsyncIterator[tuple[Connect, Callable[[], Awaitable[None]]]]:
-    """Yield how to connect to Dewey, and what is to be called before a scrape of what it counts, when it is inside."""
+async def _way_to_dewey(settings: CombinedSettings, registry: Registry) -> AsyncIterator[_Way]:
     if settings.dewey_mcp_url is not None:
         address, token = _address_of_dewey(settings.dewey_mcp_url, settings.dewey_token_file)
-        yield over_websocket(address, token, max_message_bytes=DEWEY_ANSWER_MAX_BYTES), trio.lowlevel.checkpoint
+        yield _Way(over_websocket(address, token, max_message_bytes=DEWEY_ANSWER_MAX_BYTES))
         return
     metrics = DeweyMetrics(registry)
-    async with open_dewey(settings, metrics) as (toolbox, store):
+    report = PeerLog(print_line).note
+    async with open_dewey(settings, metrics) as dewey:
         try:
-            await store.migrate()
+            await dewey.store.migrate()
         except StoreUnavailable as exc:
             _tell(f"the database is away, entries wait in Redis: {exc}")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_own_retention, store, settings, name="retention")
-            connect = in_process(partial(serve, Server(DEWEY_INFO, toolbox, PeerLog(print_line).note)))
-            yield connect, partial(metrics.refresh, store.count_partitions)
+            nursery.start_soon(run_own_retention, dewey.store, settings, name="retention")
+            yield _Way(
+                in_process(partial(serve, Server(DEWEY_INFO, dewey.toolbox, report))),
+                partial(metrics.refresh, dewey.store.count_partitions),
+                InsideStore(dewey.storing, metrics, settings.dewey_timeout_s, partial(report, "bug", INSIDE)),
+            )
             nursery.cancel_scope.cancel()
 
 

@@ -21,9 +21,10 @@ from dewey_logs.postgres.following import count_after, follow
 from dewey_logs.postgres.lane import Connection, PostgresLane, blames_content, first_line
 from dewey_logs.postgres.levels import read_levels, set_level
 from dewey_logs.postgres.migrate import migrate
-from dewey_logs.postgres.storing import rows, store_batch
+from dewey_logs.postgres.storing import store_batch
 from dewey_logs.postgres.upkeep import maintain
 from dewey_logs.query import LONG, Place, Query
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.protocol import (
     ENOUGH_BYTES,
     Followed,
@@ -33,9 +34,7 @@ from dewey_logs.store.protocol import (
     Stats,
     Stored,
     StoredEntry,
-    encode_batch,
 )
-from godot.entries.entry import Entry
 from godot.errors import ConfigError, EntryRejected, StoreFailed
 
 READERS: Final = 4
@@ -125,11 +124,10 @@ class PostgresStore:
         """
         return await self._keeper.run(migrate)
 
-    async def store(self, entries: Sequence[Entry]) -> Stored:
+    async def store(self, batch: Batch) -> Stored:
         """Keep a batch, in one transaction."""
-        encoded, warnings = await encode_batch(entries)
-        stored = await self._writer.run(partial(store_batch, batch=rows(entries, encoded)))
-        return Stored(stored, len(entries) - stored, warnings)
+        stored = await self._writer.run(partial(store_batch, batch=batch))
+        return Stored(stored, len(batch) - stored)
 
     async def query(self, query: Query) -> Page:
         """Find entries."""

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import attrs
+import trio
 
 from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.filters import iso
 from dewey_logs.query import LONG, READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.matching import Work, answers
 from dewey_logs.store.partitions import Partition, on_demand, standing
 from dewey_logs.store.protocol import (
@@ -25,7 +27,6 @@ from dewey_logs.store.protocol import (
     Stats,
     Stored,
     StoredEntry,
-    encode_batch,
 )
 from godot.entries.entry import Entry
 from godot.json.text import dumps, loads
@@ -61,12 +62,12 @@ class MemoryStore:
         self.clears: list[tuple[str, str | None, Mapping[str, object], int]] = []
         """Who has cleared, who they said they were, what, and how many entries that were."""
 
-    async def store(self, entries: Sequence[Entry]) -> Stored:
+    async def store(self, batch: Batch) -> Stored:
         """Keep a batch."""
-        encoded, warnings = await encode_batch(entries)
+        await trio.lowlevel.checkpoint()
         self._batches += 1
-        stored = sum(self._insert(Entry(**loads(each))) for each in encoded)
-        return Stored(stored, len(entries) - stored, warnings)
+        stored = sum(self._insert(Entry(**each)) for each in loads(batch.json))
+        return Stored(stored, len(batch) - stored)
 
     def _insert(self, entry: Entry) -> bool:
         place = Cursor(entry.created_at, entry.id)

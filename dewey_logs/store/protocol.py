@@ -11,10 +11,7 @@ import attrs
 
 from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.query import LONG, Place, Query
-from godot.entries.entry import Entry
-from godot.entries.wire import encode_entry
-from godot.errors import BatchRefused, EntryRejected
-from godot.mcp.heavy import message_weight, off_the_loop
+from dewey_logs.store.batch import Batch
 
 ENOUGH_BYTES: Final = 2 * 1024 * 1024
 """A page ends with the entry that goes beyond: it is more than any answer holds (dewey_logs.tools.finding)."""
@@ -25,12 +22,10 @@ class Stored:
     """What became of a batch.
 
     :param duplicates: entries that were there already, or twice in the batch.
-    :param warnings: what was changed, `entry <index>: …`.
     """
 
     stored: int
     duplicates: int
-    warnings: Sequence[str] = ()
 
 
 @attrs.frozen
@@ -160,7 +155,7 @@ class LogStore(Protocol):
     Every method raises `StoreUnavailable` when the store is away; calling again later is right.
     """
 
-    async def store(self, entries: Sequence[Entry]) -> Stored:
+    async def store(self, batch: Batch) -> Stored:
         """Keep a batch, all of it or nothing; what is there already is left as it is (DEW-004).
 
         An empty batch keeps nothing, but finds out whether a batch could be kept now.
@@ -238,28 +233,3 @@ class LogStore(Protocol):
         :param retention_days: days before today that get one when they have entries.
         :param partitioned: False: no partition is made, everything goes into the default one.
         """
-
-
-async def encode_batch(entries: Sequence[Entry]) -> tuple[list[bytes], list[str]]:
-    """Serialise the entries of a batch; others go on meanwhile when it is large.
-
-    :return: the JSON of each, and warnings about what was replaced in them.
-    :raises BatchRefused: for what cannot be JSON.
-    """
-    return await off_the_loop(message_weight.get(), _encode_batch, entries)
-
-
-def _encode_batch(entries: Sequence[Entry]) -> tuple[list[bytes], list[str]]:
-    encoded: list[bytes] = []
-    warnings: list[str] = []
-    faults: list[tuple[int, str]] = []
-    for index, entry in enumerate(entries):
-        own: list[str] = []
-        try:
-            encoded.append(encode_entry(entry, own))
-        except EntryRejected as exc:
-            faults.append((index, str(exc)))
-        warnings += [f"entry {index}: {warning}" for warning in own]
-    if faults:
-        raise BatchRefused(faults)
-    return encoded, warnings

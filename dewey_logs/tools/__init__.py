@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from dewey_logs.follow import Followers
-from dewey_logs.store.protocol import LogStore, Stored
+from dewey_logs.store.protocol import LogStore
 from dewey_logs.tools.finding import QueryArguments, TailArguments, finding_tools
 from dewey_logs.tools.keeping import (
     ClearArguments,
@@ -17,7 +17,7 @@ from dewey_logs.tools.keeping import (
     StatsArguments,
     keeping_tools,
 )
-from dewey_logs.tools.storing import storing_tools
+from dewey_logs.tools.storing import Storing, storing_tools
 from godot.mcp.toolbox import Tool
 
 ARGUMENTS: Final[Mapping[str, type[Any]]] = {
@@ -39,7 +39,7 @@ def dewey_tools(
     retention_days: int = 7,
     partitioned: bool = True,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    on_stored: Callable[[Stored], None] = lambda _: None,
+    storing: Storing | None = None,
 ) -> list[Tool]:
     """Return the tools that work on a store.
 
@@ -47,12 +47,12 @@ def dewey_tools(
     :param retention_days: days before today that get one when they have entries.
     :param partitioned: False: none is made (`LOG_PARTITION_ENABLED`).
     :param now: what relative times count from.
-    :param on_stored: gets what became of each batch.
+    :param storing: shared with who stores in the same process without a tool.
     """
-    followers = Followers(store)
+    storing = storing or Storing(store, Followers(store))
     return [
-        *storing_tools(store, followers, on_stored=on_stored),
-        *finding_tools(store, followers, now=now),
+        *storing_tools(storing),
+        *finding_tools(store, storing.followers, now=now),
         *keeping_tools(
             store,
             partitions_ahead=partitions_ahead,

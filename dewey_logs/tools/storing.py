@@ -9,6 +9,7 @@ import attrs
 
 from dewey_logs.follow import Followers
 from dewey_logs.query import TRACE_ID_SHOWN
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.protocol import LogStore, Stored
 from godot.entries.entry import MAX_BATCH, Entry, EntryFields, admit_json
 from godot.errors import BatchRefused, EntryRejected
@@ -40,27 +41,33 @@ class StoreArguments:
     )
 
 
-def storing_tools(
-    store: LogStore, followers: Followers, *, on_stored: Callable[[Stored], None] = lambda _: None
-) -> list[Tool]:
-    """Return the tool that stores.
+@attrs.frozen
+class Storing:
+    """What happens with a batch, whether it came over MCP or from the Godot of the same process.
 
     :param on_stored: gets what became of each batch.
     """
 
-    async def store_batch(arguments: StoreArguments) -> Answer:
-        entries, warnings = await off_the_loop(message_weight.get(), _admit_all, arguments.logs)
-        result = await store.store(entries)
-        on_stored(result)
+    store: LogStore
+    followers: Followers
+    on_stored: Callable[[Stored], None] = lambda _: None
+
+    async def keep(self, batch: Batch) -> Stored:
+        """Store a batch, count it, and wake those who follow."""
+        result = await self.store.store(batch)
+        self.on_stored(result)
         if result.stored:
-            followers.note_stored()
-        return Answer.of(
-            {
-                "stored": result.stored,
-                "duplicates": result.duplicates,
-                "warnings": [*warnings, *result.warnings],
-            }
-        )
+            self.followers.note_stored()
+        return result
+
+
+def storing_tools(storing: Storing) -> list[Tool]:
+    """Return the tool that stores."""
+
+    async def store_batch(arguments: StoreArguments) -> Answer:
+        batch, warnings = await off_the_loop(message_weight.get(), _admit_all, arguments.logs)
+        result = await storing.keep(batch)
+        return Answer.of({"stored": result.stored, "duplicates": result.duplicates, "warnings": warnings})
 
     return [
         Tool(
@@ -83,8 +90,11 @@ def storing_tools(
     ]
 
 
-def _admit_all(logs: list[Any]) -> tuple[list[Entry], list[str]]:
-    """Check every entry of a batch, so that one answer names all that are invalid (DEW-001, DEW-003)."""
+def _admit_all(logs: list[Any]) -> tuple[Batch, list[str]]:
+    """Check every entry of a batch, so that one answer names all that are invalid (DEW-001, DEW-003).
+
+    :return: the batch, and what was changed in which of its entries.
+    """
     if len(logs) > MAX_BATCH:
         raise EntryRejected(
             f"logs: at most {MAX_BATCH:,} entries in one call, not {len(logs):,}; send the rest in further calls"
@@ -101,4 +111,5 @@ def _admit_all(logs: list[Any]) -> tuple[list[Entry], list[str]]:
         warnings += [f"entry {index}: {warning}" for warning in own]
     if faults:
         raise BatchRefused(faults)
-    return entries, warnings
+    batch = Batch.of_entries(entries)
+    return batch, [*warnings, *batch.warnings]

@@ -19,6 +19,7 @@ from godot.buffer.protocol import (
     DeadEntry,
     DeadPage,
     Drops,
+    Taken,
     chosen,
     has_room_again,
 )
@@ -57,7 +58,7 @@ class MemoryBuffer:
         self._dead_max, self._dead_max_bytes, self._entry_max_bytes = dead_max, dead_max_bytes, entry_max_bytes
         self._bytes = 0
         self._last_push: list[bytes] = []
-        self._expected = 0
+        self._expected = self._unchecked = 0
         self._counts = Counts()
         self._drops: Drops | None = None
         self._hole: bytes | None = None
@@ -91,10 +92,12 @@ class MemoryBuffer:
             self._cut()
         return attrs.evolve(await self.counts(), weakness=self.weak)
 
-    async def take(self, limit: int) -> list[bytes]:
+    async def take(self, limit: int) -> Taken:
         """See `Buffer.take`."""
+        unchecked = True
         if self.queue and not self._in_flight:
             self._notice_strangers()
+            unchecked, before = self._unchecked > 0, len(self.queue)
             while self.queue and len(self._in_flight) < limit and _size(self._in_flight) < TAKE_MAX_BYTES:
                 entry = self.queue.popleft()
                 self._bytes -= len(entry)
@@ -102,8 +105,9 @@ class MemoryBuffer:
                     self._bury(DeadEntry.beginning(entry, self._entry_max_bytes))
                 else:
                     self._in_flight.append(entry)
+            self._note_gone(before - len(self.queue))
             self._done()
-        return list(self._in_flight)
+        return Taken(list(self._in_flight), bool(self._in_flight) and unchecked)
 
     async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
         """See `Buffer.settle`."""
@@ -120,6 +124,7 @@ class MemoryBuffer:
         self._notice_strangers()
         self.queue.extendleft(reversed(self._in_flight))
         self._bytes += _size(self._in_flight)
+        self._unchecked += len(self._in_flight)
         self._in_flight = []
         self._cut()
         return await self.counts()
@@ -179,6 +184,7 @@ class MemoryBuffer:
         self.queue.extendleft(reversed([entry.raw for entry in found]))
         self._bytes += _size(entry.raw for entry in found)
         self._count(dead=-len(found))
+        self._unchecked += len(found)
         self._done()
         return len(found)
 
@@ -211,7 +217,7 @@ class MemoryBuffer:
         welcome = self._turn_away(new)
         self.queue.extend(welcome)
         self._bytes = _size(self.queue) if more < 0 else self._bytes + _size(welcome)
-        self._expected = len(self.queue)
+        self._expected = self._unchecked = len(self.queue)
 
     def _turn_away(self, entries: Sequence[bytes]) -> list[bytes]:
         """Return those that have a place in the queue; each of the others goes by itself."""
@@ -229,8 +235,13 @@ class MemoryBuffer:
             for_bytes += len(self.queue) <= self._max_size
             dropped.append(self.queue.popleft())
             self._bytes -= len(dropped[-1])
+        self._note_gone(len(dropped))
         self._note_drops(dropped, for_bytes)
         self._done()
+
+    def _note_gone(self, number: int) -> None:
+        """So many of the oldest entries are gone."""
+        self._unchecked = max(0, self._unchecked - number)
 
     def _note_drops(self, dropped: Sequence[bytes], for_bytes: int) -> None:
         if dropped:

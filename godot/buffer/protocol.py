@@ -156,6 +156,18 @@ class Counts:
     weakness: str | None = None
 
 
+@attrs.frozen
+class Taken:
+    """Entries that a take has moved in flight, oldest first.
+
+    :param unchecked: others than Godot may have pushed some of them, so that they may be anything. False: each is as
+        `godot.entries.wire.encode_entry` made it.
+    """
+
+    entries: list[bytes]
+    unchecked: bool = False
+
+
 class Queue(Protocol):
     """What the batcher and the sender ask of a buffer.
 
@@ -172,7 +184,7 @@ class Queue(Protocol):
         Pushing the same batch again after `BufferUnavailable` pushes it once.
         """
 
-    async def take(self, limit: int) -> list[bytes]:
+    async def take(self, limit: int) -> Taken:
         """Move up to `limit` of the oldest entries in flight and return them, oldest first.
 
         What is in flight already is returned again, and nothing beside it: the answer to the take before

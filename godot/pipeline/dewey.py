@@ -1,13 +1,13 @@
-"""What Godot asks of Dewey, over MCP.
+"""What Godot asks of Dewey.
 
-Dewey may be another process (a WebSocket) or run inside this one (memory channels): the same client,
-the same tools, the same frames.
+Dewey may be another process (MCP over a WebSocket) or run inside this one. Then questions go over MCP in memory: the
+same client, the same tools, the same frames. What is to be stored goes over no wire there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 import trio
 
@@ -62,34 +62,53 @@ class Dewey(Protocol):
         """
 
 
+Store: TypeAlias = Callable[[Sequence[bytes]], Awaitable[None]]
+"""Does what `Dewey.store` promises: a `RemoteStore`, or, where Dewey is in this process, its own."""
+
+
+class RemoteStore:
+    """Stores over an MCP client, which carries nothing else.
+
+    :param timeout_s: how long a batch may take. A connection on which one took longer is dropped: a network that
+        swallows everything looks like this.
+    """
+
+    def __init__(self, client: Client, *, timeout_s: float) -> None:
+        self._client, self._timeout_s = client, timeout_s
+
+    async def __call__(self, entries: Sequence[bytes]) -> None:
+        """See `Dewey.store`."""
+        for first, part in _parts(entries):
+            arguments = b'{"logs":[%b]}' % b",".join(part)
+            try:
+                answer = await _call(self._client, STORE, arguments, self._timeout_s)
+            except trio.TooSlowError as exc:
+                self._client.disconnect()  # Dewey reads nothing on it before it has stored
+                raise _unanswered(STORE, self._timeout_s) from exc
+            _check_stored(answer, first)
+
+
 class RemoteDewey:
     """Dewey behind MCP clients, each of which carries what must not stand in the way of the rest.
 
-    :param stores: carries what is to be stored.
+    :param store: carries what is to be stored.
     :param questions: carries what is answered as soon as Dewey has worked on it. All callers share it, each has its
         share (`EACH` of `PLACES`): further calls wait behind their own.
     :param waits: carries calls that wait for entries to come, of which there may be many.
     :param clears: carries deletions, which may take an hour.
     :param timeout_s: how long a call may take. A connection on which one took longer is dropped unless it answers
-        a ping: a network that swallows everything looks like this.
+        a ping.
     """
 
-    def __init__(self, stores: Client, questions: Client, waits: Client, clears: Client, *, timeout_s: float) -> None:
-        self._stores, self._questions = stores, questions
+    def __init__(self, store: Store, questions: Client, waits: Client, clears: Client, *, timeout_s: float) -> None:
+        self._store, self._questions = store, questions
         self._ways = {TAIL: waits, CLEAR: clears}
         self._timeout_s = timeout_s
         self._shares = Shares(PLACES, EACH)
 
     async def store(self, entries: Sequence[bytes]) -> None:
         """See `Dewey.store`."""
-        for first, part in _parts(entries):
-            arguments = b'{"logs":[%b]}' % b",".join(part)
-            try:
-                answer = await self._call(self._stores, STORE, arguments, self._timeout_s)
-            except trio.TooSlowError as exc:
-                self._stores.disconnect()  # nobody else uses it, and Dewey reads nothing on it before it has stored
-                raise self._unanswered(STORE, self._timeout_s) from exc
-            _check_stored(answer, first)
+        await self._store(entries)
 
     async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
         """See `Dewey.ask`."""
@@ -112,21 +131,10 @@ class RemoteDewey:
     async def _ask(self, client: Client, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> Answer:
         raw = await off_the_loop(message_weight.get(), dumps, arguments)
         try:
-            return await self._call(client, tool, raw, timeout_s)
+            return await _call(client, tool, raw, timeout_s)
         except trio.TooSlowError as exc:
             client.check()
-            raise self._unanswered(tool, timeout_s) from exc
-
-    async def _call(self, client: Client, tool: str, arguments: bytes, timeout_s: float) -> Answer:
-        try:
-            with trio.fail_after(timeout_s):
-                return await client.call(tool, arguments)
-        except (CallFailed, CallRefused) as exc:
-            raise DeweyFailed(f"Dewey: {exc}") from exc
-
-    @staticmethod
-    def _unanswered(tool: str, timeout_s: float) -> DeweyFailed:
-        return DeweyFailed(f"Dewey: no answer to {tool} within {timeout_s:g} s")
+            raise _unanswered(tool, timeout_s) from exc
 
 
 class DirectDewey:
@@ -150,6 +158,18 @@ class DirectDewey:
         if not self.up:
             raise DeweyUnavailable("Dewey: down")
         return await self._toolbox.find(tool).call(dict(arguments))
+
+
+async def _call(client: Client, tool: str, arguments: bytes, timeout_s: float) -> Answer:
+    try:
+        with trio.fail_after(timeout_s):
+            return await client.call(tool, arguments)
+    except (CallFailed, CallRefused) as exc:
+        raise DeweyFailed(f"Dewey: {exc}") from exc
+
+
+def _unanswered(tool: str, timeout_s: float) -> DeweyFailed:
+    return DeweyFailed(f"Dewey: no answer to {tool} within {timeout_s:g} s")
 
 
 def _parts(entries: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:

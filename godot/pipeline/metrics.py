@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from godot import __version__
-from godot.buffer.protocol import Counts, DeadEntry, Queue
+from godot.buffer.protocol import Counts, DeadEntry, Queue, Taken
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable
 from godot.json.text import NotJSON, loads
 from godot.json.weight import weigh
@@ -191,7 +191,7 @@ class MeasuredBuffer:
         self._metrics.batch_entries.observe(len(entries))
         return counts
 
-    async def take(self, limit: int) -> list[bytes]:
+    async def take(self, limit: int) -> Taken:
         """See `Queue.take`."""
         return await self._buffer.take(limit)
 

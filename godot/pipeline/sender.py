@@ -10,11 +10,11 @@ from typing import Any, Final, Protocol
 import attrs
 import trio
 
-from godot.buffer.protocol import Counts, DeadEntry, Drops, Holes, Queue
+from godot.buffer.protocol import Counts, DeadEntry, Drops, Holes, Queue, Taken
 from godot.entries.entry import MAX_BATCH, admit_json
-from godot.entries.wire import check_bounds, encode_entry
+from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected, NotInFlight
-from godot.json.text import NotJSON, loads, loads_as_said
+from godot.json.text import NotJSON, loads_as_said
 from godot.json.weight import weigh
 from godot.mcp.heavy import off_the_loop
 from godot.pipeline.dewey import Dewey
@@ -90,10 +90,10 @@ class Sender:
                 self.on_counts(await self.buffer.hand_back())
                 await self._tell_of_drops()
                 recover_at = trio.current_time() + RECOVER_S
-            batch = await self.buffer.take(limit)
-            if batch:
+            taken = await self.buffer.take(limit)
+            if taken.entries:
                 with suppress(NotInFlight):  # it slept, and another has the batch now: nothing of it is its own
-                    limit = await self._deliver(batch)
+                    limit = await self._deliver(taken)
                 probe_at = trio.current_time() + IDLE_PROBE_S
             elif not await self._woken():
                 await self._tell_of_drops()
@@ -120,10 +120,9 @@ class Sender:
                 return False
         return True
 
-    async def _deliver(self, batch: list[bytes]) -> int:
+    async def _deliver(self, taken: Taken) -> int:
         """See one batch through, or hand it back and wait for Dewey; return how many to take next."""
-        taken = len(batch)
-        batch = await self._complete(batch)
+        batch = await self._complete(taken.entries) if taken.unchecked else taken.entries
         pauses = delays(QUICK_FIRST_S, jitter=self.jitter)
         retries = 0 if self._guard.alert else QUICK_RETRIES
         while batch:
@@ -148,7 +147,7 @@ class Sender:
             batch = await self._bury(batch, faults)
         counts = await self.buffer.settle()
         self.on_counts(counts)
-        self._guard.settled(taken, len(batch))
+        self._guard.settled(len(taken.entries), len(batch))
         return self._guard.limit(MAX_BATCH if counts.queued > self.batch_size else self.batch_size)
 
     async def _store(self, batch: list[bytes]) -> Mapping[int, str]:
@@ -181,6 +180,8 @@ class Sender:
 
     async def _complete(self, batch: list[bytes]) -> list[bytes]:
         """Give entries that others pushed their id and time (GOD-001), and put aside what is no entry.
+
+        Called where others may have pushed some of them; it does not change what Godot itself has serialised.
 
         The completed batch replaces the one in flight before anything is sent: sent again after a crash,
         it has the same ids.
@@ -234,20 +235,7 @@ def _complete_all(batch: list[bytes]) -> tuple[list[bytes], list[DeadEntry]]:
     dead: list[DeadEntry] = []
     for raw in batch:
         try:
-            completed.append(_completed(raw))
+            completed.append(encode_entry(admit_json(loads_as_said(raw), []), []))
         except (NotJSON, EntryRejected) as exc:
             dead.append(DeadEntry(raw, str(exc)))
     return completed, dead
-
-
-def _completed(raw: bytes) -> bytes:
-    """Return an entry with an id and a time: as it is when it has both.
-
-    :raises NotJSON: it is not JSON.
-    :raises EntryRejected: it is no entry.
-    """
-    value = loads(raw)
-    if type(value) is dict and type(value.get("id")) is str and type(value.get("created_at")) is str:
-        check_bounds(raw, value)
-        return raw
-    return encode_entry(admit_json(loads_as_said(raw), []), [])

@@ -27,12 +27,12 @@ async def test_a_settlement_that_arrives_late_does_not_lose_what_was_taken_since
             await servers.start(redis.run)
             before, after = (RedisBuffer(redis.url, queue=QUEUE, daemon="one", max_size=100) for _ in range(2))
             await before.push([b"first", b"second", b"third"])
-            assert await before.take(1) == [b"first"]
+            assert (await before.take(1)).entries == [b"first"]
             # Its sender stores this and says so, hears nothing, and starts again.
             await after.hand_back()
-            assert await after.take(1) == [b"first"]
+            assert (await after.take(1)).entries == [b"first"]
             await after.settle()
-            assert await after.take(2) == [b"second", b"third"]
+            assert (await after.take(2)).entries == [b"second", b"third"]
             with pytest.raises(NotInFlight):
                 await before.settle()
             with pytest.raises(NotInFlight):
@@ -40,6 +40,6 @@ async def test_a_settlement_that_arrives_late_does_not_lose_what_was_taken_since
             assert entries(await after.counts()) == Counts(in_flight=2, received=3, stored=1)
             # Dewey is away now.
             assert entries(await after.hand_back()) == Counts(queued=2, received=3, stored=1)
-            assert await after.take(2) == [b"second", b"third"]
+            assert (await after.take(2)).entries == [b"second", b"third"]
             assert entries(await after.settle()) == Counts(received=3, stored=3)
             servers.cancel_scope.cancel()

@@ -25,6 +25,7 @@ from godot.buffer.protocol import (
     Counts,
     DeadEntry,
     Drops,
+    Taken,
 )
 from godot.buffer.redis import ACCOUNT_MS, LEASE_MS, RedisBuffer
 from godot.entries.entry import MAX_ENTRY_BYTES, admit_json
@@ -184,7 +185,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 async def test_a_new_buffer_holds_nothing(bench: Bench) -> None:
     buffer = bench.make()
     assert await buffer.counts() == Held()
-    assert await buffer.take(100) == []
+    assert (await buffer.take(100)).entries == []
     assert await buffer.settle() == Held()
     assert await buffer.hand_back() == Held()
 
@@ -196,9 +197,9 @@ async def test_entries_come_out_in_the_order_they_went_in(bench: Bench) -> None:
     await buffer.push(entries(3))
     assert await buffer.push(entries(2, first=3)) == Held(queued=5, received=5)
     assert bench.queue() == entries(5)
-    assert await buffer.take(2) == entries(2)
+    assert (await buffer.take(2)).entries == entries(2)
     await buffer.settle()
-    assert await buffer.take(100) == entries(3, first=2)
+    assert (await buffer.take(100)).entries == entries(3, first=2)
     assert await buffer.settle() == Held(received=5, stored=5)
 
 
@@ -207,7 +208,7 @@ async def test_entries_are_bytes_and_come_out_as_they_went_in(bench: Bench) -> N
     buffer = bench.make()
     odd = [b"", b"\x00\xff\r\n", "ü✓".encode(), b"same", b"same", bytes(1_000_000)]
     await buffer.push(odd)
-    assert await buffer.take(10) == odd
+    assert (await buffer.take(10)).entries == odd
 
 
 @bounded
@@ -232,7 +233,7 @@ async def test_a_thousand_entries_go_in_and_out_at_once(bench: Bench) -> None:
     """DEW-001: the largest batch there is."""
     buffer = bench.make(max_size=5000)
     await buffer.push(entries(1000))
-    assert await buffer.take(1000) == entries(1000)
+    assert (await buffer.take(1000)).entries == entries(1000)
     mended = [raw + b"!" for raw in entries(1000)]
     assert (await buffer.settle(keep=mended)).in_flight == 1000
     assert (await buffer.settle(dead=[DeadEntry(raw, "no") for raw in mended])).dead == 1000
@@ -242,9 +243,9 @@ async def test_a_thousand_entries_go_in_and_out_at_once(bench: Bench) -> None:
 async def test_what_is_in_flight_does_not_count_against_the_bound_and_is_never_dropped(bench: Bench) -> None:
     buffer = bench.make(max_size=10)
     await buffer.push(entries(10))
-    assert await buffer.take(4) == entries(4)
+    assert (await buffer.take(4)).entries == entries(4)
     assert await buffer.push(entries(6, first=10)) == Held(queued=10, in_flight=4, received=16, dropped=2)
-    assert await buffer.take(100) == entries(4)
+    assert (await buffer.take(100)).entries == entries(4)
 
 
 @bounded
@@ -253,9 +254,9 @@ async def test_a_take_ends_with_the_entry_that_passes_the_bound_in_bytes(bench: 
     half = TAKE_MAX_BYTES // 2
     large = [bytes([letter]) * (half + 1) for letter in b"abc"]
     await buffer.push(large)
-    assert await buffer.take(100) == large[:2]
+    assert (await buffer.take(100)).entries == large[:2]
     await buffer.settle()
-    assert await buffer.take(100) == large[2:]
+    assert (await buffer.take(100)).entries == large[2:]
 
 
 @bounded
@@ -263,7 +264,7 @@ async def test_a_take_returns_one_entry_however_large_it_is(bench: Bench) -> Non
     buffer = bench.make()
     huge = bytes(TAKE_MAX_BYTES + 10)
     await buffer.push([huge, b"small"])
-    assert await buffer.take(100) == [huge]
+    assert (await buffer.take(100)).entries == [huge]
 
 
 @bounded
@@ -271,8 +272,8 @@ async def test_taking_again_returns_what_is_in_flight_and_nothing_beside_it(benc
     """REL-004: the answer to the take before may have been lost."""
     buffer = bench.make()
     await buffer.push(entries(10))
-    assert await buffer.take(3) == entries(3)
-    assert await buffer.take(100) == entries(3)
+    assert (await buffer.take(3)).entries == entries(3)
+    assert (await buffer.take(100)).entries == entries(3)
     assert await buffer.counts() == Held(queued=7, in_flight=3, received=10)
 
 
@@ -284,7 +285,7 @@ async def test_settling_with_something_kept_replaces_what_is_in_flight(bench: Be
     await buffer.take(3)
     mended = [b"mended-0", b"mended-1", b"mended-2"]
     assert await buffer.settle(keep=mended) == Held(in_flight=3, received=3)
-    assert await buffer.take(100) == mended
+    assert (await buffer.take(100)).entries == mended
 
 
 @bounded
@@ -340,7 +341,7 @@ async def test_handing_back_puts_what_is_in_flight_in_front_in_its_old_order(ben
     await buffer.take(3)
     assert await buffer.hand_back() == Held(queued=6, received=6)
     assert await buffer.hand_back() == Held(queued=6, received=6)
-    assert await buffer.take(100) == entries(6)
+    assert (await buffer.take(100)).entries == entries(6)
 
 
 @bounded
@@ -362,7 +363,7 @@ async def test_what_a_stranger_pushed_counts_as_received_and_is_taken_in_its_tur
     bench.stranger_pushes(b"foreign-1", b"foreign-2")
     assert await buffer.counts() == Held(queued=4, received=4)
     await buffer.push(entries(1, first=2))
-    assert await buffer.take(100) == [*entries(2), b"foreign-1", b"foreign-2", *entries(1, first=2)]
+    assert (await buffer.take(100)).entries == [*entries(2), b"foreign-1", b"foreign-2", *entries(1, first=2)]
     assert await buffer.settle() == Held(received=5, stored=5)
 
 
@@ -371,7 +372,7 @@ async def test_what_waits_before_the_first_look_counts_as_received(bench: Bench)
     """GOD-001: strangers may be there before us."""
     buffer = bench.make()
     bench.stranger_pushes(b"foreign")
-    assert await buffer.take(100) == [b"foreign"]
+    assert (await buffer.take(100)).entries == [b"foreign"]
     assert await buffer.counts() == Held(in_flight=1, received=1)
 
 
@@ -391,7 +392,7 @@ async def test_what_a_stranger_took_away_counts_as_dropped(bench: Bench) -> None
     await buffer.push(entries(5))
     bench.stranger_takes(2)
     assert await buffer.counts() == Held(queued=3, received=5, dropped=2)
-    assert await buffer.take(100) == entries(3, first=2)
+    assert (await buffer.take(100)).entries == entries(3, first=2)
     assert await buffer.settle() == Held(received=5, stored=3, dropped=2)
 
 
@@ -460,7 +461,7 @@ async def test_a_dead_entry_that_is_retried_is_the_oldest_of_the_queue_and_not_d
     assert await buffer.retry([second.id, fourth.id, "none of them"]) == 2
     assert await buffer.counts() == Held(queued=3, received=6, dead=3)
     assert await buffer.retry([second.id, fourth.id]) == 0
-    assert await buffer.take(100) == [second.raw, fourth.raw, b"later"]
+    assert (await buffer.take(100)).entries == [second.raw, fourth.raw, b"later"]
     assert [raw for raw, _ in bench.records()] == [b"entry-0", b"entry-2", b"entry-4"]
     assert await buffer.settle() == Held(received=6, stored=3, dead=3)
 
@@ -469,7 +470,7 @@ async def test_a_dead_entry_that_is_retried_is_the_oldest_of_the_queue_and_not_d
 async def test_all_the_dead_can_be_retried_and_die_again(bench: Bench) -> None:
     buffer = await buried(bench, 250, max_size=1000)
     assert await buffer.retry() == 250
-    assert sorted(await buffer.take(1000)) == sorted(entries(250))
+    assert sorted((await buffer.take(1000)).entries) == sorted(entries(250))
     counts = await buffer.settle(dead=[DeadEntry(raw, "again") for raw in entries(250)])
     assert counts == Held(received=250, dead=250)
     assert {reason for _, reason in bench.records()} == {"again"}
@@ -664,7 +665,7 @@ async def test_the_total_of_bytes_is_exact_whatever_is_done_to_the_queue(bench: 
     assert (await buffer.counts()).queued_bytes == 180
     await buffer.settle(keep=[b"and now larger" * 10, b"x"])
     await assert_exact()
-    (first, *_) = await buffer.take(1)
+    (first, *_) = (await buffer.take(1)).entries
     await buffer.settle(dead=[DeadEntry(first, "no")])
     await assert_exact()
     await buffer.retry()
@@ -806,7 +807,7 @@ async def test_a_giant_that_a_stranger_pushed_is_put_aside_at_once_with_its_size
     assert await buffer.retry([one.id, other.id]) == 0, "the rest of it is gone"
     await buffer.hand_back()
     left = [b"first", b"second", b"third", b"fourth", *([b"fifth"] if noticed_by == "push" else [])]
-    assert await buffer.take(10) == ([b"dead before", *left] if noticed_by == "retry" else left)
+    assert (await buffer.take(10)).entries == ([b"dead before", *left] if noticed_by == "retry" else left)
     assert await buffer.purge([one.id, other.id]) == 2
 
 
@@ -818,14 +819,14 @@ async def test_a_giant_that_nobody_noticed_is_not_given_to_a_sender(bench: Bench
     bench.stranger_takes(2)
     bench.stranger_pushes(b"g" * 101, b"small")
     assert await buffer.oldest() is None
-    assert await buffer.take(10) == [b"small"]
+    assert (await buffer.take(10)).entries == [b"small"]
     assert await buffer.settle() == Held(received=2, stored=1, dead=1)
     bench.stranger_pushes(b"g" * 200)
     await buffer.hand_back()
     await buffer.push(sized(10))
     bench.stranger_takes(1)
     bench.stranger_pushes(b"g" * 101)
-    assert await buffer.take(10) == [], "there is nothing else"
+    assert (await buffer.take(10)).entries == [], "there is nothing else"
     assert await buffer.settle() == Held(received=4, stored=1, dead=3)
     assert (await buffer.counts()).queued_bytes == 0
 
@@ -1017,9 +1018,9 @@ async def test_a_daemon_that_starts_again_under_its_name_finds_what_it_had_in_fl
     await before.take(3)
     after = redis_bench.make()
     assert await after.counts() == Held(queued=2, in_flight=3, received=5)
-    assert await after.take(100) == entries(3)
+    assert (await after.take(100)).entries == entries(3)
     await after.hand_back()
-    assert await after.take(100) == entries(5)
+    assert (await after.take(100)).entries == entries(5)
 
 
 @bounded
@@ -1032,7 +1033,7 @@ async def test_two_daemons_on_one_queue_share_the_work_and_nothing_is_lost_or_do
 
     async def deliver(name: str) -> None:
         buffer = redis_bench.make(daemon=name, max_size=10_000)
-        while batch := await buffer.take(7):
+        while batch := (await buffer.take(7)).entries:
             delivered.extend(batch)
             shares[name] = shares.get(name, 0) + 1
             await buffer.settle()
@@ -1060,13 +1061,13 @@ async def test_the_batch_of_another_daemon_comes_back_only_when_its_lease_is_gon
     assert 0 < stranger.pttl(lease) <= LEASE_MS
     stranger.delete(lease)
     assert await living.hand_back() == Held(queued=6, received=6)
-    assert await living.take(100) == entries(6)
+    assert (await living.take(100)).entries == entries(6)
     # It was not dead after all: nothing of what it took is its own any more.
     for settling in (dead.settle(), dead.settle(keep=entries(4)), dead.settle(dead=[DeadEntry(b"entry-0", "no")])):
         with pytest.raises(NotInFlight):
             await settling
     assert await living.settle() == Held(received=6, stored=6)
-    assert await dead.take(100) == []
+    assert (await dead.take(100)).entries == []
 
 
 @pytest.mark.parametrize("when", ["before it completes", "before it sends", "before it settles"])
@@ -1090,9 +1091,9 @@ async def test_an_entry_without_id_is_stored_under_one_id_when_a_daemon_sleeps_l
                 await sleep(self)
 
     class Buffer(RedisBuffer):
-        async def take(self, limit: int) -> list[bytes]:
+        async def take(self, limit: int) -> Taken:
             batch = await super().take(limit)
-            if batch and dewey.sleeps and when == "before it completes":
+            if batch.entries and dewey.sleeps and when == "before it completes":
                 await sleep(dewey)
             return batch
 
@@ -1135,7 +1136,7 @@ async def test_a_settlement_that_comes_after_the_batch_went_back_and_was_taken_a
     await before.push(entries(3))
     await before.take(3)
     await after.hand_back()
-    assert await after.take(2) == entries(2)
+    assert (await after.take(2)).entries == entries(2)
     with pytest.raises(NotInFlight):
         await before.settle()
     assert await after.settle() == Held(queued=1, received=3, stored=2)
@@ -1246,7 +1247,7 @@ async def test_an_idle_look_writes_nothing(redis_bench: RedisBench, stranger: An
     await buffer.counts()  # Redis writes each script down once
     before = stranger.info("persistence")["aof_current_size"]
     for _ in range(10):
-        assert await buffer.take(100) == []
+        assert (await buffer.take(100)).entries == []
         await buffer.counts()
     assert stranger.info("persistence")["aof_current_size"] == before
 
@@ -1277,7 +1278,7 @@ async def test_a_redis_that_was_killed_is_unavailable_and_has_everything_when_it
     own_redis.start()
     assert await buffer.counts() == held
     await buffer.hand_back()
-    assert await buffer.take(100) == entries(5, first=3)
+    assert (await buffer.take(100)).entries == entries(5, first=3)
     await buffer.settle()
     await buffer.push([b"x"])
     assert await buffer.counts() == Held(queued=1, received=9, stored=5, dropped=2, dead=1)
@@ -1297,7 +1298,7 @@ async def test_a_push_whose_answer_was_lost_is_pushed_once_and_the_wait_for_it_i
     assert trio.current_time() - started < 4
     own_redis.signal(signal.SIGCONT)
     assert await buffer.push(entries(2, first=1)) == Held(queued=3, received=3)
-    assert await buffer.take(100) == entries(3)
+    assert (await buffer.take(100)).entries == entries(3)
 
 
 @bounded
@@ -1312,12 +1313,12 @@ async def test_a_redis_without_memory_takes_nothing_more_but_can_be_emptied(
     with pytest.raises(BufferUnavailable, match="OOM"):
         await buffer.push([b"more"])
     assert await buffer.counts() == Held(queued=10, received=10)  # all or nothing
-    assert await buffer.take(4) == entries(4)
+    assert (await buffer.take(4)).entries == entries(4)
     await buffer.hand_back()
-    assert await buffer.take(4) == entries(4)
+    assert (await buffer.take(4)).entries == entries(4)
     await buffer.settle(keep=entries(3), dead=[DeadEntry(b"entry-3", "no")])
     assert await buffer.settle() == Held(queued=6, received=10, stored=3, dead=1)
-    assert await buffer.take(100) == entries(6, first=4)
+    assert (await buffer.take(100)).entries == entries(6, first=4)
     assert await buffer.settle() == Held(received=10, stored=9, dead=1)
     own_stranger.config_set("maxmemory", "0")
     assert await buffer.push([b"more"]) == Held(queued=1, received=11, stored=9, dead=1)

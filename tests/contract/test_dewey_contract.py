@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ParamSpec
 
@@ -13,10 +13,11 @@ import trio
 import trio.testing
 
 from dewey_logs.query import Query
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import Page, Stored
 from dewey_logs.tools import dewey_tools
-from godot.entries.entry import MAX_BATCH, Entry, admit_json
+from godot.entries.entry import MAX_BATCH, admit_json
 from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, DeweyUnavailable, StoreUnavailable
 from godot.json.text import loads
@@ -28,7 +29,7 @@ from godot.mcp.toolbox import Answer, Toolbox
 from godot.mcp.transport import Connect, Transport, Unreachable
 from godot.mcp.websocket.dial import Address, over_websocket
 from godot.mcp.websocket.listen import serve_websocket
-from godot.pipeline.dewey import QUERY, STORE, Dewey, DirectDewey, RemoteDewey
+from godot.pipeline.dewey import QUERY, STORE, Dewey, DirectDewey, RemoteDewey, RemoteStore
 from godot.service.ports import open_listeners
 
 P = ParamSpec("P")
@@ -55,12 +56,12 @@ class SlowStore(MemoryStore):
         self.away = False
         self.swallows = False
 
-    async def store(self, entries: Sequence[Entry]) -> Stored:
+    async def store(self, batch: Batch) -> Stored:
         if self.swallows:
             await trio.sleep_forever()
         if self.away:
             raise StoreUnavailable("PostgreSQL: away")
-        return await super().store(entries)
+        return await super().store(batch)
 
     async def query(self, query: Query) -> Page:
         if self.swallows:
@@ -104,7 +105,11 @@ async def _remote(
     client = Client(connect, name="tests", version="1")
     async with trio.open_nursery() as nursery:
         await nursery.start(client.run)
-        yield Bench(RemoteDewey(client, client, client, client, timeout_s=TIMEOUT_S), store, switch)
+        yield Bench(
+            RemoteDewey(RemoteStore(client, timeout_s=TIMEOUT_S), client, client, client, timeout_s=TIMEOUT_S),
+            store,
+            switch,
+        )
         nursery.cancel_scope.cancel()
 
 
@@ -337,7 +342,7 @@ async def test_the_timeout_is_exact_and_bounds_the_opening_of_the_connection_too
     async with trio.open_nursery() as nursery:
         await nursery.start(client.run)
         with pytest.raises(DeweyUnavailable, match="no answer to dewey_store_logs_batch within 15 s"):
-            await RemoteDewey(client, client, client, client, timeout_s=15.0).store([])
+            await RemoteStore(client, timeout_s=15.0)([])
         assert trio.current_time() == 15
         nursery.cancel_scope.cancel()
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from dewey_logs.clearing import Clearing
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.query import READ_CHARS, Cursor, Query
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import ENOUGH_BYTES, LevelSetting, LogStore, Maintained, Page
 from dewey_logs.tools.answers import MOST_MAX_BYTES
@@ -66,7 +67,7 @@ async def test_an_entry_comes_back_with_every_field(store: LogStore) -> None:
     trace = str(uuid4())
     sent = entry("hello", trace_id=trace, data={"a": [1, None, "ü"]}, created_at=at(0.123456))
     before = datetime.now(UTC) - timedelta(seconds=1)
-    await store.store([sent])
+    await store.store(Batch.of_entries([sent]))
     (found,) = (await store.query(Query())).entries
     assert (found.id, found.trace_id, found.component) == (sent.id, trace, "relay")
     assert (found.level, found.message) == ("INFO", "hello")
@@ -80,28 +81,28 @@ async def test_an_entry_comes_back_with_every_field(store: LogStore) -> None:
 
 async def test_age_is_the_seconds_since_it_happened(store: LogStore) -> None:
     """DEW-008."""
-    await store.store([entry(created_at=(datetime.now(UTC) - timedelta(hours=1)).isoformat())])
+    await store.store(Batch.of_entries([entry(created_at=(datetime.now(UTC) - timedelta(hours=1)).isoformat())]))
     (found,) = (await store.query(Query())).entries
     assert 3_600 <= found.age < 3_630
 
 
 async def test_what_is_null_stays_null(store: LogStore) -> None:
-    await store.store([entry(data=None, trace_id=None)])
+    await store.store(Batch.of_entries([entry(data=None, trace_id=None)]))
     (found,) = (await store.query(Query())).entries
     assert found.data is None
     assert found.trace_id is None
 
 
 async def test_an_empty_batch_stores_nothing(store: LogStore) -> None:
-    stored = await store.store([])
+    stored = await store.store(Batch.of_entries([]))
     assert (stored.stored, stored.duplicates) == (0, 0)
 
 
 async def test_the_same_batch_again_stores_nothing_twice(store: LogStore) -> None:
     """DEW-004, REL-004."""
     batch = [entry(str(number)) for number in range(10)]
-    first = await store.store(batch)
-    again = await store.store([*batch, entry("new")])
+    first = await store.store(Batch.of_entries(batch))
+    again = await store.store(Batch.of_entries([*batch, entry("new")]))
     assert (first.stored, first.duplicates) == (10, 0)
     assert (again.stored, again.duplicates) == (1, 10)
     assert len((await store.query(Query())).entries) == 11
@@ -110,20 +111,22 @@ async def test_the_same_batch_again_stores_nothing_twice(store: LogStore) -> Non
 async def test_the_same_entry_twice_in_a_batch_is_stored_once(store: LogStore) -> None:
     """MCP-003."""
     twice = entry()
-    stored = await store.store([twice, entry(), twice])
+    stored = await store.store(Batch.of_entries([twice, entry(), twice]))
     assert (stored.stored, stored.duplicates) == (2, 1)
 
 
 async def test_an_id_of_another_kind_is_stored_once_although_its_time_differs(store: LogStore) -> None:
     """A client that sends its own id again without created_at gets a new time each time."""
     foreign = str(uuid4())
-    stored = await store.store([entry("first", id=foreign, created_at=at(0))])
+    stored = await store.store(Batch.of_entries([entry("first", id=foreign, created_at=at(0))]))
     again = await store.store(
-        [
-            entry("later", id=foreign, created_at=at(86_400 * 3)),
-            entry("other"),
-            entry("much earlier", id=foreign, created_at="1970-01-01"),
-        ]
+        Batch.of_entries(
+            [
+                entry("later", id=foreign, created_at=at(86_400 * 3)),
+                entry("other"),
+                entry("much earlier", id=foreign, created_at="1970-01-01"),
+            ]
+        )
     )
     assert (stored.stored, stored.duplicates) == (1, 0)
     assert (again.stored, again.duplicates) == (1, 2)
@@ -148,17 +151,17 @@ async def test_a_uuid7_is_stored_once_although_its_client_computes_the_time_anew
     entry_id = "01a1fb67-5bd0-716c-b208-6b6eb13e7800"
     tries = [entry(f"try {n}", id=entry_id, created_at=time) for n, time in enumerate(times)]
     if at_once:
-        await store.store([*tries, entry("other")])
+        await store.store(Batch.of_entries([*tries, entry("other")]))
     else:
         for each in [*tries, entry("other")]:
-            await store.store([each])
+            await store.store(Batch.of_entries([each]))
     assert sorted(messages(await store.query(Query()))) == ["other", "try 0"]
     assert (await store.stats()).total == 2
 
 
 async def test_an_id_of_another_kind_twice_in_a_batch_is_stored_once(store: LogStore) -> None:
     foreign = str(uuid4())
-    stored = await store.store([entry(str(n), id=foreign, created_at=at(n)) for n in range(3)])
+    stored = await store.store(Batch.of_entries([entry(str(n), id=foreign, created_at=at(n)) for n in range(3)]))
     assert (stored.stored, stored.duplicates) == (1, 2)
     assert messages(await store.query(Query())) == ["0"]
 
@@ -166,15 +169,16 @@ async def test_an_id_of_another_kind_twice_in_a_batch_is_stored_once(store: LogS
 @pytest.mark.parametrize("created_at", ["1970-01-01T00:00:00Z", "3000-01-01", "0001-01-01", "9999-12-31"])
 async def test_any_year_is_stored_and_found(store: LogStore, created_at: str) -> None:
     """DEW-005."""
-    await store.store([entry(created_at=created_at), entry()])
+    await store.store(Batch.of_entries([entry(created_at=created_at), entry()]))
     found = await store.query(Query.parse(start_time=created_at, limit=1, order="oldest"))
     assert found.entries[0].created_at.startswith(created_at[:10])
 
 
 async def test_nul_and_lone_surrogates_are_replaced_with_a_warning(store: LogStore) -> None:
     """PostgreSQL takes neither."""
-    stored = await store.store([entry(), entry("a\x00b", data={"k\x00": "\ud800"})])
-    assert [each.partition(":")[0] for each in stored.warnings] == ["entry 1"]
+    batch = Batch.of_entries([entry(), entry("a\x00b", data={"k\x00": "\ud800"})])
+    assert [each.partition(":")[0] for each in batch.warnings] == ["entry 1"]
+    await store.store(batch)
     found = (await store.query(Query())).entries[0]
     assert found.message == "a␀b"
     assert json.loads(found.data or "") == {"k␀": "�"}
@@ -183,7 +187,7 @@ async def test_nul_and_lone_surrogates_are_replaced_with_a_warning(store: LogSto
 async def test_a_message_of_2_mb_is_stored_whole_and_found_by_its_beginning(store: LogStore) -> None:
     long = "findme " + " ".join(f"w{number:x}" for number in range(300_000))
     assert len(long) > 2_000_000
-    await store.store([entry(long)])
+    await store.store(Batch.of_entries([entry(long)]))
     (found,) = (await store.query(Query.parse(search="findme"))).entries
     assert (found.message, found.length("message")) == (long[:READ_CHARS], len(long))
 
@@ -195,20 +199,20 @@ async def test_a_message_of_2_mb_is_stored_whole_and_found_by_its_beginning(stor
 async def test_no_message_is_too_much_for_full_text_search(store: LogStore, unit: str) -> None:
     """A tsvector is limited to 1 MiB of different words."""
     message = "".join(unit.format(n=number) for number in range(2_000_000 // len(unit)))
-    assert (await store.store([entry(message)])).stored == 1
+    assert (await store.store(Batch.of_entries([entry(message)]))).stored == 1
 
 
 async def test_words_of_every_alphabet_are_not_too_much_either(store: LogStore) -> None:
     """The most different words in the least characters: one of 4 bytes, or two, and a blank."""
     alphabet = [chr(0x20000 + number) for number in range(40_000)]
-    assert (await store.store([entry(" ".join(alphabet))])).stored == 1
+    assert (await store.store(Batch.of_entries([entry(" ".join(alphabet))]))).stored == 1
     pairs = (first + second for first in alphabet[:200] for second in alphabet[:200])
-    assert (await store.store([entry(" ".join(pairs))])).stored == 1
+    assert (await store.store(Batch.of_entries([entry(" ".join(pairs))]))).stored == 1
 
 
 async def test_all_of_data_comes_back_that_an_answer_can_show(store: LogStore) -> None:
     data = {"tools": [{"name": f"tool {n}", "inputSchema": {"type": "object", "n": n}} for n in range(12_000)]}
-    await store.store([entry(data=data)])
+    await store.store(Batch.of_entries([entry(data=data)]))
     (found,) = (await store.query(Query())).entries
     assert len(found.data or "") > MOST_MAX_BYTES * 2 / 3
     assert json.loads(found.data or "") == data
@@ -219,7 +223,7 @@ async def test_no_more_of_an_entry_is_read_than_an_answer_can_show(store: LogSto
     assert READ_CHARS > MOST_MAX_BYTES, "so that what is cut is known to be"
     start = (await store.follow(None, 0)).head
     chars = 2_000_000
-    await store.store([entry(character * chars, data={"text": character * chars})])
+    await store.store(Batch.of_entries([entry(character * chars, data={"text": character * chars})]))
     ((_, followed),) = (await store.follow(start, 10)).entries
     (found,) = (await store.query(Query())).entries
     for each in followed, found:
@@ -231,7 +235,7 @@ async def test_no_more_of_an_entry_is_read_than_an_answer_can_show(store: LogSto
 
 async def test_long_fields_that_nobody_wants_are_not_read(store: LogStore) -> None:
     start = (await store.follow(None, 0)).head
-    await store.store([entry("message", data={"a": 1}, component="relay")])
+    await store.store(Batch.of_entries([entry("message", data={"a": 1}, component="relay")]))
     for long, expected in (
         (frozenset(), ("", None)),
         (frozenset({"message"}), ("message", None)),
@@ -248,7 +252,7 @@ async def test_a_page_of_large_entries_ends_when_it_is_large_enough_and_the_next
     """A reader that was behind once got a thousand of them at once."""
     start = (await store.follow(None, 0)).head
     entries = [entry(f"{number}" * 700_000, component=f"{number}") for number in range(9)]
-    await store.store(entries)
+    await store.store(Batch.of_entries(entries))
     most = ENOUGH_BYTES + 2 * 700_000
     read: list[str] = []
     place, more = start, True
@@ -274,7 +278,7 @@ async def test_a_page_of_large_entries_ends_when_it_is_large_enough_and_the_next
 
 async def test_numbers_come_back_exactly(store: LogStore) -> None:
     data = {"big": 2**200 + 1, "neg": -(2**64) - 1, "float": 0.1, "long": 10**1_000 + 7}
-    await store.store([entry(data=data)])
+    await store.store(Batch.of_entries([entry(data=data)]))
     (found,) = (await store.query(Query())).entries
     assert json.loads(found.data or "") == data
 
@@ -284,11 +288,11 @@ async def test_deeply_nested_data_is_stored_or_named(store: LogStore) -> None:
     deep: dict[str, Any] = {}
     for _ in range(400):
         deep = {"a": deep}
-    assert (await store.store([entry(data=deep)])).stored == 1
+    assert (await store.store(Batch.of_entries([entry(data=deep)]))).stored == 1
     for _ in range(5_000):
         deep = {"a": deep}
     with pytest.raises(BatchRefused) as caught:
-        await store.store([entry(), entry(data=deep)])
+        await store.store(Batch.of_entries([entry(), entry(data=deep)]))
     ((index, fault),) = caught.value.faults
     assert index == 1
     assert fault.startswith("data: nested")
@@ -343,7 +347,7 @@ async def test_each_filter_alone_and_some_together(store: LogStore, filters: dic
     for number, (letter, (component, level, message, trace_id)) in enumerate(texts.items()):
         sent = entry(message, component=component, level=level, trace_id=trace_id, created_at=at(number))
         letters[sent.id] = letter
-        await store.store([sent])
+        await store.store(Batch.of_entries([sent]))
     page = await store.query(Query.parse(**{"order": "oldest", **filters}))
     assert "".join(letters[each.id] for each in page.entries) == expected
 
@@ -394,7 +398,7 @@ async def test_names_parts_of_messages_and_data(store: LogStore, filters: dict[s
     sent = {
         letter: entry(message, component=component, data=data) for letter, (component, message, data) in texts.items()
     }
-    await store.store(list(sent.values()))
+    await store.store(Batch.of_entries(list(sent.values())))
     letters = {each.id: letter for letter, each in sent.items()}
     page = await store.query(Query.parse(**filters))
     assert "".join(sorted(letters[each.id] for each in page.entries)) == expected
@@ -414,7 +418,7 @@ async def test_names_parts_of_messages_and_data(store: LogStore, filters: dict[s
 async def test_one_entry_is_asked_about_alone(store: LogStore, asked: dict[str, Any], expected: list[str]) -> None:
     """For followers: what is too large to compare a filter with it in the middle of everything else."""
     first, second = (entry(message, data={"list": [1, [2], 3]}, component="relay") for message in "ab")
-    await store.store([first, second, entry("a", component="gates", created_at=first.created_at)])
+    await store.store(Batch.of_entries([first, second, entry("a", component="gates", created_at=first.created_at)]))
     alone = Cursor(first.created_at, first.id)
     assert messages(await store.query(attrs.evolve(Query.parse(**asked), only=alone))) == expected
 
@@ -422,7 +426,7 @@ async def test_one_entry_is_asked_about_alone(store: LogStore, asked: dict[str, 
 async def test_a_walk_neither_skips_nor_repeats_while_entries_arrive(store: LogStore) -> None:
     """DEW-006. Entries of one instant, and new ones between the pages."""
     walked = [entry(str(number), created_at=at(number // 7)) for number in range(50)]
-    await store.store(walked)
+    await store.store(Batch.of_entries(walked))
     seen: list[str] = []
     after: Cursor | None = None
     for page_number in range(20):
@@ -431,21 +435,21 @@ async def test_a_walk_neither_skips_nor_repeats_while_entries_arrive(store: LogS
         if not page.more:
             break
         after = Cursor(page.entries[-1].created_at, page.entries[-1].id)
-        await store.store([entry("newer", created_at=at(1_000 + page_number))])
+        await store.store(Batch.of_entries([entry("newer", created_at=at(1_000 + page_number))]))
     assert seen == [each.id for each in reversed(walked)]
 
 
 async def test_more_is_said_only_when_there_is_more(store: LogStore) -> None:
     """DEW-006."""
-    await store.store([entry(str(number)) for number in range(3)])
+    await store.store(Batch.of_entries([entry(str(number)) for number in range(3)]))
     assert (await store.query(Query(limit=2))).more
     assert not (await store.query(Query(limit=3))).more
 
 
 async def test_entries_of_an_instant_keep_the_order_of_their_ids(store: LogStore) -> None:
     batch = [entry(str(number), created_at=at(0)) for number in range(20)]
-    await store.store(batch[10:])
-    await store.store(batch[:10])
+    await store.store(Batch.of_entries(batch[10:]))
+    await store.store(Batch.of_entries(batch[:10]))
     found = await store.query(Query(order="oldest"))
     assert messages(found) == [str(number) for number in range(20)]
 
@@ -460,10 +464,10 @@ async def test_statistics_are_exact_after_every_batch(store: LogStore) -> None:
         entry(component="gates", level="INFO", created_at=at(86_400)),
         entry(component="gates", level="INFO", created_at="1970-01-01"),
     ]
-    await store.store(batch[:2])
+    await store.store(Batch.of_entries(batch[:2]))
     assert (await store.stats()).total == 2
-    await store.store([*batch, batch[3]])
-    await store.store([])
+    await store.store(Batch.of_entries([*batch, batch[3]]))
+    await store.store(Batch.of_entries([]))
     found = await store.stats()
     assert found.total == 4
     assert found.by_component == {"relay": 2, "gates": 2}
@@ -476,7 +480,9 @@ async def test_statistics_are_exact_after_every_batch(store: LogStore) -> None:
 async def test_statistics_stay_when_entries_move_to_their_partition(store: LogStore) -> None:
     """DEW-010, DEW-005."""
     now = datetime.now(UTC)
-    await store.store([entry(created_at=(now + timedelta(days=day)).isoformat()) for day in (0, -1, -3, -30)])
+    await store.store(
+        Batch.of_entries([entry(created_at=(now + timedelta(days=day)).isoformat()) for day in (0, -1, -3, -30)])
+    )
     before = await store.stats()
     assert (await store.maintain(ahead_days=1, retention_days=7)).moved == 3
     after = await store.stats()
@@ -507,7 +513,7 @@ async def fill_days(store: LogStore) -> datetime:
         for component in ("relay", "gates")
         for level in ("ERROR", "INFO", "DEBUG")
     ]
-    await store.store(batch)
+    await store.store(Batch.of_entries(batch))
     await store.maintain(ahead_days=1, retention_days=3)  # of the fourth day there is no partition
     return midnight
 
@@ -561,7 +567,7 @@ async def test_a_pinned_trace_survives_until_its_pin_ends(store: LogStore) -> No
     assert await store.clear(everything, by="a test") == 21
     assert await left(store) == ["3 gates ERROR", "3 gates INFO", "3 gates DEBUG"]
     assert (await store.stats()).by_component == {"gates": 3}
-    await store.store([entry("late", trace_id=PINNED, created_at=midnight.isoformat())])
+    await store.store(Batch.of_entries([entry("late", trace_id=PINNED, created_at=midnight.isoformat())]))
     await store.maintain(ahead_days=1, retention_days=7)
     assert await store.clear(everything, by="a test") == 0
     await store.pin(PINNED, note="now", until=(midnight + timedelta(days=30)).isoformat(), by="a test")
@@ -597,14 +603,14 @@ async def test_levels_are_kept_and_go_back_by_themselves(store: LogStore) -> Non
 
 async def test_entries_are_followed_in_the_order_in_which_they_were_stored(store: LogStore) -> None:
     """However old they are, and each once."""
-    await store.store([entry("before")])
+    await store.store(Batch.of_entries([entry("before")]))
     start = await store.follow(None, 0)
     assert start.entries == ()
     old, same = entry("old", created_at="1970-01-01"), entry("same")
-    await store.store([same])
-    await store.store([old, same])
-    await store.store([])
-    await store.store([entry("third", created_at=at(1)), entry("second", created_at=at(0))])
+    await store.store(Batch.of_entries([same]))
+    await store.store(Batch.of_entries([old, same]))
+    await store.store(Batch.of_entries([]))
+    await store.store(Batch.of_entries([entry("third", created_at=at(1)), entry("second", created_at=at(0))]))
     followed = await store.follow(start.head, 10)
     assert [each.message for _, each in followed.entries] == ["same", "old", "second", "third"]
     assert followed.identity == start.identity
@@ -624,7 +630,7 @@ async def test_entries_are_followed_in_the_order_in_which_they_were_stored(store
     assert (await store.follow(followed.head, 10)).entries in ([], ())
 
     await store.maintain(ahead_days=1, retention_days=7)
-    await store.store([entry("last")])
+    await store.store(Batch.of_entries([entry("last")]))
     assert [each.message for _, each in (await store.follow(followed.head, 10)).entries] == ["last"]
     assert messages(await store.query(Query(stored_before=start.head.stored_in))) == ["before"]
 
@@ -632,7 +638,7 @@ async def test_entries_are_followed_in_the_order_in_which_they_were_stored(store
 async def test_without_partitions_nothing_is_made_and_entries_are_found_all_the_same(store: LogStore) -> None:
     """LOG_PARTITION_ENABLED=false."""
     assert await store.maintain(ahead_days=3, retention_days=7, partitioned=False) == Maintained((), 0)
-    await store.store([entry()])
+    await store.store(Batch.of_entries([entry()]))
     assert len((await store.query(Query())).entries) == 1
 
 
@@ -653,7 +659,7 @@ async def test_entries_move_when_the_partition_of_their_day_appears(store: LogSt
     now = datetime.now(UTC)
     days = [0, 0, 3, -4, -30, 400]
     batch = [entry(str(day), created_at=(now + timedelta(days=day)).isoformat()) for day in days]
-    await store.store(batch)
+    await store.store(Batch.of_entries(batch))
     before = (await store.query(Query(order="oldest"))).entries
     done = await store.maintain(ahead_days=2, retention_days=7)
     assert done.moved == 3
@@ -662,7 +668,7 @@ async def test_entries_move_when_the_partition_of_their_day_appears(store: LogSt
     found = await store.query(Query(order="oldest"))
     assert messages(found) == ["-30", "-4", "0", "0", "3", "400"]
     assert [attrs.evolve(each, age=0) for each in found.entries] == [attrs.evolve(each, age=0) for each in before]
-    assert (await store.store(batch)).duplicates == len(batch)
+    assert (await store.store(Batch.of_entries(batch))).duplicates == len(batch)
 
 
 WORDS = ["alpha", "beta", "Gamma/alpha", "beta.js", "x-1", "tools/call"]
@@ -695,7 +701,7 @@ async def both(database: Database) -> AsyncIterator[tuple[LogStore, LogStore]]:
         await postgres.maintain(ahead_days=1, retention_days=7)
         memory = MemoryStore()
         for each in (memory, postgres):
-            await each.store(batch)
+            await each.store(Batch.of_entries(batch))
         yield memory, postgres
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from statistics import median
@@ -14,19 +14,24 @@ from typing import Any, Final
 import attrs
 import trio
 
+from dewey_logs.follow import Followers
+from dewey_logs.inside import InsideStore
+from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.serve import DEWEY_INFO
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
-from dewey_logs.store.protocol import Stored, encode_batch
+from dewey_logs.store.protocol import Stored
 from dewey_logs.tools import ARGUMENTS, dewey_tools
+from dewey_logs.tools.storing import Storing
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import Dependencies, run_pipeline
-from godot.entries.entry import Entry
 from godot.mcp.access import Gate
 from godot.mcp.client import Client
 from godot.mcp.memory import in_process
 from godot.mcp.server import Server, serve
 from godot.mcp.toolbox import Toolbox
 from godot.pipeline.dewey import RemoteDewey
+from godot.service.exposition import Registry
 from godot.service.ports import open_listeners
 from godot.service.signals import Lifecycle
 from godot.settings import GodotSettings
@@ -51,9 +56,8 @@ BARE: Final = json.dumps(
 class Sink(MemoryStore):
     """Takes batches as PostgreSQL does, and keeps nothing: its place is not in the process that is measured."""
 
-    async def store(self, entries: Sequence[Entry]) -> Stored:
-        _, warnings = await encode_batch(entries)
-        return Stored(len(entries), 0, warnings)
+    async def store(self, batch: Batch) -> Stored:
+        return Stored(len(batch), 0)
 
 
 @attrs.frozen
@@ -140,14 +144,17 @@ async def pipeline() -> AsyncIterator[Pipeline]:
     listeners, http = await open_listeners("127.0.0.1", 0), await open_listeners("127.0.0.1", 0)
     settings = GodotSettings()
     ports = [each[0].socket.getsockname()[1] for each in (listeners, http)]
-    toolbox = Toolbox(dewey_tools(Sink()))
+    sink = Sink()
+    storing = Storing(sink, Followers(sink))
+    toolbox = Toolbox(dewey_tools(sink, storing=storing))
+    store = InsideStore(storing, DeweyMetrics(Registry()), settings.dewey_timeout_s, lines.append)
     connect = in_process(partial(serve, Server(DEWEY_INFO, toolbox, lambda *event: lines.append(str(event)))))
     life = Lifecycle()
     async with trio.open_nursery() as nursery:
-        clients = [Client(connect, name="godot", version="0") for _ in range(4)]
+        clients = [Client(connect, name="godot", version="0") for _ in range(3)]
         for client in clients:
             await nursery.start(client.run)
-        dewey = RemoteDewey(*clients, timeout_s=settings.dewey_timeout_s)
+        dewey = RemoteDewey(store, *clients, timeout_s=settings.dewey_timeout_s)
         parts = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append, http)
         ended = trio.Event()
 

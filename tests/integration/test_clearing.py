@@ -13,6 +13,7 @@ from dewey_logs.clearing import Clearing
 from dewey_logs.postgres import PostgresStore, upkeep
 from dewey_logs.postgres import clearing as clearing_module
 from dewey_logs.query import Query
+from dewey_logs.store.batch import Batch
 from godot.entries.entry import IdSource, admit_json
 from godot.errors import StoreBusy
 from tests.postgres_fixture import Database, Server, postgres, servers
@@ -85,7 +86,7 @@ async def test_others_store_and_read_while_entries_are_deleted_one_by_one(
             nonlocal stored
             while not done.is_set():
                 fields = {"component": "c1", "level": "INFO", "message": "new"}
-                await store.store([admit_json({"id": ids.next()} | fields, [])])
+                await store.store(Batch.of_entries([admit_json({"id": ids.next()} | fields, [])]))
                 assert (await store.query(Query(limit=1))).entries[0].message == "new"
                 stored += 1
 

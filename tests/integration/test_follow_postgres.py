@@ -18,6 +18,7 @@ from dewey_logs.follow import Followers, Tail
 from dewey_logs.postgres import PostgresStore, following
 from dewey_logs.postgres.migrate import migrate, migrations
 from dewey_logs.query import LONG, READ_CHARS, Place, Query, read_back
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.protocol import ENOUGH_BYTES
 from godot.entries.entry import Entry, IdSource, admit_json
 from godot.errors import EntryRejected
@@ -42,7 +43,7 @@ async def test_nothing_is_left_out_when_a_transaction_ends_later_than_those_afte
                 "INSERT INTO logs (id, component, level, message, created_at) "
                 "VALUES (gen_random_uuid(), 'another', 'INFO', 'slow', now())"
             )
-            await store.store([entry("fast")])
+            await store.store(Batch.of_entries([entry("fast")]))
             meanwhile = await store.follow(start, 10)
             assert meanwhile.entries == [], "what comes before it may still come"
             slow.commit()
@@ -65,7 +66,7 @@ async def test_two_deweys_that_store_at_once_are_followed_without_gap_or_repetit
             for batch in range(40):
                 messages = [f"{number} {batch} {each}" for each in range(rng.randrange(1, 60))]
                 expected.extend(messages)
-                await stores[number].store([entry(message) for message in messages])
+                await stores[number].store(Batch.of_entries([entry(message) for message in messages]))
                 followers[number].note_stored()
 
         async def follow() -> None:
@@ -120,7 +121,7 @@ async def test_whoever_has_a_transaction_open_that_stores_nothing_holds_up_no_fo
             elif elsewhere == "a long report":
                 open_for_ever.execute("SELECT count(*) FROM logs")
             for number in range(3):
-                await store.store([entry(f"{number}")])
+                await store.store(Batch.of_entries([entry(f"{number}")]))
                 followed = await store.follow(start, 10)
                 assert [each.message for _, each in followed.entries] == [str(each) for each in range(number + 1)]
 
@@ -130,10 +131,10 @@ async def test_a_transaction_that_wrote_something_else_first_is_not_missed(postg
     with trio.fail_after(ENOUGH), Database(postgres) as database, closing(PostgresStore(database.url)) as store:
         with closing(psycopg.connect(database.url)) as old:
             old.execute("SELECT pg_current_xact_id()")
-            await store.store([entry("one")])
+            await store.store(Batch.of_entries([entry("one")]))
             head = (await store.follow(None, 0)).head
             old.execute(SLOW_INSERT.format(message="'late'"))
-            await store.store([entry("two")])
+            await store.store(Batch.of_entries([entry("two")]))
             assert (await store.follow(head, 10)).entries == []
             old.commit()
         assert [each.message for _, each in (await store.follow(head, 10)).entries] == ["late", "two"]
@@ -144,7 +145,7 @@ async def test_what_is_rolled_back_holds_up_nobody(postgres: Server) -> None:
         head = (await store.follow(None, 0)).head
         with closing(psycopg.connect(database.url)) as other:
             other.execute(SLOW_INSERT.format(message="'gone'"))
-            await store.store([entry("stays")])
+            await store.store(Batch.of_entries([entry("stays")]))
             assert (await store.follow(head, 10)).entries == []
             other.rollback()
             assert [each.message for _, each in (await store.follow(head, 10)).entries] == ["stays"]
@@ -155,7 +156,7 @@ async def test_a_head_that_goes_back_takes_no_cursor_with_it(postgres: Server) -
     with trio.fail_after(ENOUGH), Database(postgres) as database, closing(PostgresStore(database.url)) as store:
         start = (await store.follow(None, 0)).head
         for number in range(5):
-            await store.store([entry(str(number))])
+            await store.store(Batch.of_entries([entry(str(number))]))
         read = await store.follow(start, 3)
         with closing(psycopg.connect(database.url)) as slow:
             slow.execute("SELECT pg_advisory_xact_lock_shared(396551, %s)", (start.stored_in - 1,))
@@ -228,7 +229,7 @@ async def test_a_cursor_from_before_the_numbers_goes_on_where_it_was(postgres: S
             connection.execute(SLOW_INSERT.format(message="'not seen'"))
             migrate(connection)
         with closing(PostgresStore(database.url)) as store:
-            await store.store([entry("new")])
+            await store.store(Batch.of_entries([entry("new")]))
             tail = await Followers(store).tail(Query(), cursor, last=0, wait_s=0)
             assert [each.message for _, each in tail.entries] == ["not seen", "new"]
 
@@ -246,7 +247,7 @@ async def test_a_cursor_is_refused_by_a_database_that_went_back_in_time(mortal: 
         database = Database(mortal)
         with closing(PostgresStore(database.url)) as store:
             begun = await Followers(store).tail(Query(), None, last=0, wait_s=0)
-            await store.store([entry("before")])
+            await store.store(Batch.of_entries([entry("before")]))
         mortal.recover()
         with closing(PostgresStore(database.url)) as store:
             with pytest.raises(EntryRejected, match="taken over by a standby; begin again without it"):
@@ -258,8 +259,8 @@ async def test_a_cursor_is_refused_by_a_database_that_went_back_in_time(mortal: 
 async def test_a_cursor_is_refused_that_is_ahead_of_a_database_from_a_backup(postgres: Server, followed: bool) -> None:
     with trio.fail_after(ENOUGH), Database(postgres) as database, closing(PostgresStore(database.url)) as store:
         before = str(database.value("SELECT last_value FROM log_order"))
-        await store.store([entry("one")])
-        await store.store([entry("two")])
+        await store.store(Batch.of_entries([entry("one")]))
+        await store.store(Batch.of_entries([entry("two")]))
         ahead = await Followers(store).tail(Query(), None, last=0, wait_s=0)
         database.execute(f"TRUNCATE logs; SELECT setval('log_order', {before})")
         followers = Followers(store)
@@ -305,9 +306,9 @@ async def test_an_entry_that_cannot_be_read_in_time_keeps_nobody_from_what_comes
     with trio.fail_after(ENOUGH), Database(postgres) as database:
         with closing(PostgresStore(database.url)) as store:
             begun = await Followers(store).tail(Query(), None, last=0, wait_s=0)
-            await store.store([entry("before")])
-            await store.store([attrs.evolve(entry("it"), data={"it is": "slow"})])
-            await store.store([entry("behind")])
+            await store.store(Batch.of_entries([entry("before")]))
+            await store.store(Batch.of_entries([attrs.evolve(entry("it"), data={"it is": "slow"})]))
+            await store.store(Batch.of_entries([entry("behind")]))
         database.execute(SLOW_TO_READ)
         with closing(PostgresStore(database.url, query_timeout_s=2)) as store:
             followers = Followers(store)

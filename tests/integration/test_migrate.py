@@ -15,6 +15,7 @@ import trio
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres.migrate import Migration, migrate, migrations
 from dewey_logs.query import SEARCHED_CHARS, Query, Search
+from dewey_logs.store.batch import Batch
 from godot.entries.entry import admit_json
 from godot.errors import ConfigError
 from tests.postgres_fixture import Database, Server, database, postgres, servers
@@ -234,6 +235,6 @@ async def test_every_earlier_version_comes_forward_with_what_is_in_it_while_entr
         assert stats.total == 50 * inserted
         assert sum(stats.by_component.values()) == empty.value("SELECT count(*) FROM logs")
         fields = {"component": "new", "level": "INFO", "message": "new"}
-        await store.store([admit_json(fields, [])])
+        await store.store(Batch.of_entries([admit_json(fields, [])]))
         (newest,) = (await store.query(Query(limit=1))).entries
         assert newest.message == "new"

@@ -100,7 +100,7 @@ async def is_durable(buffer: RedisBuffer) -> bool:
 
 async def holds(buffer: RedisBuffer, entries: list[bytes]) -> bool:
     try:
-        return await buffer.take(10) == entries
+        return (await buffer.take(10)).entries == entries
     except BufferUnavailable:
         return False
 

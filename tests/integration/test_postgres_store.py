@@ -19,6 +19,7 @@ import trio.testing
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres import store as postgres_module
 from dewey_logs.query import Query
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.protocol import Stored
 from dewey_logs.tools import dewey_tools
 from godot.entries.entry import Entry, IdSource, admit_json
@@ -93,7 +94,7 @@ async def test_nothing_listens_there() -> None:
         closing(PostgresStore("postgresql://127.0.0.1:1/winni")) as store,
         pytest.raises(StoreUnavailable, match="PostgreSQL: connection failed"),
     ):
-        await store.store([])
+        await store.store(Batch.of_entries([]))
 
 
 async def test_a_server_that_never_answers_is_given_up() -> None:
@@ -104,7 +105,7 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
             closing(PostgresStore(f"postgresql://u:geheim@127.0.0.1:{port}/winni")) as store,
             pytest.raises(StoreUnavailable) as caught,
         ):
-            await store.store([])
+            await store.store(Batch.of_entries([]))
         assert "geheim" not in str(caught.value)
         await listener.aclose()
 
@@ -123,23 +124,23 @@ async def test_a_database_without_the_schema_is_not_ready_until_maintained(postg
         closing(PostgresStore(empty.url)) as store,
     ):
         with pytest.raises(StoreUnavailable, match="log_known_ids"):
-            await store.store([entry()])
+            await store.store(Batch.of_entries([entry()]))
         await store.maintain(ahead_days=1, retention_days=7)
-        assert (await store.store([entry()])).stored == 1
+        assert (await store.store(Batch.of_entries([entry()]))).stored == 1
 
 
 async def test_a_read_only_database_is_unavailable_and_an_empty_batch_tells(
     store: PostgresStore, database: Database
 ) -> None:
     """REL-002: the sender probes with an empty batch."""
-    await store.store([entry()])
+    await store.store(Batch.of_entries([entry()]))
     database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     database.execute(TERMINATE)
     with pytest.raises(StoreUnavailable):
-        await store.store([])  # finds the connection broken
+        await store.store(Batch.of_entries([]))  # finds the connection broken
     for batch in ([], [entry()]):
         with pytest.raises(StoreUnavailable, match="read-only"):
-            await store.store(batch)
+            await store.store(Batch.of_entries(batch))
     assert len((await store.query(Query())).entries) == 1
 
 
@@ -147,26 +148,26 @@ async def test_a_server_that_was_killed_is_used_again_when_it_is_back(mortal: Se
     """REL-004: what was stored before is there, and the same batch again stores the rest."""
     with trio.fail_after(60), closing(PostgresStore(Database(mortal).url)) as store:
         first = [entry() for _ in range(5)]
-        await store.store(first)
+        await store.store(Batch.of_entries(first))
         await store.query(Query())
         mortal.stop()
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
-                await store.store([entry()])
+                await store.store(Batch.of_entries([entry()]))
             with pytest.raises(StoreUnavailable):
                 await store.query(Query())
         mortal.start()
-        stored = await store.store([*first, entry()])
+        stored = await store.store(Batch.of_entries([*first, entry()]))
         assert (stored.stored, stored.duplicates) == (1, 5)
         assert len((await store.query(Query())).entries) == 6
 
 
 async def test_a_connection_that_broke_while_idle_costs_one_call(store: PostgresStore, database: Database) -> None:
-    await store.store([entry()])
+    await store.store(Batch.of_entries([entry()]))
     database.execute(TERMINATE)
     with pytest.raises(StoreUnavailable):
-        await store.store([entry()])
-    assert (await store.store([entry()])).stored == 1
+        await store.store(Batch.of_entries([entry()]))
+    assert (await store.store(Batch.of_entries([entry()]))).stored == 1
 
 
 # Time.
@@ -175,7 +176,7 @@ async def test_a_connection_that_broke_while_idle_costs_one_call(store: Postgres
 async def test_a_query_that_takes_too_long_is_refused_and_asks_for_a_narrower_one(
     store: PostgresStore, database: Database
 ) -> None:
-    await store.store([entry()])
+    await store.store(Batch.of_entries([entry()]))
     make_reading_slow(database)
     with (
         closing(PostgresStore(database.url, query_timeout_s=0.2)) as hasty,
@@ -188,7 +189,7 @@ async def test_a_query_whose_plan_was_a_wrong_guess_is_answered_from_the_index(
     store: PostgresStore, database: Database
 ) -> None:
     """PERF-005. As measured at 10 million rows; here going through the entries takes 30 s, and the index does not."""
-    await store.store([entry(data={"tool": "marco"})])
+    await store.store(Batch.of_entries([entry(data={"tool": "marco"})]))
     database.execute("ALTER TABLE logs RENAME TO real_logs")
     database.execute(
         "CREATE VIEW logs AS SELECT real_logs.* FROM real_logs, (SELECT CASE current_setting('enable_indexscan') "
@@ -202,7 +203,7 @@ async def test_a_query_whose_plan_was_a_wrong_guess_is_answered_from_the_index(
 
 
 async def test_a_cancelled_query_ends_in_postgresql_too(store: PostgresStore, database: Database) -> None:
-    await store.store([entry()])
+    await store.store(Batch.of_entries([entry()]))
     make_reading_slow(database)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.query, Query())
@@ -220,10 +221,10 @@ async def test_a_cancelled_store_keeps_all_or_nothing(store: PostgresStore, data
     with closing(psycopg.connect(database.url)) as other:
         other.execute("LOCK TABLE logs")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(store.store, batch)
+            nursery.start_soon(store.store, Batch.of_entries(batch))
             await until(lambda: slow_queries(database) == 1)
             nursery.cancel_scope.cancel()
-    assert (await store.store(batch)).stored == 10
+    assert (await store.store(Batch.of_entries(batch))).stored == 10
 
 
 async def test_a_batch_waits_for_a_lock_only_so_long(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +233,8 @@ async def test_a_batch_waits_for_a_lock_only_so_long(database: Database, monkeyp
         with closing(psycopg.connect(database.url)) as other:
             other.execute("LOCK TABLE logs")
             with pytest.raises(StoreUnavailable, match="lock timeout"):
-                await store.store([entry()])
-        assert (await store.store([entry()])).stored == 1
+                await store.store(Batch.of_entries([entry()]))
+        assert (await store.store(Batch.of_entries([entry()]))).stored == 1
 
 
 async def test_a_server_process_that_hangs_is_cut_off(database: Database) -> None:
@@ -251,7 +252,7 @@ async def test_a_server_process_that_hangs_is_cut_off(database: Database) -> Non
 
 
 async def test_slow_queries_do_not_stand_in_the_way_of_storing(store: PostgresStore, database: Database) -> None:
-    await store.store([entry()])
+    await store.store(Batch.of_entries([entry()]))
     database.execute("CREATE FUNCTION slow() RETURNS bool LANGUAGE sql VOLATILE AS 'SELECT pg_sleep(30) IS NULL'")
     database.execute("ALTER TABLE logs ENABLE ROW LEVEL SECURITY")
     database.execute("CREATE ROLE reader_of_" + database.name + " LOGIN")
@@ -263,7 +264,7 @@ async def test_slow_queries_do_not_stand_in_the_way_of_storing(store: PostgresSt
             for _ in range(6):
                 nursery.start_soon(reader.query, Query())
             await until(lambda: slow_queries(database) == postgres_module.READERS)
-            assert (await store.store([entry()])).stored == 1
+            assert (await store.store(Batch.of_entries([entry()]))).stored == 1
             nursery.cancel_scope.cancel()
     database.execute(f"DROP OWNED BY reader_of_{database.name}")
     database.execute(f"DROP ROLE reader_of_{database.name}")
@@ -272,7 +273,7 @@ async def test_slow_queries_do_not_stand_in_the_way_of_storing(store: PostgresSt
 async def test_slow_queries_do_not_stand_in_the_way_of_levels_pins_counts_and_followers(
     store: PostgresStore, database: Database
 ) -> None:
-    await store.store([entry()])
+    await store.store(Batch.of_entries([entry()]))
     start = (await store.follow(None, 0)).head
     database.execute("DROP INDEX logs_message")
     database.execute(
@@ -306,7 +307,7 @@ async def test_a_slow_question_ends_in_postgresql_when_its_caller_goes(
     store: PostgresStore, database: Database, tool: str, arguments: dict[str, Any], hangs_up: bool
 ) -> None:
     """Over MCP: whether the call is cancelled or the whole connection ends."""
-    await store.store([entry(level="DEBUG")])
+    await store.store(Batch.of_entries([entry(level="DEBUG")]))
     make_reading_slow(database)
     server = McpServer(ServerInfo("dewey", "1", ""), Toolbox(dewey_tools(store)), lambda *_: None)
     client = Client(in_process(partial(serve, server)), name="tests", version="1")
@@ -332,11 +333,11 @@ async def test_an_entry_that_postgresql_refuses_is_named_and_nothing_is_stored(
     database.execute("ALTER TABLE logs ADD CONSTRAINT polite CHECK (message <> 'damn')")
     batch = [entry(message) for message in ("a", "damn", "b", "damn")]
     with pytest.raises(BatchRefused) as caught:
-        await store.store(batch)
+        await store.store(Batch.of_entries(batch))
     assert [index for index, _ in caught.value.faults] == [1, 3]
     assert "polite" in caught.value.faults[0][1]
     assert (await store.query(Query())).entries == []
-    assert (await store.store([batch[0], batch[2]])).stored == 2
+    assert (await store.store(Batch.of_entries([batch[0], batch[2]]))).stored == 2
 
 
 @pytest.mark.parametrize(
@@ -360,12 +361,14 @@ async def test_an_entry_that_postgresql_refuses_is_named_and_nothing_is_stored(
 async def test_a_json_path_selects_something_or_is_true(store: PostgresStore, path: str, expected: str) -> None:
     """DEW-007."""
     await store.store(
-        [
-            entry("a", data={"method": "tools/call", "params": {"ok": True}}),
-            entry("b", data={"method": "tools/call", "params": {"ok": False}, "ms": 6}),
-            entry("c", data={"method": "tools/list", "ms": 5, "list": ["y", "xy"]}),
-            entry("d", data=None),
-        ]
+        Batch.of_entries(
+            [
+                entry("a", data={"method": "tools/call", "params": {"ok": True}}),
+                entry("b", data={"method": "tools/call", "params": {"ok": False}, "ms": 6}),
+                entry("c", data={"method": "tools/list", "ms": 5, "list": ["y", "xy"]}),
+                entry("d", data=None),
+            ]
+        )
     )
     found = await store.query(Query.parse(data_path=path, order="oldest"))
     assert "".join(each.message for each in found.entries) == expected
@@ -387,7 +390,7 @@ async def test_what_is_no_json_path_is_named(store: PostgresStore, path: str) ->
 
 async def test_a_path_that_fails_on_what_it_finds_is_the_callers_fault(store: PostgresStore) -> None:
     """DEW-007. A time without a zone cannot be compared with one that has one."""
-    await store.store([entry(data={"at": "2026-11-20T08:30:00"})])
+    await store.store(Batch.of_entries([entry(data={"at": "2026-11-20T08:30:00"})]))
     with pytest.raises(EntryRejected, match="PostgreSQL refuses the query: cannot convert value from timestamp"):
         await store.query(Query.parse(data_path='$.at.datetime() < "2026-11-20T08:30:00+01:00".datetime()'))
 
@@ -406,7 +409,7 @@ async def test_writers_with_the_same_ids_at_once_store_them_once(database: Datab
 
     async def write(batch: list[Entry]) -> None:
         with closing(PostgresStore(database.url)) as store:
-            stored.append(await store.store(batch))
+            stored.append(await store.store(Batch.of_entries(batch)))
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
@@ -417,7 +420,7 @@ async def test_writers_with_the_same_ids_at_once_store_them_once(database: Datab
 
 
 async def test_a_page_of_huge_messages_is_not_read_to_its_end(store: PostgresStore) -> None:
-    await store.store([entry("x" * 1_000_000) for _ in range(8)])
+    await store.store(Batch.of_entries([entry("x" * 1_000_000) for _ in range(8)]))
     page = await store.query(Query())
     assert len(page.entries) == 3
     assert page.more
@@ -435,7 +438,7 @@ async def test_a_day_is_a_utc_day_whatever_the_servers_time_zone(store: Postgres
     await store.maintain(ahead_days=1, retention_days=7)
     today = datetime.now(UTC).date()
     edges = [f"{today}T00:00:00Z", f"{today}T23:59:59.999999Z", f"{today + timedelta(days=1)}T00:00:00Z"]
-    await store.store([entry(created_at=edge) for edge in edges])
+    await store.store(Batch.of_entries([entry(created_at=edge) for edge in edges]))
     tables = database.execute("SELECT tableoid::regclass::text FROM logs ORDER BY created_at")
     tomorrow = today + timedelta(days=1)
     assert [name for (name,) in tables] == [
@@ -453,7 +456,7 @@ async def test_a_day_is_a_utc_day_whatever_the_servers_time_zone(store: Postgres
 async def test_what_fits_no_partition_lies_in_the_default_one(store: PostgresStore, database: Database) -> None:
     """DEW-005."""
     await store.maintain(ahead_days=1, retention_days=7)
-    await store.store([entry(created_at="1970-01-01"), entry(created_at="3000-01-01"), entry()])
+    await store.store(Batch.of_entries([entry(created_at="1970-01-01"), entry(created_at="3000-01-01"), entry()]))
     await store.maintain(ahead_days=1, retention_days=7)
     assert database.value("SELECT count(*) FROM logs_default") == 2
 
@@ -485,7 +488,7 @@ async def test_entries_arrive_while_their_partition_is_made(database: Database) 
             batch = [
                 entry(created_at=(now + timedelta(days=day)).isoformat()) for day in range(-8, 9) for _ in range(3)
             ]
-            assert (await store.store(batch)).stored == len(batch)
+            assert (await store.store(Batch.of_entries(batch))).stored == len(batch)
             sent.extend(batch)
 
     async def keep_reading(store: PostgresStore, stop: trio.Event) -> None:
@@ -534,12 +537,12 @@ async def test_maintenance_gives_up_when_a_reader_holds_the_default_partition(
     """DEW-005: it is tried again; what waits behind it is not held up for long."""
     monkeypatch.setattr(postgres_module, "UPKEEP_LOCK_TIMEOUT_S", 0.1)
     with trio.fail_after(30), closing(PostgresStore(database.url)) as store:
-        await store.store([entry()])
+        await store.store(Batch.of_entries([entry()]))
         with closing(psycopg.connect(database.url)) as reader:
             reader.execute("SELECT * FROM logs")
             with pytest.raises(StoreUnavailable, match="lock timeout"):
                 await store.maintain(ahead_days=1, retention_days=7)
-            assert (await store.store([entry()])).stored == 1
+            assert (await store.store(Batch.of_entries([entry()]))).stored == 1
         done = await store.maintain(ahead_days=1, retention_days=7)
         assert (len(done.created), done.moved) == (3, 2)
 
@@ -567,8 +570,8 @@ async def test_every_filter_is_served_by_an_index(
     """PERF-005."""
     await store.maintain(ahead_days=0, retention_days=7)
     await store.store(
-        [entry(f"word{number % 50}", level="TRACE", component=f"c{number % 20}", trace_id=str(uuid4()))
-         for number in range(1_000)]
+        Batch.of_entries([entry(f"word{number % 50}", level="TRACE", component=f"c{number % 20}", trace_id=str(uuid4()))
+         for number in range(1_000)])
     )  # fmt: skip
     database.execute("ANALYZE logs")
     statement, values = Query.parse(**asked).to_sql()

@@ -84,7 +84,7 @@ async def healed(ask: Callable[[], Awaitable[Counts]]) -> Counts:
 
 async def drained(buffer: RedisBuffer) -> list[bytes]:
     delivered: list[bytes] = []
-    while batch := await buffer.take(100):
+    while batch := (await buffer.take(100)).entries:
         delivered += batch
         await buffer.settle()
     return delivered
@@ -106,7 +106,7 @@ async def test_everything_that_is_asked_of_a_buffer_works(make: Make) -> None:
     with trio.fail_after(ENOUGH):
         buffer = make(max_size=10)
         await buffer.push(entries(15))
-        assert await buffer.take(3) == entries(3, first=5)
+        assert (await buffer.take(3)).entries == entries(3, first=5)
         await buffer.settle(keep=[b"mended"], dead=[DeadEntry(b"entry-5", "no"), DeadEntry(b"entry-6", "no")])
         assert await buffer.hand_back() == Held(queued=8, received=15, dropped=5, dead=2)
         assert await buffer.retry([(await buffer.dead_letters(0, 1)).entries[0].id]) == 1
@@ -124,7 +124,7 @@ async def test_two_daemons_share_a_queue_and_nothing_is_lost_or_done_twice(make:
 
     async def deliver(name: str) -> None:
         buffer = make(daemon=name)
-        while batch := await buffer.take(7):
+        while batch := (await buffer.take(7)).entries:
             delivered[name] += batch
             await buffer.settle()
 

@@ -13,6 +13,7 @@ import trio
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres.migrate import migrate
 from dewey_logs.query import Query
+from dewey_logs.store.batch import Batch
 from godot.entries.entry import Entry, IdSource, admit_json
 from godot.errors import StoreUnavailable
 from tests.postgres_fixture import Database, Server, postgres, servers
@@ -83,8 +84,8 @@ async def test_entries_are_stored_by_the_writer_role_into_every_partition(databa
         await store.maintain(ahead_days=1, retention_days=7)
         foreign = entry(str(uuid4()))
         again = entry(foreign.id)
-        assert (await store.store([entry(), foreign])).stored == 2
-        assert (await store.store([again, entry()])).stored == 1
+        assert (await store.store(Batch.of_entries([entry(), foreign]))).stored == 2
+        assert (await store.store(Batch.of_entries([again, entry()]))).stored == 1
         assert len((await store.query(Query())).entries) == 3
         assert (await store.stats()).total == 3
 
@@ -95,7 +96,7 @@ async def test_a_role_that_is_not_there_says_so_and_loses_nothing(database: Data
         closing(PostgresStore(database.url, role="nobody_of_that_name")) as store,
         pytest.raises(StoreUnavailable, match=r"DEWEY_DATABASE_ROLE=nobody_of_that_name: role .* does not exist"),
     ):
-        await store.store([entry()])
+        await store.store(Batch.of_entries([entry()]))
 
 
 def test_an_owner_who_may_make_no_roles_can_migrate_and_grant_later(postgres: Server) -> None:

@@ -14,6 +14,7 @@ import trio
 
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres import store as postgres_module
+from dewey_logs.store.batch import Batch
 from dewey_logs.tools import dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts
@@ -143,6 +144,6 @@ async def test_a_probe_waits_for_the_disk_as_a_batch_does(database: Database) ->
     """Else a disk that hangs would make every entry look guilty."""
     with trio.fail_after(ENOUGH), closing(PostgresStore(database.url)) as store:
         before = database.value("SELECT pg_current_wal_flush_lsn()")
-        await store.store([])
+        await store.store(Batch.of_entries([]))
         assert database.value(f"SELECT pg_current_wal_flush_lsn() > '{before}'")
     assert database.value("SELECT count(*) FROM logs") == 0

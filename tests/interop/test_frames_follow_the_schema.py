@@ -35,7 +35,7 @@ from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
 from godot.mcp.toolbox import ROLES, Role, Toolbox
 from godot.mcp.transport import Transport
 from godot.pipeline.channel import open_entry_channel
-from godot.pipeline.dewey import DirectDewey, RemoteDewey
+from godot.pipeline.dewey import DirectDewey, RemoteDewey, RemoteStore
 from godot.pipeline.levels import Levels
 from godot.pipeline.status import Status
 from tests.interop import install
@@ -444,7 +444,7 @@ async def test_every_frame_that_godot_sends_to_dewey_is_valid(
 
     client = Client(connect, name="godot", version="0.1.0")
     await nursery.start(client.run)
-    dewey = RemoteDewey(client, client, client, client, timeout_s=15.0)
+    dewey = RemoteDewey(RemoteStore(client, timeout_s=15.0), client, client, client, timeout_s=15.0)
     await dewey.store([dumps({"component": "relay", "level": "INFO", "message": "hello"})])
     assert not (await dewey.ask("dewey_query_logs", {"search": "hello"})).is_error
     with trio.move_on_after(1.0):

@@ -17,7 +17,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.buffer.protocol import Counts, DeadEntry
+from godot.buffer.protocol import Counts, DeadEntry, Taken
 from godot.daemon import LAST_WORD_S, Dependencies, run_pipeline
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
@@ -56,7 +56,7 @@ class AwayBuffer(MemoryBuffer):
         self._check()
         return await super().push(entries)
 
-    async def take(self, limit: int) -> list[bytes]:
+    async def take(self, limit: int) -> Taken:
         self._check()
         return await super().take(limit)
 

@@ -19,6 +19,7 @@ from godot.buffer.protocol import (
     DeadEntry,
     DeadPage,
     Drops,
+    Taken,
     chosen,
 )
 from godot.buffer.redis.durability import LostFile, find_weakness
@@ -93,13 +94,15 @@ class RedisBuffer:
 
         return await self._pushes.call(work)
 
-    async def take(self, limit: int) -> list[bytes]:
+    async def take(self, limit: int) -> Taken:
         """See `Buffer.take`."""
         argv = [*self._bounds, limit, TAKE_MAX_BYTES, LEASE_MS, self._daemon, uuid4().hex, ACCOUNT_MS]
-        flight, *taken = await self._takes.run("take", self._keys_of(self._daemon), argv) or [b""]
-        if taken:
-            self._flight = _text(flight)
-        return taken
+        answer: list[bytes] = await self._takes.run("take", self._keys_of(self._daemon), argv)
+        if not answer:
+            return Taken([])
+        flight, unchecked, *entries = answer
+        self._flight = _text(flight)
+        return Taken(entries, unchecked == b"1")
 
     async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
         """See `Buffer.settle`."""

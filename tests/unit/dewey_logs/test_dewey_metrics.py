@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client.exposition import generate_latest
 
+from dewey_logs.follow import Followers
 from dewey_logs.metrics import DeweyMetrics
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import Stored
 from dewey_logs.tools import dewey_tools
-from godot.entries.entry import Entry
+from dewey_logs.tools.storing import Storing
 from godot.errors import StoreUnavailable
 from godot.mcp.toolbox import Toolbox
 from godot.service.exposition import Registry
@@ -28,17 +29,18 @@ class Store(MemoryStore):
 
     away = False
 
-    async def store(self, entries: Sequence[Entry]) -> Stored:
+    async def store(self, batch: Batch) -> Stored:
         if self.away:
             raise StoreUnavailable("PostgreSQL: terminating connection") from Fault()
-        return await super().store(entries)
+        return await super().store(batch)
 
 
 async def test_a_database_that_goes_and_comes_back_is_told_of_once_each() -> None:
     told: list[tuple[bool, str]] = []
     store = Store()
     metrics = DeweyMetrics(Registry(), lambda is_up, reason: told.append((is_up, reason)))
-    tools = Toolbox([metrics.measured(tool) for tool in dewey_tools(store, on_stored=metrics.stored)])
+    storing = Storing(store, Followers(store), metrics.stored)
+    tools = Toolbox([metrics.measured(tool) for tool in dewey_tools(store, storing=storing)])
     for away in (False, True, True, False, False):
         store.away = away
         answer = await tools.find("dewey_store_logs_batch").call({"logs": LOGS})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -13,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dewey_logs.query import Query
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import LogStore, Maintained, Page, Stored, StoredEntry
 from dewey_logs.tools import dewey_tools
 from dewey_logs.tools.answers import DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, MOST_MAX_BYTES
-from godot.entries.entry import Entry
 from godot.errors import StoreUnavailable
 from godot.json.text import dumps
 from godot.mcp.toolbox import Answer, Toolbox, caller
@@ -28,7 +27,7 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 class StoreThatIsAway(MemoryStore):
     """What a store is like while its database is down."""
 
-    async def store(self, entries: Sequence[Entry]) -> Stored:
+    async def store(self, batch: Batch) -> Stored:
         raise StoreUnavailable("PostgreSQL: connection refused")
 
     async def query(self, query: Query) -> Page:

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from dewey_logs import follow
 from dewey_logs.follow import CATCHING_UP, GATHER_S, MAX_FOLLOWERS, POLL_S, TURN_S, Followers, Tail
 from dewey_logs.query import LONG, READ_CHARS, Place, Query
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import ENOUGH_BYTES, Followed, Page
 from godot.entries.entry import IdSource, admit_json
@@ -69,7 +70,9 @@ class Bench:
     async def log(self, *messages: str, quietly: bool = False, **fields: Any) -> None:
         """Store entries; quietly: as another Dewey does."""
         entry = {"component": "relay", "level": "INFO"} | fields
-        await self.store.store([admit_json({"id": ids.next(), "message": each} | entry, []) for each in messages])
+        await self.store.store(
+            Batch.of_entries([admit_json({"id": ids.next(), "message": each} | entry, []) for each in messages])
+        )
         if not quietly:
             self.followers.note_stored()
 

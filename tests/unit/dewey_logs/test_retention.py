@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from dewey_logs.clearing import Clearing, end_of_pin, end_of_retention
 from dewey_logs.query import Query
 from dewey_logs.retention import run_retention
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from godot.entries.entry import IdSource, admit_json
 from godot.errors import EntryRejected, StoreUnavailable
@@ -59,7 +60,9 @@ async def run_for(store: Store, hours: float, *, start: datetime = NOON, jump: t
 
 async def log(store: Store, *created_at: str) -> None:
     fields = {"component": "relay", "level": "INFO", "message": "x"}
-    await store.store([admit_json({"id": ids.next(), "created_at": each} | fields, []) for each in created_at])
+    await store.store(
+        Batch.of_entries([admit_json({"id": ids.next(), "created_at": each} | fields, []) for each in created_at])
+    )
 
 
 async def test_what_is_older_than_the_retention_goes_at_the_start_and_every_hour(autojump_clock: MockClock) -> None:

@@ -277,7 +277,7 @@ async def test_an_entry_gets_the_trace_of_its_call_where_it_brings_none(
         logs = [ENTRY | given, ENTRY | given]
         for arguments in [{"logs": logs}] if tool == "logger_log_batch" else logs:
             await it.call(tool, **arguments, ack="durable")
-        assert [loads(raw)["trace_id"] for raw in await it.buffer.take(10)] == [stored, stored]
+        assert [loads(raw)["trace_id"] for raw in (await it.buffer.take(10)).entries] == [stored, stored]
 
 
 @pytest.mark.parametrize("tool", ["logger_log", "logger_log_batch"])

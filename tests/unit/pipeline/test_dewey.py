@@ -22,7 +22,7 @@ from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Tool, Toolbox, caller
 from godot.mcp.transport import Transport
-from godot.pipeline.dewey import CLEAR, EACH, MAINTAIN, QUERY, STATS, STORE, TAIL, TURN_S, RemoteDewey
+from godot.pipeline.dewey import CLEAR, EACH, MAINTAIN, QUERY, STATS, STORE, TAIL, TURN_S, RemoteDewey, RemoteStore
 
 
 @attrs.frozen
@@ -66,7 +66,7 @@ async def opened(bench: Bench) -> AsyncIterator[RemoteDewey]:
     async with trio.open_nursery() as nursery:
         for client in clients:
             await nursery.start(client.run)
-        yield RemoteDewey(*clients, timeout_s=15.0)
+        yield RemoteDewey(RemoteStore(clients[0], timeout_s=15.0), *clients[1:], timeout_s=15.0)
         nursery.cancel_scope.cancel()
 
 

@@ -12,11 +12,12 @@ import pytest
 import trio
 import trio.testing
 
+from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import Stored
 from dewey_logs.tools import dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.buffer.protocol import Counts, DeadEntry, Drops
+from godot.buffer.protocol import Counts, DeadEntry, Drops, Taken
 from godot.entries.entry import Entry, admit_json
 from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable, NotInFlight
@@ -35,7 +36,7 @@ class WatchedBuffer(MemoryBuffer):
         self.away = False
         self.taken_at: list[float] = []
 
-    async def take(self, limit: int) -> list[bytes]:
+    async def take(self, limit: int) -> Taken:
         self.taken_at.append(trio.current_time())
         if self.away:
             raise BufferUnavailable("Redis: away")
@@ -78,11 +79,12 @@ class WatchedStore(MemoryStore):
         self.kept: list[Entry] = []
         self.refuses: set[str] = set()
 
-    async def store(self, entries: Sequence[Entry]) -> Stored:
+    async def store(self, batch: Batch) -> Stored:
+        entries = [Entry(**each) for each in loads(batch.json)]
         faults = [(index, "not today") for index, entry in enumerate(entries) if entry.message in self.refuses]
         if faults:
             raise BatchRefused(faults)
-        done = await super().store(entries)
+        done = await super().store(batch)
         self.kept += entries
         return done
 
@@ -336,7 +338,8 @@ async def test_a_batch_whose_answer_was_lost_is_stored_once(autojump_clock: trio
                 raise DeweyUnavailable("Dewey: the connection broke before the answer")
 
     bench = Bench(dewey=LosesItsFirstAnswer())
-    await bench.buffer.push([*entries(3), foreign("without an id")])
+    await bench.buffer.push(entries(3))
+    bench.buffer.queue.append(foreign("without an id"))
     assert await bench.run_dry() == Held(received=4, stored=4)
     (_, first), (_, second) = bench.dewey.attempts
     assert first == second
@@ -637,7 +640,8 @@ async def test_a_sender_that_finds_its_batch_given_to_another_takes_again_and_re
 
     buffer = Slept()
     bench = Bench(buffer)
-    await bench.buffer.push([foreign("of another"), *entries(2)])
+    await bench.buffer.push(entries(2))
+    buffer.queue.append(foreign("of another"))
     await bench.run_dry()
     assert buffer.slept
     assert not bench.failures

@@ -15,5 +15,6 @@ local bytes = 0
 for _, entry in ipairs(newest_first) do bytes = bytes + #entry end
 count('bytes', bytes)
 count('in_flight', -#newest_first)
+count('unchecked', #newest_first)
 cut()
 return done()

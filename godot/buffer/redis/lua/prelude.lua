@@ -6,6 +6,9 @@
 -- counts as received, what is less was taken away and counts as dropped. So the equation of `godot.buffer.protocol` holds
 -- whoever touches the list.
 --
+-- `unchecked` is how many of the oldest entries may be others': all that were there when somebody else was noticed, and
+-- what was put back in front of them since. Whoever takes them has to look into them; the rest is our own serialisation.
+--
 -- `bytes` is the running total of the queue. Our own scripts keep it exact. What others pushed at the head is weighed
 -- once, when it is noticed. All is weighed only after others took something away, and for counts that have no total.
 local queue, counts, drops, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -172,9 +175,13 @@ end
 
 local function notice_strangers()
   local length = redis.call('LLEN', queue)
-  local more = length - counted('expected')
-  local is_new = redis.call('HEXISTS', counts, 'bytes') == 0
-  if more == 0 and not is_new then return end
+  local known = redis.call('HMGET', counts, 'expected', 'bytes', 'unchecked')
+  local more = length - (tonumber(known[1]) or 0)
+  local is_new = not known[2]
+  if more == 0 and not is_new then
+    if not known[3] then redis.call('HSET', counts, 'unchecked', length) end  -- the counts of an older Godot
+    return
+  end
   if is_new then begin() end
   count('received', math.max(0, more))
   count('dropped', math.max(0, -more))
@@ -184,7 +191,13 @@ local function notice_strangers()
   else
     redis.call('HSET', counts, 'bytes', weigh(length))
   end
-  redis.call('HSET', counts, 'expected', redis.call('LLEN', queue))
+  length = redis.call('LLEN', queue)
+  redis.call('HSET', counts, 'expected', length, 'unchecked', length)
+end
+
+-- So many of the oldest entries are gone.
+local function note_gone(number)
+  count('unchecked', -math.min(number, counted('unchecked')))
 end
 
 -- When the counts were lost, what they had counted and still is there counts as received again.
@@ -199,13 +212,14 @@ end
 -- Drop the oldest beyond the bounds. One at a time: entries may be large.
 local function cut()
   local length, bytes = redis.call('LLEN', queue), counted('bytes')
-  local run, freed = new_run(), 0
+  local run, freed, before = new_run(), 0, length
   while length > max_size or (bytes > max_bytes and length > 0) do
     local oldest = redis.call('RPOP', queue)
     note_drop(run, oldest, length <= max_size)
     length, bytes, freed = length - 1, bytes - #oldest, freed + #oldest
   end
   count('bytes', -freed)
+  note_gone(before - length)
   tally(run)
 end
 

@@ -21,5 +21,6 @@ for i = fit, 1, -1 do
 end
 count('bytes', bytes)
 count('dead', -moved)
+count('unchecked', moved)
 done()
 return moved

@@ -1,0 +1,77 @@
+"""A batch on its way into the store: each entry is checked, and serialised once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import attrs
+
+from godot.entries.entry import Entry
+from godot.entries.wire import created_at_of, encode_entries, encode_entry, id_of
+from godot.errors import BatchRefused, EntryRejected
+
+
+@attrs.frozen
+class Batch:
+    """Entries that are to be stored, all of them or none.
+
+    :param ids: of each entry.
+    :param times: `created_at` of each.
+    :param json: all of them as a JSON array.
+    :param single: returns the JSON of one entry, by its index.
+    :param warnings: what was changed in which of them, `entry <index>: …`.
+    """
+
+    ids: Sequence[str]
+    times: Sequence[str]
+    json: bytes
+    single: Callable[[int], bytes]
+    warnings: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def json_of(self, indices: Collection[int]) -> bytes:
+        """Return some of them, in their order, as a JSON array."""
+        if len(indices) == len(self):
+            return self.json
+        return _array([self.single(index) for index in indices])
+
+    @classmethod
+    def of_serialised(cls, entries: Sequence[bytes]) -> Batch:
+        """Make it of what `encode_entry` serialised: nothing is looked at again."""
+        return cls(
+            ids=[id_of(raw) for raw in entries],
+            times=[created_at_of(raw) for raw in entries],
+            json=_array(entries),
+            single=entries.__getitem__,
+        )
+
+    @classmethod
+    def of_entries(cls, entries: Sequence[Entry]) -> Batch:
+        """Make it of entries that are checked, in one go where they are plain.
+
+        :raises BatchRefused: for what cannot be JSON.
+        """
+        ids = [entry.id for entry in entries]
+        times = [entry.created_at for entry in entries]
+        json = encode_entries(entries)
+        if json is not None:
+            return cls(ids, times, json, lambda index: encode_entry(entries[index], []))
+        encoded: list[bytes] = []
+        warnings: list[str] = []
+        faults: list[tuple[int, str]] = []
+        for index, entry in enumerate(entries):
+            own: list[str] = []
+            try:
+                encoded.append(encode_entry(entry, own))
+            except EntryRejected as exc:
+                faults.append((index, str(exc)))
+            warnings += [f"entry {index}: {warning}" for warning in own]
+        if faults:
+            raise BatchRefused(faults)
+        return cls(ids, times, _array(encoded), encoded.__getitem__, warnings)
+
+
+def _array(entries: Sequence[bytes]) -> bytes:
+    return b"[%b]" % b",".join(entries)
