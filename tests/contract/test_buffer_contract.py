@@ -204,6 +204,42 @@ async def test_entries_come_out_in_the_order_they_went_in(bench: Bench) -> None:
 
 
 @bounded
+async def test_a_take_says_whether_others_may_have_pushed_some_of_it(bench: Bench) -> None:
+    """GOD-001: only then does the sender look into entries again."""
+    buffer = bench.make()
+
+    async def unchecked(limit: int) -> bool:
+        taken = await buffer.take(limit)
+        await buffer.settle()
+        return taken.unchecked
+
+    await buffer.push(entries(3))
+    bench.stranger_pushes(b"foreign")
+    await buffer.push(entries(3, first=3))
+    assert [await unchecked(3), await unchecked(1), await unchecked(3)] == [True, True, False]
+    await buffer.push(entries(4))
+    assert not (await buffer.take(2)).unchecked
+    assert (await buffer.take(2)).unchecked, "a sender that died may have taken it, unchecked"
+    await buffer.hand_back()
+    assert [await unchecked(2), await unchecked(2)] == [True, False]
+    await buffer.push(entries(1))
+    await buffer.take(1)
+    await buffer.settle(dead=[DeadEntry(b"entry-0", "no")])
+    await buffer.retry()
+    assert await unchecked(1)
+
+
+@bounded
+async def test_what_a_godot_of_before_left_in_the_queue_is_looked_at(redis_bench: RedisBench, stranger: Any) -> None:
+    """GOD-001: it did not note which of the entries are of others."""
+    buffer = redis_bench.make()
+    redis_bench.stranger_pushes(b"foreign")
+    await buffer.push(entries(2))
+    stranger.hdel(f"{redis_bench.name}:counts", "unchecked")
+    assert (await buffer.take(3)).unchecked
+
+
+@bounded
 async def test_entries_are_bytes_and_come_out_as_they_went_in(bench: Bench) -> None:
     buffer = bench.make()
     odd = [b"", b"\x00\xff\r\n", "ü✓".encode(), b"same", b"same", bytes(1_000_000)]
@@ -954,6 +990,7 @@ async def test_the_twins_do_the_same_on_any_way_and_the_equation_holds_after_eve
     ]
     walk = Walk(seed)
     in_flight: list[bytes] = []
+    strange: set[bytes] = set()
     received = 0
     hole: bytes | None = None
     for _ in range(160):
@@ -962,6 +999,7 @@ async def test_the_twins_do_the_same_on_any_way_and_the_equation_holds_after_eve
         for each, buffer in twins:
             if what.startswith("stranger"):
                 getattr(each, what)(*arguments)
+                strange.update(arguments if what == "stranger_pushes" else ())
                 results.append(await buffer.counts())
             else:
                 results.append(await getattr(buffer, what)(*arguments))
@@ -969,7 +1007,8 @@ async def test_the_twins_do_the_same_on_any_way_and_the_equation_holds_after_eve
                 results[-1] = attrs.evolve(results[-1], began=0)
         assert results[0] == results[1], what
         if what == "take":
-            in_flight = results[0]
+            in_flight = results[0].entries
+            assert results[0].unchecked or strange.isdisjoint(in_flight)
         elif what == "settle":
             in_flight = list(arguments[0]) if arguments else []
         elif what == "hand_back":
