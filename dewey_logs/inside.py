@@ -7,6 +7,7 @@ those to any other Dewey.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import attrs
 import trio
@@ -16,7 +17,8 @@ from dewey_logs.store.batch import Batch
 from dewey_logs.tools.storing import Storing
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable, StoreFailed, StoreUnavailable
 
-STORE = "dewey_store_logs_batch"
+STORE: Final = "dewey_store_logs_batch"
+"""The tool whose place it takes, in metrics."""
 
 
 @attrs.frozen
