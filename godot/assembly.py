@@ -25,7 +25,7 @@ from godot import __version__
 from godot.buffer.redis import RedisBuffer
 from godot.buffer.redis.servers import find_servers
 from godot.combined import CombinedSettings
-from godot.daemon import Dependencies, run_pipeline
+from godot.daemon import run_pipeline
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer
 from godot.embedded.binaries import find_redis
 from godot.embedded.datadir import DataDir, default_data_dir
@@ -46,11 +46,12 @@ from godot.service.orphans import reap_orphans
 from godot.service.ports import http_url, listening_url
 from godot.service.signals import Lifecycle
 from godot.service.tokens import read_token
+from godot.stations import Dependencies
 
 DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """Far above what `dewey_query_logs` answers at the most."""
 
-ENDPOINTS_LOOK_S: Final = 5.0
+ENDPOINTS_CHECK_S: Final = 5.0
 ENDPOINTS_RETRY_S: Final = 60.0
 """How often it is looked whether `endpoints.json` is still there; and tried, and told, when it cannot be written."""
 
@@ -167,12 +168,12 @@ def _check_destination(settings: CombinedSettings) -> None:
 
 async def _keep_endpoints(directory: DataDir, write: Callable[[], None]) -> None:
     """Write `endpoints.json` again when somebody has taken it away. Runs until cancelled."""
-    pause_s = ENDPOINTS_LOOK_S
+    pause_s = ENDPOINTS_CHECK_S
     while True:
         await trio.sleep(pause_s)
         if directory.lacks_endpoints:
             write()
-        pause_s = ENDPOINTS_RETRY_S if directory.lacks_endpoints else ENDPOINTS_LOOK_S
+        pause_s = ENDPOINTS_RETRY_S if directory.lacks_endpoints else ENDPOINTS_CHECK_S
 
 
 async def _start(servers: trio.Nursery, *embedded: EmbeddedServer) -> None:
@@ -218,7 +219,7 @@ async def _run(
             timeout_s=timeout_s,
         )
         nursery.start_soon(doors.watch_tokens, name="tokens")
-        parts = Dependencies(
+        dependencies = Dependencies(
             buffer,
             dewey,
             doors.mcp,
@@ -230,7 +231,7 @@ async def _run(
             way.refresh,
             doors.connections,
         )
-        code = await run_pipeline(settings, parts, life, announce)
+        code = await run_pipeline(settings, dependencies, life, announce)
         nursery.cancel_scope.cancel()
     return code
 

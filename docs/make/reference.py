@@ -20,13 +20,13 @@ from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.cli.main import cli
 from godot.combined import CombinedSettings
-from godot.daemon import godot_toolbox
 from godot.intake.accept import Door
 from godot.mcp.toolbox import Toolbox
 from godot.pipeline.channel import open_entry_channel
 from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.levels import Levels
 from godot.pipeline.status import Status
+from godot.stations import godot_toolbox
 
 DIRECTORY: Final = Path(__file__).parent.parent.parent / "docs" / "reference"
 GENERATED: Final = "<!-- made by `make docs` out of the code; change that -->"

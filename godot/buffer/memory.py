@@ -73,11 +73,11 @@ class MemoryBuffer:
         return self.queue[0] if self.queue and len(self.queue[0]) <= self._entry_max_bytes else None
 
     async def note_levels(self, noted: bytes) -> None:
-        """See `Notes.note_levels`."""
+        """See `LevelNotes.note_levels`."""
         self._levels = noted
 
     async def noted_levels(self) -> bytes | None:
-        """See `Notes.noted_levels`."""
+        """See `LevelNotes.noted_levels`."""
         return self._levels
 
     async def push(self, entries: Sequence[bytes]) -> Counts:

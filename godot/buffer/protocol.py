@@ -271,4 +271,4 @@ class LevelNotes(Protocol):
 
 
 class Buffer(Queue, Holes, DeadLetters, LevelNotes, Protocol):
-    """All of it."""
+    """Everything that Godot asks of a buffer."""

@@ -31,8 +31,8 @@ PROBE_FIRST_S: Final = 1.0
 HOLE_COMPONENT: Final = "godot"
 """The component of the entries that Godot itself puts in: those that tell of drops."""
 
-LOOK_S: Final = 0.1
-"""How often an idle sender looks for what others pushed (GOD-001); our own batcher wakes it at once."""
+POLL_S: Final = 0.1
+"""How often an idle sender asks for what others pushed (GOD-001); our own batcher wakes it at once."""
 
 BUFFER_AGAIN_S: Final = 0.5
 """After so long a buffer that was unavailable is asked again: Redis is near."""
@@ -99,10 +99,10 @@ class Sender:
                 await self._tell_of_drops()
                 return
             elif trio.current_time() >= probe_at:
-                await self._look_at_dewey()
+                await self._probe_dewey()
                 probe_at = trio.current_time() + IDLE_PROBE_S
 
-    async def _look_at_dewey(self) -> None:
+    async def _probe_dewey(self) -> None:
         """Find out whether Dewey could store a batch, while there is none."""
         try:
             await self._store([])
@@ -113,7 +113,7 @@ class Sender:
 
     async def _woken(self) -> bool:
         """Wait until there may be something to take; False when the batcher has ended."""
-        with trio.move_on_after(LOOK_S):
+        with trio.move_on_after(POLL_S):
             try:
                 await self.pushed.receive()
             except trio.EndOfChannel:

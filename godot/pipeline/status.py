@@ -18,10 +18,10 @@ from godot.errors import BufferUnavailable, DeweyUnavailable, Unavailable
 from godot.service.lines import REPEAT_S, PeerLog, status_line
 
 UNKNOWN: Final = "unknown"
-"""What nobody has looked at yet is."""
+"""The state of what has not been checked yet."""
 
-_LOOK: Final = "look"
-"""Asks Redis when somebody asks for the state: no station, and never the only one that Redis fails."""
+_ASKED: Final = "asked"
+"""Stands for Redis being asked for the state. That is no station, and never the only one that Redis fails."""
 
 
 @attrs.frozen
@@ -72,9 +72,9 @@ class Status:
         self._unmaintained: Since | None = None
         self._dropping: Since | None = None
         self.weakness: str | None = None
-        """Why what Redis acknowledges may be lost, as last seen; None: it is durable, or was not looked at yet."""
+        """Why what Redis acknowledges may be lost, as last seen; None: it is durable, or was not checked yet."""
         self._weak: Since | None = None
-        self._looked_at = False
+        self._checked = False
         self._forgotten_said = -REPEAT_S
         self._peers = PeerLog(write)
         self._heard = False
@@ -90,8 +90,8 @@ class Status:
 
     @property
     def durable(self) -> bool | None:
-        """Whether what Redis acknowledges was found to be on disk, and to stay; None: it was not looked at yet."""
-        return self.weakness is None if self._looked_at else None
+        """Whether what Redis acknowledges was found to be on disk, and to stay; None: it was not checked yet."""
+        return self.weakness is None if self._checked else None
 
     @property
     def dewey_up(self) -> bool | None:
@@ -106,23 +106,23 @@ class Status:
         """Write a line of just these fields; None: not known yet."""
         self._write(status_line(event, **{name: UNKNOWN if value is None else value for name, value in fields.items()}))
 
-    async def look_first(self) -> None:
+    async def ask_first(self) -> None:
         """Find out how Redis is and what it holds, before anything is said of it."""
         try:
-            self.counted(await self._buffer.counts(), _LOOK)
-            self.looked_at(await self._buffer.weakness())
+            self.counted(await self._buffer.counts(), _ASKED)
+            self.checked(await self._buffer.weakness())
         except BufferUnavailable as exc:
-            self.failed(exc, _LOOK)
+            self.failed(exc, _ASKED)
 
     async def snapshot(self) -> dict[str, Any]:
         """Return the state as it is now: what `logger_status` answers."""
         try:
             counts = await self._buffer.counts()
         except BufferUnavailable as exc:
-            self.failed(exc, _LOOK)
+            self.failed(exc, _ASKED)
             counts = self.counts
         else:
-            self._redis_answered(_LOOK)
+            self._redis_answered(_ASKED)
         return self._state(counts) | ({} if self.weakness is None else {"not_durable": self.weakness})
 
     def _state(self, counts: Counts) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class Status:
         :param by: the station, where there are several.
         """
         full = self._since()
-        # The totals hold over restarts: what the first look shows was dropped before, and reported then.
+        # The totals hold over restarts: what the first answer shows was dropped before, and told then.
         before = self.counts if self._heard else counts
         if self._began and counts.began != self._began:
             if counts.began in (0, self._began_before):  # nothing is counted anew yet, or a later answer was faster
@@ -185,14 +185,14 @@ class Status:
     def pushed(self, counts: Counts, by: str) -> None:
         """Take note of what a push answered: of its durability, too."""
         self.counted(counts, by)
-        self.looked_at(counts.weakness)
+        self.checked(counts.weakness)
 
-    def looked_at(self, weakness: str | None) -> None:
+    def checked(self, weakness: str | None) -> None:
         """Take note of whether what Redis acknowledges is durable.
 
         :param weakness: why it may be lost; None: it is durable.
         """
-        self._looked_at = True
+        self._checked = True
         if weakness == self.weakness:
             return
         self.weakness = weakness
@@ -204,7 +204,7 @@ class Status:
             self._over("redis_durable", since)
 
     def _redis_answered(self, by: str) -> None:
-        self._failing -= {by, _LOOK}  # a station tries again by itself, whoever looks may not
+        self._failing -= {by, _ASKED}  # a station tries again by itself; who asks for the state may not
         if self._redis_down is not None and not self._failing:
             since, self._redis_down = self._redis_down, None
             self._over("redis_back", since)
@@ -258,19 +258,32 @@ class Status:
         )
 
 
-async def run_status_line(status: Status, *, interval_s: float) -> None:
+async def run_status_line(status: Status, interval_s: float) -> None:
     """Write the status line at every interval. Runs until cancelled."""
     while True:
         await trio.sleep(interval_s)
         status.write("status", **await status.snapshot())
 
 
-async def run_durability_look(status: Status, buffer: Queue, *, interval_s: float) -> None:
-    """Look at every interval whether what Redis acknowledges is durable: a setting may change. Runs until cancelled.
+async def run_durability_check(status: Status, buffer: Queue, interval_s: float) -> None:
+    """Check at every interval whether what Redis acknowledges is durable: a setting may change. Runs until cancelled.
 
-    A Redis that is away is noticed by those who need it.
+    The stations notice a Redis that is away.
     """
     while True:
         with suppress(BufferUnavailable):
-            status.looked_at(await buffer.weakness())
+            status.checked(await buffer.weakness())
         await trio.sleep(interval_s)
+
+
+async def readiness(status: Status) -> tuple[int, dict[str, Any]]:
+    """Tell for /readyz whether entries are taken in.
+
+    Without Redis they are refused: `down`, 503. While Dewey is away they are kept, and a client that stopped sending
+    would lose them: `degraded`, 200; the same while Redis may lose them. Before both were checked: `starting`.
+    """
+    state = await status.snapshot()
+    if not status.redis_up:
+        return 503, {"status": "down", **state}
+    known = (status.dewey_up, status.durable)
+    return 200, {"status": "degraded" if False in known else "starting" if None in known else "ready", **state}

@@ -21,7 +21,7 @@ BEAT_S: Final = 0.05
 LONG_S: Final = 1.0
 """From here on a line says so."""
 
-LOOK_S: Final = 0.25
+POLL_S: Final = 0.25
 """How often the thread looks."""
 
 MEANING: Final = "How much later than it should the event loop came to a task; all clients wait so long."
@@ -71,7 +71,7 @@ class Watchdog:
             self._ended.set()
 
     def _watch(self, loop: int) -> None:
-        while not self._ended.wait(LOOK_S):
+        while not self._ended.wait(POLL_S):
             if time.monotonic() - self.beat > LONG_S / 2:
                 self.seen = what_runs(sys._current_frames().get(loop))
 

@@ -24,7 +24,7 @@ from dewey_logs.store.protocol import Stored
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from dewey_logs.tools.storing import Storing
 from godot.buffer.memory import MemoryBuffer
-from godot.daemon import Dependencies, run_pipeline
+from godot.daemon import run_pipeline
 from godot.mcp.access import Gate
 from godot.mcp.client import Client
 from godot.mcp.memory import in_process
@@ -35,6 +35,7 @@ from godot.service.exposition import Registry
 from godot.service.ports import open_listeners
 from godot.service.signals import Lifecycle
 from godot.settings import GodotSettings
+from godot.stations import Dependencies
 from tests.integration.test_hostile_frames import UPGRADE, ws_frame
 
 ALLOWED_BARE: Final = 100
@@ -155,11 +156,11 @@ async def pipeline() -> AsyncIterator[Pipeline]:
         for client in clients:
             await nursery.start(client.run)
         dewey = RemoteDewey(store, *clients, timeout_s=settings.dewey_timeout_s)
-        parts = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append, http)
+        dependencies = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append, http)
         ended = trio.Event()
 
         async def run() -> None:
-            await run_pipeline(settings, parts, life, lambda: None)
+            await run_pipeline(settings, dependencies, life, lambda: None)
             ended.set()
 
         nursery.start_soon(run)

@@ -259,5 +259,5 @@ async def test_a_redis_that_comes_late_and_one_that_changes_are_told_of_and_so_i
             assert len(godot.events("redis_durable")) == 1, "what was away was not changed"
 
 
-def test_the_look_at_intervals_is_well_within_a_minute() -> None:
-    assert daemon.DURABILITY_LOOK_S <= 10
+def test_durability_is_checked_well_within_a_minute() -> None:
+    assert daemon.DURABILITY_CHECK_S <= 10

@@ -20,7 +20,7 @@ import trio.testing
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.daemon import Dependencies, run_pipeline
+from godot.daemon import run_pipeline
 from godot.mcp.access import Gate
 from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import HANDSHAKE_S
@@ -28,6 +28,7 @@ from godot.pipeline.dewey import DirectDewey
 from godot.service.ports import open_listeners
 from godot.service.signals import Lifecycle
 from godot.settings import GodotSettings
+from godot.stations import Dependencies
 
 SEED: Final = 20261120
 FRAMES: Final = 100_000
@@ -47,11 +48,11 @@ async def pipeline() -> AsyncIterator[tuple[int, list[str]]]:
     lines: list[str] = []
     listeners = await open_listeners("127.0.0.1", 0)
     dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore())))
-    parts = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append)
+    dependencies = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append)
     life = Lifecycle()
     settings = GodotSettings(max_message_bytes=MAX_BYTES)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_pipeline, settings, parts, life, lambda: None)
+        nursery.start_soon(run_pipeline, settings, dependencies, life, lambda: None)
         await life.ready.wait()
         yield listeners[0].socket.getsockname()[1], lines
         life.stop.set()

@@ -26,7 +26,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.daemon import INSTRUCTIONS, godot_toolbox
 from godot.intake.accept import Door
 from godot.json.text import dumps
 from godot.mcp.client import Client
@@ -38,6 +37,7 @@ from godot.pipeline.channel import open_entry_channel
 from godot.pipeline.dewey import DirectDewey, RemoteDewey, RemoteStore
 from godot.pipeline.levels import Levels
 from godot.pipeline.status import Status
+from godot.stations import INSTRUCTIONS, godot_toolbox
 from tests.interop import install
 
 LEGACY: Final = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]

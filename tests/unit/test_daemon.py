@@ -18,7 +18,7 @@ from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts, DeadEntry, Taken
-from godot.daemon import LAST_WORD_S, Dependencies, run_pipeline
+from godot.daemon import LAST_WORD_S, run_pipeline
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
 from godot.mcp.access import Gate
@@ -26,6 +26,7 @@ from godot.mcp.toolbox import Answer, Toolbox
 from godot.pipeline.dewey import MAINTAIN, DirectDewey
 from godot.service.signals import Lifecycle
 from godot.settings import GodotSettings
+from godot.stations import Dependencies
 
 
 class MemoryListener(trio.abc.Listener[trio.SocketStream]):
@@ -114,8 +115,8 @@ class Bench:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         listeners = cast("list[trio.SocketListener]", [self.listener])
-        parts = Dependencies(self.buffer, self.dewey, listeners, Gate(), ARGUMENTS, self.lines.append)
-        self.code = await run_pipeline(GodotSettings(), parts, self.life, task_status.started)
+        dependencies = Dependencies(self.buffer, self.dewey, listeners, Gate(), ARGUMENTS, self.lines.append)
+        self.code = await run_pipeline(GodotSettings(), dependencies, self.life, task_status.started)
         self.ended_at = trio.current_time()
         self.ended.set()
 

@@ -38,7 +38,7 @@ _RECORDS_AT_ONCE: Final = 100
 
 
 class RedisBuffer:
-    """See `Buffer`, `Holes`, `DeadLetters` and `Notes`, and the top of this package.
+    """See `Buffer`, `Holes`, `DeadLetters` and `LevelNotes`, and the top of this package.
 
     :param url: as redis-py takes it (`redis://`, `rediss://`, `unix://`), or `redis+sentinel://` or
         `redis+cluster://`, see `servers.py`.
@@ -72,8 +72,8 @@ class RedisBuffer:
         servers = find_servers(url, queue)
         replicas = int(servers.replicated) if replicas is None else replicas
         self._forgetful = servers.replicated and not replicas
-        self._pushes = RedisLane(servers, replicas=replicas, greet=self._look)
-        self._takes, self._looks = (RedisLane(servers, replicas=replicas) for _ in range(2))
+        self._pushes = RedisLane(servers, replicas=replicas, greet=self._check)
+        self._takes, self._others = (RedisLane(servers, replicas=replicas) for _ in range(2))
         self._queue, self._daemon = queue, daemon
         self._max_bytes = max_bytes
         self._bounds = (max_size, max_bytes, dead_max, dead_max_bytes, entry_max_bytes)
@@ -126,7 +126,7 @@ class RedisBuffer:
 
     async def counts(self) -> Counts:
         """See `Buffer.counts`."""
-        return _counts(await self._looks.run("counts", self._keys(), self._bounds))
+        return _counts(await self._others.run("counts", self._keys(), self._bounds))
 
     async def hole(self, describe: Callable[[Drops], bytes]) -> bytes | None:
         """See `Holes.hole`."""
@@ -157,7 +157,7 @@ class RedisBuffer:
 
         async def move(records: Sequence[bytes]) -> int:
             argv = [part for record in records for part in (record, DeadEntry.unpack(record).raw)]
-            moved: int = await self._looks.run_confirmed("retry", self._keys(), [*self._bounds, *argv])
+            moved: int = await self._others.run_confirmed("retry", self._keys(), [*self._bounds, *argv])
             return moved
 
         return await self._each_page(lambda entry: chosen(entry, ids) and entry.may_return(self._max_bytes), move)
@@ -166,40 +166,40 @@ class RedisBuffer:
         """See `DeadLetters.purge`."""
 
         async def delete(records: Sequence[bytes]) -> int:
-            deleted: int = await self._looks.run("purge", self._keys(), [*self._bounds, *records])
+            deleted: int = await self._others.run("purge", self._keys(), [*self._bounds, *records])
             return deleted
 
         return await self._each_page(lambda entry: chosen(entry, ids), delete)
 
     async def oldest(self) -> bytes | None:
         """See `Buffer.oldest`."""
-        found: bytes | None = await self._looks.run("oldest", self._keys(), self._bounds)
+        found: bytes | None = await self._others.run("oldest", self._keys(), self._bounds)
         return found
 
     async def note_levels(self, noted: bytes) -> None:
-        """See `Notes.note_levels`."""
-        await self._looks.call(lambda client: client.set(self._key("levels"), noted))
+        """See `LevelNotes.note_levels`."""
+        await self._others.call(lambda client: client.set(self._key("levels"), noted))
 
     async def noted_levels(self) -> bytes | None:
-        """See `Notes.noted_levels`."""
-        noted: Any = await self._looks.call(lambda client: client.get(self._key("levels")))
+        """See `LevelNotes.noted_levels`."""
+        noted: Any = await self._others.call(lambda client: client.get(self._key("levels")))
         return cast("bytes | None", noted)
 
     async def weakness(self) -> str | None:
         """See `Buffer.weakness`."""
 
-        def look(client: redis.Redis) -> str | None:
+        def check(client: redis.Redis) -> str | None:
             connection = client.connection_pool.get_connection()
             try:
-                self._look(connection)
+                self._check(connection)
             finally:
                 client.connection_pool.release(connection)
             return self._weakness
 
-        return await self._pushes.call(look)
+        return await self._pushes.call(check)
 
-    def _look(self, connection: Any) -> None:
-        """Look at the server behind a connection, on that connection: another one may lead elsewhere."""
+    def _check(self, connection: Any) -> None:
+        """Check the server behind a connection, on that connection: another one may lead elsewhere."""
 
         def ask(*command: str) -> Any:
             connection.send_command(*command)
@@ -234,7 +234,7 @@ class RedisBuffer:
         return acted
 
     async def _dead_records(self, skip: int, limit: int) -> tuple[int, list[bytes]]:
-        kept, *records = await self._looks.run(
+        kept, *records = await self._others.run(
             "dead_letters", self._keys(), [*self._bounds, skip, limit, TAKE_MAX_BYTES]
         )
         return kept, records

@@ -17,7 +17,6 @@ from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts
-from godot.daemon import godot_toolbox
 from godot.entries.entry import MAX_BATCH
 from godot.errors import BufferUnavailable
 from godot.intake.accept import Door
@@ -32,6 +31,7 @@ from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.levels import Levels
 from godot.pipeline.status import Status
 from godot.settings import Ack
+from godot.stations import godot_toolbox
 
 ENTRY = {"component": "gates", "level": "INFO", "message": "hello"}
 TRACE_ID = "0af76519-16cd-43dd-8448-eb211c80319c"

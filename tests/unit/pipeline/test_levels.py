@@ -12,7 +12,6 @@ import trio.testing
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.tools import ARGUMENTS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
-from godot.daemon import godot_toolbox
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.intake.accept import Door
 from godot.json.text import dumps, loads
@@ -24,6 +23,7 @@ from godot.pipeline.channel import open_entry_channel
 from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.levels import CAPABILITY, Levels
 from godot.pipeline.status import Status
+from godot.stations import godot_toolbox
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

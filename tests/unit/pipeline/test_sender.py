@@ -24,7 +24,7 @@ from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable, NotI
 from godot.json.text import dumps, loads
 from godot.mcp.toolbox import Toolbox
 from godot.pipeline.dewey import DirectDewey
-from godot.pipeline.sender import LOOK_S, Sender, describe_drops
+from godot.pipeline.sender import POLL_S, Sender, describe_drops
 from tests.held import Held
 
 
@@ -216,7 +216,7 @@ async def test_otherwise_it_looks_for_what_others_pushed_every_tenth_of_a_second
         assert bench.dewey.stored == ["hello"]
         assert bench.deliveries[1:] == [pytest.approx(1.1)]
         looks = [later - earlier for earlier, later in pairwise(bench.buffer.taken_at[:10])]
-        assert looks == [pytest.approx(LOOK_S)] * 9
+        assert looks == [pytest.approx(POLL_S)] * 9
         nursery.cancel_scope.cancel()
 
 
@@ -618,7 +618,7 @@ async def test_a_dead_senders_batch_is_looked_for_every_ten_seconds(autojump_clo
     bench = Bench(Leased())
     with trio.move_on_after(25):
         await bench.sender.run()
-    assert looked == [0, pytest.approx(10, abs=LOOK_S), pytest.approx(20, abs=2 * LOOK_S)]
+    assert looked == [0, pytest.approx(10, abs=POLL_S), pytest.approx(20, abs=2 * POLL_S)]
 
 
 @pytest.mark.parametrize("kept", [False, True])

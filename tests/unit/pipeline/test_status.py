@@ -10,9 +10,8 @@ import trio.testing
 
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts
-from godot.daemon import health
 from godot.errors import BufferUnavailable, DeweyUnavailable
-from godot.pipeline.status import Status, run_durability_look, run_status_line
+from godot.pipeline.status import Status, readiness, run_durability_check, run_status_line
 from godot.service.lines import REPEAT_S, SAID_MAX, PeerLog
 
 
@@ -297,7 +296,7 @@ async def test_each_change_of_durability_is_one_line(autojump_clock: trio.testin
     """REL-001, MAINT-001."""
     bench = Bench()
     unseen = bench.status.durable
-    bench.status.looked_at(None)
+    bench.status.checked(None)
     assert (unseen, bench.status.durable) == (None, True)
     assert bench.events == []
     for weakness in ("no AOF", "no AOF", "evicts", None, None):
@@ -314,7 +313,7 @@ async def test_a_setting_that_changes_while_nobody_logs_is_seen_at_the_next_look
     """REL-001: and logger_status says why."""
     bench = Bench()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: run_durability_look(bench.status, bench.buffer, interval_s=5))
+        nursery.start_soon(lambda: run_durability_check(bench.status, bench.buffer, interval_s=5))
         await trio.sleep(1)
         assert bench.status.durable
         bench.buffer.weak = "no AOF"
@@ -331,24 +330,24 @@ async def test_a_setting_that_changes_while_nobody_logs_is_seen_at_the_next_look
 # Looking
 
 
-async def test_what_nobody_has_looked_at_yet_is_unknown_and_not_well() -> None:
+async def test_what_was_not_checked_yet_is_unknown_and_not_well() -> None:
     """A daemon that started while Dewey was away once said dewey=up, and durable=false of a Redis that was."""
     bench = Bench()
     await bench.buffer.push([b"1"])
-    await bench.status.look_first()
+    await bench.status.ask_first()
     bench.status.not_maintained(DeweyUnavailable("Dewey: cannot connect"))
     (line,) = map(fields, bench.lines)
     said = [line[name] for name in ("queued", "redis", "durable", "dewey")]
     assert said == ["1", "up", "true", "unknown"]
-    assert (await health(bench.status))[1]["status"] == "starting"
+    assert (await readiness(bench.status))[1]["status"] == "starting"
     bench.status.delivered()
-    assert (await health(bench.status))[1]["status"] == "ready"
+    assert (await readiness(bench.status))[1]["status"] == "ready"
 
 
 async def test_of_a_redis_that_is_away_from_the_start_nothing_is_said_but_that() -> None:
     bench = Bench()
     bench.buffer.away = True
-    await bench.status.look_first()
+    await bench.status.ask_first()
     state = await bench.status.snapshot()
     assert (state["redis"], state["durable"], state["dewey"]) == ("down", None, "unknown")
     assert "not_durable" not in state

@@ -35,7 +35,7 @@ def stand_still(sampled: Callable[[], bool]) -> None:
 async def test_nobody_knew_what_the_daemon_was_doing_when_it_answered_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """LIM-001: a line names the task that kept the loop, and where it was."""
     monkeypatch.setattr(lag, "LONG_S", 0.2)
-    monkeypatch.setattr(lag, "LOOK_S", 0.01)
+    monkeypatch.setattr(lag, "POLL_S", 0.01)
     registry, lines = CollectorRegistry(), Lines()
     watchdog = Watchdog(registry, "godot", lines.tell)
 
