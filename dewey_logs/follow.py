@@ -18,17 +18,17 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
 
-from dewey_logs.query import READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
-from dewey_logs.store.matching import TooMuch, Work, answers
-from dewey_logs.store.protocol import ENOUGH_BYTES, LogStore, Page, StoredEntry
-from godot.entries.entry import Entry
+from dewey_logs.places import Cursor, Place
+from dewey_logs.query import READ_CHARS, Query
+from dewey_logs.reading import Reading, Tail, answers_here
+from dewey_logs.store.matching import TooMuch
+from dewey_logs.store.protocol import LogStore, Page, StoredEntry
 from godot.errors import EntryRejected, StoreUnavailable
-from godot.json.text import loads
 from godot.mcp.toolbox import INSIDE
 from godot.service.shares import Shares
 
@@ -41,6 +41,7 @@ GATHER_S: Final = 0.02
 """Between a store and the reading of what it stored: at a high rate, several batches are read at once."""
 
 PAGE: Final = 1_000
+"""Entries that are read at once."""
 
 KEPT_BYTES: Final = 16 * 1024 * 1024
 """Of messages and data that are kept for followers."""
@@ -59,70 +60,8 @@ LAG_MAX: Final = 100_000
 
 COUNTED_MAX: Final = 1_000_000
 
-MATCHED_CHARS: Final = 262_144
-MATCHED_VALUES: Final = 20_000
-"""What is longer, or has more to compare, PostgreSQL compares with a filter: here it would hold up everybody."""
-
 PIECE_S: Final = 0.01
 """After so long with the entries that came, everybody else has a turn."""
-
-
-@attrs.frozen
-class Tail:
-    """What a follower gets.
-
-    :param entries: each with its place; of `Query.limit`, at most.
-    :param place: where to go on from, when all of the entries have been taken.
-    :param missed: how many were left out because the follower was too far behind.
-    """
-
-    entries: list[tuple[Place, StoredEntry]]
-    place: Place
-    identity: str
-    missed: int = 0
-
-
-@attrs.define
-class _Reading:
-    """What one follower has got so far.
-
-    :param place: up to where it has read.
-    :param full: the answer has no room for more.
-    """
-
-    query: Query
-    max_bytes: int
-    identity: str
-    who: str
-    place: Place
-    missed: int = 0
-    entries: list[tuple[Place, StoredEntry]] = attrs.field(factory=list)
-    full: bool = False
-    _bytes: int = 0
-
-    def add(self, at: Place, entry: StoredEntry) -> None:
-        """Keep what the answer can show of an entry."""
-        cut: dict[str, Any] = {} if "message" in self.query.long else {"message": ""}
-        cut |= {} if "data" in self.query.long else {"data": None}
-        for name in self.query.long:
-            cut |= entry.begin(name, self.max_bytes)
-        kept = attrs.evolve(entry, **cut) if cut else entry
-        self.entries.append((at, kept))
-        self._bytes += len(kept.message) + len(kept.data or "")
-        self.full = len(self.entries) >= self.query.limit or self._bytes >= self.max_bytes
-
-    def page(self) -> tuple[int, frozenset[str], int]:
-        """Return how many entries to read at once, which long fields of them, and how many bytes are enough."""
-        query = self.query
-        if not query.leaves_out:
-            return query.limit - len(self.entries), query.long, min(ENOUGH_BYTES, self.max_bytes - self._bytes)
-        asked = {"message": query.search or query.contains, "data": query.data}
-        return PAGE, query.long | {name for name, value in asked.items() if value}, ENOUGH_BYTES
-
-    @property
-    def has_something(self) -> bool:
-        """Whether there is something to say."""
-        return bool(self.entries or self.missed)
 
 
 class Followers:
@@ -178,7 +117,7 @@ class Followers:
             start = await self._store.follow(None, 0)
             self._note_identity(start.identity)
             place = start.head if cursor is None else Place.decode(cursor, start.identity, start.end)
-            reading = _Reading(query, max_bytes, start.identity, who, place)
+            reading = Reading(query, max_bytes, start.identity, who, place)
             behind = 0
             if cursor is None:
                 await self._begin(reading, last)
@@ -195,7 +134,7 @@ class Followers:
                     raise  # else what was read is an answer, and the next call finds out
             return Tail(reading.entries, reading.place, reading.identity, reading.missed)
 
-    async def _begin(self, reading: _Reading, last: int) -> None:
+    async def _begin(self, reading: Reading, last: int) -> None:
         """Take the newest entries there are."""
         if last:
             newest = attrs.evolve(reading.query, limit=last, order="newest", stored_before=reading.place.stored_in)
@@ -205,7 +144,7 @@ class Followers:
                     reading.add(reading.place, entry)
             reading.entries.reverse()
 
-    async def _read_on(self, reading: _Reading, deadline: float) -> None:
+    async def _read_on(self, reading: Reading, deadline: float) -> None:
         """Read until there is something and no more for now, until there is no room for more, or until the deadline.
 
         Also until the database is another one: whoever calls again with the cursor is told so.
@@ -256,9 +195,9 @@ class Followers:
         """Whether all that came after a place, so far as it was read, is kept."""
         return self._from is not None and self._from <= place
 
-    async def _answers(self, reading: _Reading, entry: StoredEntry) -> bool:
+    async def _answers(self, reading: Reading, entry: StoredEntry) -> bool:
         try:
-            return _answers_here(reading.query, entry)
+            return answers_here(reading.query, entry)
         except TooMuch:
             only = Cursor(entry.created_at, entry.id)
             alone = attrs.evolve(reading.query, only=only, limit=1, long=frozenset())
@@ -271,7 +210,7 @@ class Followers:
         finally:
             self._deciding.give_back(who)
 
-    async def _go_through(self, reading: _Reading, rows: Sequence[tuple[Place, StoredEntry]]) -> None:
+    async def _go_through(self, reading: Reading, rows: Sequence[tuple[Place, StoredEntry]]) -> None:
         """Take what answers the query of some entries, until there is no room for more."""
         pause_at = time.monotonic() + PIECE_S
         for at, entry in rows:
@@ -284,7 +223,7 @@ class Followers:
             if reading.full:
                 return
 
-    async def _go_through_kept(self, reading: _Reading) -> bool:
+    async def _go_through_kept(self, reading: Reading) -> bool:
         """Take what was read for all; return whether that is all there is for now."""
         while self._has(reading.place) and reading.place < self._to and not reading.full:
             first = bisect_right(self._kept, reading.place, key=lambda each: each[0])
@@ -301,14 +240,14 @@ class Followers:
                 reading.place = read_to
         return self._has(reading.place) and not self._more
 
-    async def _catch_up(self, reading: _Reading, deadline: float) -> bool:
+    async def _catch_up(self, reading: Reading, deadline: float) -> bool:
         """Read a page of the database for one who is behind; return whether that is all there is for now."""
         with trio.move_on_at(max(deadline, trio.current_time() + TURN_S)) as turn:
             await self._catching_up.take(reading.who)
         if turn.cancelled_caught:
             return False
         try:
-            followed = await self._store.follow(reading.place, *reading.page())
+            followed = await self._store.follow(reading.place, *reading.page(PAGE))
             self._note_identity(followed.identity)
             if followed.identity != reading.identity:
                 return False
@@ -344,28 +283,3 @@ class Followers:
             while self._kept_bytes > KEPT_BYTES:
                 self._from, entry = self._kept.popleft()
                 self._kept_bytes -= entry.size_bytes
-
-
-def _answers_here(query: Query, found: StoredEntry) -> bool:
-    """Whether an entry answers a query; what no filter asks about is not unpacked.
-
-    :raises TooMuch: that is for the database to find out.
-    """
-    entry = Entry(
-        id=found.id, trace_id=found.trace_id, component=found.component, level=found.level, message=found.message,
-        data=None, created_at=found.created_at,
-    )  # fmt: skip
-
-    def data() -> Any:
-        if found.unread:
-            raise TooMuch
-        return None if found.data is None else loads(work.read(found.data))
-
-    work = Work(MATCHED_VALUES, MATCHED_CHARS)
-    return answers(
-        query,
-        entry,
-        words=lambda: words(found.message[:SEARCHED_CHARS]),
-        data=data,
-        work=work,
-    )

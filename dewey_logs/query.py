@@ -2,24 +2,19 @@
 
 Pure: no driver; the clock is handed in. `Query.parse` says what is wrong with a question, `Query.to_sql` words it for
 PostgreSQL, `dewey_logs.store.memory.MemoryStore` answers it from the same fields.
-
-Paging is by keyset: a cursor holds the (created_at, id) of the last entry shown, and the next page
-begins strictly behind it. Entries that arrive meanwhile shift nothing.
 """
 
 from __future__ import annotations
 
-import binascii
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
-from uuid import UUID
 
 import attrs
 
 from dewey_logs.filters import Components, bounded, moment, storable
+from dewey_logs.places import Cursor
+from dewey_logs.search import Search
 from godot.entries.entry import LEVELS, MAX_DEPTH, parse_level, parse_uuid
 from godot.entries.wire import check_bounds
 from godot.errors import EntryRejected
@@ -32,12 +27,8 @@ MAX_LIMIT: Final = 1_000
 TRACE_ID_SHOWN: Final = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
 """In descriptions of tools."""
 
-SEARCHED_CHARS: Final = 65_536
-"""How much of a message the full-text index sees (`log_search_vector` in schema/0001_logs.sql)."""
-
 MAX_SEARCH_CHARS: Final = 1_000
 MAX_TEXT_CHARS: Final = 10_000
-MAX_CURSOR_CHARS: Final = 200
 MAX_WANTED: Final = 1_000
 """Values in `data`. A follower compares each of them with each entry that is stored."""
 
@@ -47,135 +38,7 @@ LONG: Final = frozenset({"message", "data"})
 READ_CHARS: Final = 1_000_000
 """How much of each of them is read: more than the largest answer shows, or a follower compares by itself."""
 
-_WORD: Final = re.compile("[0-9A-Za-z\x80-\ud7ff\ue000-\U0010ffff]+")
-"""ASCII punctuation separates words; what lies beyond ASCII is left to PostgreSQL, on both sides."""
-
-_TERM: Final = re.compile(r'(-?)"([^"]*)"?|(-?)([^\s"]+)')
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
 Order = Literal["newest", "oldest"]
-
-
-def words(text: str) -> list[str]:
-    """Split a text into the words that full-text search compares, in lower case."""
-    return _WORD.findall(text.lower())
-
-
-@attrs.frozen
-class Term:
-    """Words that stand next to each other in a message, or must not."""
-
-    words: tuple[str, ...]
-    negated: bool = False
-
-
-@attrs.frozen
-class Search:
-    """A full-text search: one of the alternatives, every term of it."""
-
-    alternatives: tuple[tuple[Term, ...], ...]
-
-    @classmethod
-    def parse(cls, text: str) -> Search:
-        """Read what a person types into a search box: `"a phrase"`, `-without`, `this or that`.
-
-        A word with punctuation inside (`tools/call`, `server.js`) is a phrase, because that is how the
-        messages are indexed.
-
-        :raises EntryRejected: when there is no word in it.
-        """
-        alternatives: list[list[Term]] = [[]]
-        for minus_phrase, phrase, minus_word, word in _TERM.findall(text):
-            if word.lower() == "or" and not minus_word:
-                alternatives.append([])
-            elif found := words(phrase or word):
-                alternatives[-1].append(Term(tuple(found), negated=bool(minus_phrase or minus_word)))
-        kept = tuple(tuple(terms) for terms in alternatives if terms)
-        if not kept:
-            raise EntryRejected(
-                f'search: must contain a word; it takes words, "a phrase", -without and or, not {shown(text)}'
-            )
-        return cls(kept)
-
-    def websearch(self) -> str:
-        """Word it for PostgreSQL's `websearch_to_tsquery`, every term as a phrase."""
-        return " or ".join(
-            " ".join(f'{"-" * term.negated}"{" ".join(term.words)}"' for term in terms) for terms in self.alternatives
-        )
-
-
-@attrs.frozen(order=True)
-class Cursor:
-    """The place of an entry in the order in which entries are read."""
-
-    created_at: str
-    id: str
-
-    def encode(self) -> str:
-        """Return the text that a client passes back; what is in it is nobody else's business."""
-        return urlsafe_b64encode(f"{self.created_at} {self.id}".encode()).decode()
-
-    @classmethod
-    def decode(cls, text: str) -> Cursor:
-        """Read it back.
-
-        :raises EntryRejected: when it is none of ours.
-        """
-        try:
-            bounded("cursor", text, MAX_CURSOR_CHARS)
-            created_at, entry_id = urlsafe_b64decode(text.encode()).decode().split(" ")
-            return cls(moment("cursor", created_at, _EPOCH), str(UUID(entry_id)))
-        except (binascii.Error, ValueError, EntryRejected):
-            raise EntryRejected(f"cursor: must be the next_cursor of an earlier answer, not {shown(text)}") from None
-
-
-@attrs.frozen(order=True)
-class Place:
-    """The place of an entry in the order in which entries were stored.
-
-    Without time and id it stands before all entries that were stored with it.
-
-    :param stored_in: the number of the insert that stored it; numbers grow.
-    """
-
-    stored_in: int
-    created_at: str = ""
-    id: str = ""
-
-    def encode(self, identity: str) -> str:
-        """Return the text that a client passes back.
-
-        :param identity: of the database; the numbers of another one mean nothing here.
-        """
-        return urlsafe_b64encode(f"tail {identity} {self.stored_in} {self.created_at} {self.id}".encode()).decode()
-
-    @classmethod
-    def decode(cls, text: str, identity: str, end: int) -> Place:
-        """Read it back.
-
-        :param end: no place was ever given beyond this number.
-        :raises EntryRejected: it is none of ours, of another database, or of a time that the database does not know.
-        """
-        try:
-            bounded("cursor", text, MAX_CURSOR_CHARS)
-            kind, of, stored_in, created_at, entry_id = urlsafe_b64decode(text.encode()).decode().split(" ")
-            place = cls(
-                int(stored_in), created_at and moment("cursor", created_at, _EPOCH), entry_id and str(UUID(entry_id))
-            )
-            if kind != "tail" or not 0 <= place.stored_in < 2**63 or bool(place.created_at) is not bool(place.id):
-                raise ValueError(kind)
-        except (binascii.Error, ValueError, EntryRejected):
-            raise EntryRejected(
-                f"cursor: must be the cursor of an earlier answer of this tool, not {shown(text)}"
-            ) from None
-        # Cursors from before schema/0008 know the server only.
-        if of not in (identity, identity.partition(".")[0]) or place.stored_in > end:
-            raise EntryRejected(
-                "cursor: is of another database than this one, or from before this one was restored or taken over by a "
-                "standby; begin again without it"
-            )
-        return place
 
 
 @attrs.frozen

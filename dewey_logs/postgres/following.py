@@ -9,8 +9,9 @@ from typing import Any, Final, cast
 import psycopg
 from psycopg.rows import dict_row
 
+from dewey_logs.places import Place
 from dewey_logs.postgres.lane import Connection, at_work
-from dewey_logs.query import LONG, Place, read_back
+from dewey_logs.query import LONG, read_back
 from dewey_logs.store.protocol import ENOUGH_BYTES, Followed, StoredEntry
 
 # Of the identity, the timeline changes when the database goes back in time: restored to a moment, or taken over by a

@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from dewey_logs.clearing import Clearing, Pin
+from dewey_logs.places import Place
 from dewey_logs.postgres.clearing import clear, count_doomed, count_doomed_days, pin, read_pins, unpin
 from dewey_logs.postgres.counts import read_stats
 from dewey_logs.postgres.following import count_after, follow
@@ -23,7 +24,7 @@ from dewey_logs.postgres.levels import read_levels, set_level
 from dewey_logs.postgres.migrate import migrate
 from dewey_logs.postgres.storing import store_batch
 from dewey_logs.postgres.upkeep import maintain
-from dewey_logs.query import LONG, Place, Query
+from dewey_logs.query import LONG, Query
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.protocol import (
     ENOUGH_BYTES,

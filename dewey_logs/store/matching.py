@@ -12,7 +12,8 @@ from typing import Any
 
 import attrs
 
-from dewey_logs.query import Query, Search, levels_from
+from dewey_logs.query import Query, levels_from
+from dewey_logs.search import Search
 from godot.entries.entry import Entry
 from godot.errors import EntryRejected
 

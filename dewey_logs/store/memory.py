@@ -14,7 +14,9 @@ import trio
 
 from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.filters import iso
-from dewey_logs.query import LONG, READ_CHARS, SEARCHED_CHARS, Cursor, Place, Query, words
+from dewey_logs.places import Cursor, Place
+from dewey_logs.query import LONG, READ_CHARS, Query
+from dewey_logs.search import SEARCHED_CHARS, words
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.matching import Work, answers
 from dewey_logs.store.partitions import Partition, on_demand, standing

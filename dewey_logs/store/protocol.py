@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol
 import attrs
 
 from dewey_logs.clearing import Clearing, Pin
-from dewey_logs.query import LONG, Place, Query
+from dewey_logs.places import Place
+from dewey_logs.query import LONG, Query
 from dewey_logs.store.batch import Batch
 
 ENOUGH_BYTES: Final = 2 * 1024 * 1024

@@ -8,8 +8,8 @@ from typing import Final, Literal, TypeAlias, get_args
 
 import attrs
 
-from dewey_logs.follow import Tail
-from dewey_logs.query import Cursor
+from dewey_logs.places import Cursor
+from dewey_logs.reading import Tail
 from dewey_logs.store.protocol import Page, StoredEntry
 from godot.errors import EntryRejected
 from godot.json.text import dumps

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dewey_logs.clearing import Clearing
+from dewey_logs.places import Cursor
 from dewey_logs.postgres import PostgresStore
-from dewey_logs.query import READ_CHARS, Cursor, Query
+from dewey_logs.query import READ_CHARS, Query
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import ENOUGH_BYTES, LevelSetting, LogStore, Maintained, Page

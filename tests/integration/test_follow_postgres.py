@@ -14,10 +14,12 @@ import pytest
 import trio
 import trio.testing
 
-from dewey_logs.follow import Followers, Tail
+from dewey_logs.follow import Followers
+from dewey_logs.places import Place
 from dewey_logs.postgres import PostgresStore, following
 from dewey_logs.postgres.migrate import migrate, migrations
-from dewey_logs.query import LONG, READ_CHARS, Place, Query, read_back
+from dewey_logs.query import LONG, READ_CHARS, Query, read_back
+from dewey_logs.reading import Tail
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.protocol import ENOUGH_BYTES
 from godot.entries.entry import Entry, IdSource, admit_json

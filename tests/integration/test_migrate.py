@@ -14,7 +14,8 @@ import trio
 
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres.migrate import Migration, migrate, migrations
-from dewey_logs.query import SEARCHED_CHARS, Query, Search
+from dewey_logs.query import Query
+from dewey_logs.search import SEARCHED_CHARS, Search
 from dewey_logs.store.batch import Batch
 from godot.entries.entry import admit_json
 from godot.errors import ConfigError

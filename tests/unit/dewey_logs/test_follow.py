@@ -12,8 +12,10 @@ import trio.testing
 from trio.testing import MockClock
 
 from dewey_logs import follow
-from dewey_logs.follow import CATCHING_UP, GATHER_S, MAX_FOLLOWERS, POLL_S, TURN_S, Followers, Tail
-from dewey_logs.query import LONG, READ_CHARS, Place, Query
+from dewey_logs.follow import CATCHING_UP, GATHER_S, MAX_FOLLOWERS, POLL_S, TURN_S, Followers
+from dewey_logs.places import Place
+from dewey_logs.query import LONG, READ_CHARS, Query
+from dewey_logs.reading import Tail
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import ENOUGH_BYTES, Followed, Page

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dewey_logs.filters import Components
-from dewey_logs.query import MAX_WANTED, Query, Search
+from dewey_logs.query import MAX_WANTED, Query
+from dewey_logs.search import Search
 from dewey_logs.store.matching import TooMuch, Work, answers
 from godot.entries.entry import admit_json
 from godot.errors import EntryRejected

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dewey_logs.query import Cursor, Query, Search, Term, levels_from, words
+from dewey_logs.places import Cursor
+from dewey_logs.query import Query, levels_from
 from godot.entries.entry import LEVELS
 from godot.errors import EntryRejected
 
@@ -114,44 +113,3 @@ def test_a_bad_value_names_its_argument_and_what_is_allowed(arguments: dict[str,
     with pytest.raises(EntryRejected) as caught:
         Query.parse(**arguments)
     assert str(caught.value).startswith(said)
-
-
-def test_a_cursor_keeps_microseconds() -> None:
-    cursor = Cursor("2026-11-20T08:30:00.123456Z", TRACE)
-    assert Cursor.decode(cursor.encode()) == cursor
-
-
-@given(st.text(max_size=60))
-def test_any_text_as_a_cursor_is_refused_or_ours(text: str) -> None:
-    try:
-        Cursor.decode(text)
-    except EntryRejected as exc:
-        assert str(exc).startswith("cursor: ")  # noqa: PT017 - both outcomes are fine
-
-
-def test_punctuation_inside_a_word_makes_it_a_phrase() -> None:
-    assert Search.parse("tools/call -server.js error") == Search(
-        ((Term(("tools", "call")), Term(("server", "js"), negated=True), Term(("error",))),)
-    )
-
-
-def test_a_search_box_is_understood() -> None:
-    search = Search.parse('"No such tool" OR timeout -"by marco" or')
-    assert search.websearch() == '"no such tool" or "timeout" -"by marco"'
-
-
-@given(st.text(max_size=40))
-def test_any_text_is_a_search_or_names_the_argument(text: str) -> None:
-    try:
-        worded = Search.parse(text).websearch()
-    except EntryRejected as exc:
-        assert str(exc).startswith("search: ")  # noqa: PT017 - both outcomes are fine
-    else:
-        assert "\x00" not in worded
-        worded.encode()
-
-
-def test_words_are_runs_of_letters_and_digits() -> None:
-    assert words("Tools/call: server.js <b>naïve</b> a_b-5") == [
-        "tools", "call", "server", "js", "b", "naïve", "b", "a", "b", "5",
-    ]  # fmt: skip
