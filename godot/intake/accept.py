@@ -7,7 +7,6 @@ became of them for their own readers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -130,8 +129,7 @@ class Door:
         :param trace_id: of an entry that brings none.
         :param weight: of the message that brought it (`godot.json.weight`).
         """
-        check = partial(_check, admit, fields, self._levels.filter(), trace_id)
-        judged = await off_the_loop(weight, check)
+        judged = await off_the_loop(weight, _check, admit, fields, self._levels.filter(), trace_id)
         return self._count(await self._put(judged, receipt) if isinstance(judged, _Checked) else judged)
 
     async def accept_many(
@@ -153,8 +151,8 @@ class Door:
         step = PIECE if weight <= HEAVY else MAX_BATCH
         for start in range(0, len(values), step):
             await trio.lowlevel.checkpoint()
-            check_all = partial(_check_all, values[start : start + step], self._levels.filter(), trace_id)
-            for judged in await off_the_loop(weight, check_all):
+            piece = values[start : start + step]
+            for judged in await off_the_loop(weight, _check_all, piece, self._levels.filter(), trace_id):
                 outcome: Outcome
                 if not isinstance(judged, _Checked):
                     outcome = judged

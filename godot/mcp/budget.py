@@ -8,8 +8,7 @@ before it is read: connections that each hold half of one would wait for each ot
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Final
 
 import attrs
@@ -80,17 +79,9 @@ class Pool:
         self._pooled -= size
         self._grant()
 
-    @contextmanager
-    def patience(self, deadline: float) -> Iterator[trio.CancelScope]:
+    def patience(self, deadline: float) -> Patience:
         """Bound what a peer does that holds bytes: until `deadline`, or for `HASTE_S` while others wait for room."""
-        with trio.CancelScope(deadline=deadline) as scope:
-            self._patient.add(scope)
-            if self._waiting:
-                self._hurry()
-            try:
-                yield scope
-            finally:
-                self._patient.discard(scope)
+        return Patience(self, trio.CancelScope(deadline=deadline))
 
     def _fits(self, size: int) -> bool:
         return not self._pooled or self._pooled + size <= self.max_bytes
@@ -105,6 +96,27 @@ class Pool:
         latest = trio.current_time() + HASTE_S
         for scope in self._patient:
             scope.deadline = min(scope.deadline, latest)
+
+
+@attrs.define(eq=False)
+class Patience:
+    """A cancel scope that a pool may hurry. A class and not a generator: every frame and every answer has one."""
+
+    pool: Pool
+    scope: trio.CancelScope
+
+    def __enter__(self) -> trio.CancelScope:
+        self.scope.__enter__()
+        self.pool._patient.add(self.scope)
+        if self.pool._waiting:
+            self.pool._hurry()
+        return self.scope
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self.pool._patient.discard(self.scope)
+        return self.scope.__exit__(kind, exc, traceback)
 
 
 @attrs.define(eq=False)
@@ -129,7 +141,8 @@ class Claim:
     def shrink(self, size: int) -> None:
         """Give back what is more than `size`."""
         surplus, self.size = self.size - size, size
-        self.account.give_back(surplus, is_pooled=self.is_pooled)
+        if surplus:
+            self.account.give_back(surplus, is_pooled=self.is_pooled)
 
 
 class Account:
@@ -144,7 +157,7 @@ class Account:
         self._share = max(largest, pool.max_bytes // SHARES)
         self._own = 0
         self._pooled = 0
-        self._fell = trio.Event()
+        self._fell = trio.lowlevel.ParkingLot()
 
     def claim_nowait(self, size: int) -> Claim | None:
         """Claim bytes, if there is room."""
@@ -163,14 +176,14 @@ class Account:
         """Claim bytes; wait for room."""
         if size > OWN_BYTES:
             while not self._is_within_share(size):
-                await self._fell.wait()
+                await self._fell.park()
             await self.pool.claim(size)
             self._pooled += size
             self.pool.bytes += size
             return Claim(self, size, is_pooled=True)
         # A small one stands in no queue: what the connection itself holds makes room for it soon.
         while (claim := self.claim_nowait(size)) is None:
-            await self._fell.wait()
+            await self._fell.park()
         return claim
 
     def give_back(self, size: int, *, is_pooled: bool) -> None:
@@ -181,8 +194,8 @@ class Account:
             self.pool.release(size)
         else:
             self._own -= size
-        self._fell.set()
-        self._fell = trio.Event()
+        if self._fell:
+            self._fell.unpark_all()
 
     def _is_within_share(self, size: int) -> bool:
         return not self._pooled or self._pooled + size <= self._share

@@ -80,12 +80,12 @@ class _Backlog:
 
     max_bytes: int
     bytes: int = 0
-    fell: trio.Event = attrs.Factory(trio.Event)
+    fell: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     def fall(self, by: int) -> None:
         self.bytes -= by
-        self.fell.set()
-        self.fell = trio.Event()
+        if self.fell:
+            self.fell.unpark_all()
 
 
 class Inlet:
@@ -125,7 +125,7 @@ class Inlet:
                 pass
         with trio.move_on_after(PATIENCE_S):
             while not self._has_room(entry):
-                await self._level.fell.wait()
+                await self._level.fell.park()
             self._level.bytes += size  # before it is sent: the others who wait must not count on the same room
             try:
                 await self._send.send(entry)
