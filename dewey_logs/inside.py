@@ -7,7 +7,6 @@ those to any other Dewey.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import attrs
 import trio
@@ -16,9 +15,7 @@ from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.store.batch import Batch
 from dewey_logs.tools.storing import Storing
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable, StoreFailed, StoreUnavailable
-
-STORE: Final = "dewey_store_logs_batch"
-"""The tool whose place it takes, in metrics."""
+from godot.toolnames import DEWEY_STORE
 
 
 @attrs.frozen
@@ -37,7 +34,7 @@ class InsideStore:
     async def __call__(self, entries: Sequence[bytes]) -> None:
         """See `godot.pipeline.dewey.Dewey.store`."""
         try:
-            with trio.fail_after(self.timeout_s), self.metrics.measuring(STORE):
+            with trio.fail_after(self.timeout_s), self.metrics.measuring(DEWEY_STORE):
                 await self.storing.keep(Batch.of_serialised(entries))
         except BatchRefused:
             raise

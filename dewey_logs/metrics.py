@@ -18,6 +18,7 @@ from godot.errors import StoreBusy, StoreFailed, StoreUnavailable
 from godot.mcp.toolbox import Answer, Later, Tool
 from godot.service.exposition import SECONDS, Declared, Registry, Values, families
 from godot.service.lines import lines_dropped
+from godot.toolnames import DEWEY_TAIL
 
 COUNTERS: Final[Declared] = {
     "dewey_entries_stored": ("Entries that were new, since the start.", []),
@@ -29,14 +30,12 @@ COUNTERS: Final[Declared] = {
 GAUGES: Final[Declared] = {
     "dewey_database_up": ("Whether PostgreSQL answers (1) or not (0).", []),
     "dewey_partitions": ("Daily partitions that there are.", []),
-    "dewey_followers": ("Calls of dewey_tail_logs under way.", []),
+    "dewey_followers": (f"Calls of {DEWEY_TAIL} under way.", []),
 }
 
 HISTOGRAMS: Final[Mapping[str, tuple[str, Sequence[str], Sequence[float]]]] = {
     "dewey_tool_duration_seconds": ("How long a tool took to answer.", ["tool", "outcome"], SECONDS),
 }
-
-TAIL: Final = "dewey_tail_logs"
 
 
 class DeweyMetrics(Collector):
@@ -91,7 +90,7 @@ class DeweyMetrics(Collector):
             with self.measuring(tool.name):
                 return await tool.run(arguments)
 
-        return attrs.evolve(tool, run=wait if tool.name == TAIL else run)
+        return attrs.evolve(tool, run=wait if tool.name == DEWEY_TAIL else run)
 
     @contextmanager
     def measuring(self, name: str) -> Iterator[None]:

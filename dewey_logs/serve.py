@@ -36,10 +36,11 @@ from godot.service.orphans import reap_orphans
 from godot.service.ports import http_url, listening_url
 from godot.service.signals import Lifecycle
 from godot.service.site import Site, serve_http
+from godot.toolnames import DEWEY_QUERY
 
 INSTRUCTIONS: Final = (
     "Dewey keeps the log entries of a system of MCP servers in PostgreSQL. Components do not call it: they log to "
-    "Godot, which stores here. To find entries use dewey_query_logs."
+    f"Godot, which stores here. To find entries use {DEWEY_QUERY}."
 )
 
 

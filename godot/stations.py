@@ -35,12 +35,13 @@ from godot.service.descriptors import Connections
 from godot.service.exposition import Registry
 from godot.service.site import Site
 from godot.settings import GodotSettings
+from godot.toolnames import LOG, LOG_BATCH, QUERY, STATUS
 
 INSTRUCTIONS: Final = (
-    "Godot is the flight recorder of a system of MCP servers. Send log entries with logger_log "
-    "(one) or logger_log_batch (up to 1,000). To find out what happened, use logger_query: by trace_id for "
+    f"Godot is the flight recorder of a system of MCP servers. Send log entries with {LOG} "
+    f"(one) or {LOG_BATCH} (up to 1,000). To find out what happened, use {QUERY}: by trace_id for "
     "one request through all servers, by component, level, time or text for the rest. "
-    "logger_status tells whether anything is held back or was dropped."
+    f"{STATUS} tells whether anything is held back or was dropped."
 )
 
 ABOUT: Final = (

@@ -19,15 +19,24 @@ from dewey_logs.tools.keeping import (
 )
 from dewey_logs.tools.storing import Storing, storing_tools
 from godot.mcp.toolbox import Tool
+from godot.toolnames import (
+    DEWEY_CLEAR,
+    DEWEY_GET_LEVELS,
+    DEWEY_PIN,
+    DEWEY_QUERY,
+    DEWEY_SET_LEVEL,
+    DEWEY_STATS,
+    DEWEY_TAIL,
+)
 
 ARGUMENTS: Final[Mapping[str, type[Any]]] = {
-    "dewey_query_logs": QueryArguments,
-    "dewey_get_log_stats": StatsArguments,
-    "dewey_tail_logs": TailArguments,
-    "dewey_clear_logs": ClearArguments,
-    "dewey_pin_trace": PinArguments,
-    "dewey_set_log_level": SetLevelArguments,
-    "dewey_get_log_levels": GetLevelsArguments,
+    DEWEY_QUERY: QueryArguments,
+    DEWEY_STATS: StatsArguments,
+    DEWEY_TAIL: TailArguments,
+    DEWEY_CLEAR: ClearArguments,
+    DEWEY_PIN: PinArguments,
+    DEWEY_SET_LEVEL: SetLevelArguments,
+    DEWEY_GET_LEVELS: GetLevelsArguments,
 }
 """What the tools take that Godot offers on its own port too."""
 

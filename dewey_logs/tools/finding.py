@@ -42,6 +42,7 @@ from godot.errors import EntryRejected
 from godot.json.structure import argument
 from godot.mcp.heavy import message_weight, off_the_loop
 from godot.mcp.toolbox import Answer, Later, Tool
+from godot.toolnames import DEWEY_QUERY, DEWEY_TAIL
 
 DEFAULT_WAIT_S: Final = 20.0
 MOST_WAIT_S: Final = 30.0
@@ -226,7 +227,7 @@ def finding_tools(
 
     return [
         Tool(
-            name="dewey_query_logs",
+            name=DEWEY_QUERY,
             title="Find log entries",
             description=(
                 "Find log entries of all components: follow one request by its trace_id, see what a "
@@ -248,7 +249,7 @@ def finding_tools(
             idempotent=True,
         ),
         Tool(
-            name="dewey_tail_logs",
+            name=DEWEY_TAIL,
             title="Follow log entries",
             description=(
                 "Wait for log entries, and get them in the order in which they are stored: nothing is left out and "
@@ -256,7 +257,7 @@ def finding_tools(
                 "missed, shortened} as soon as there is an entry, or after wait_s with none. Call again with "
                 "cursor, and the same filters, to go on; a cursor stays valid over restarts. missed is not 0 when the "
                 f"cursor was so old that more than {LAG_MAX:,} entries had come since: these are left out, find "
-                "them with dewey_query_logs."
+                f"them with {DEWEY_QUERY}."
             ),
             arguments=TailArguments,
             run=tail,

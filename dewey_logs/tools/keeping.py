@@ -16,6 +16,15 @@ from godot.entries.entry import LEVELS, MAX_COMPONENT_CHARS, parse_level
 from godot.errors import EntryRejected
 from godot.json.structure import argument
 from godot.mcp.toolbox import INSIDE, Answer, Tool, caller
+from godot.toolnames import (
+    DEWEY_CLEAR,
+    DEWEY_GET_LEVELS,
+    DEWEY_MAINTAIN,
+    DEWEY_PIN,
+    DEWEY_SET_LEVEL,
+    DEWEY_STATS,
+    SET_LEVEL,
+)
 
 MAX_COMPONENTS: Final = 1_000
 """An answer must stay under 1 MiB, whatever components call themselves."""
@@ -251,7 +260,7 @@ def keeping_tools(
 
     return [
         Tool(
-            name="dewey_maintain_partitions",
+            name=DEWEY_MAINTAIN,
             title="Prepare the days to come",
             description=(
                 f"Make the table's partitions from yesterday to {partitions_ahead} days ahead (UTC), and those "
@@ -266,11 +275,11 @@ def keeping_tools(
             idempotent=True,
         ),
         Tool(
-            name="dewey_set_log_level",
+            name=DEWEY_SET_LEVEL,
             title="Set a level",
             description=(
                 "Set from which level on the entries of a component are stored. Godot knows of it within 10 s, and at "
-                "once when it is set there (logger_set_level). Answers {component, level, until, previous}."
+                f"once when it is set there ({SET_LEVEL}). Answers {{component, level, until, previous}}."
             ),
             arguments=SetLevelArguments,
             run=set_level,
@@ -278,7 +287,7 @@ def keeping_tools(
             idempotent=True,
         ),
         Tool(
-            name="dewey_get_log_levels",
+            name=DEWEY_GET_LEVELS,
             title="Show the levels",
             description=(
                 "Show which levels are set: {levels: {component: {level, until, later}}}, * for the components that "
@@ -292,7 +301,7 @@ def keeping_tools(
             idempotent=True,
         ),
         Tool(
-            name="dewey_clear_logs",
+            name=DEWEY_CLEAR,
             title="Delete log entries",
             description=(
                 "DELETE entries for ever, but never those of a pinned trace. Without any filter it deletes what is "
@@ -308,7 +317,7 @@ def keeping_tools(
             idempotent=True,
         ),
         Tool(
-            name="dewey_pin_trace",
+            name=DEWEY_PIN,
             title="Keep a trace",
             description=(
                 "Pin a trace: its entries, also those that come yet, survive retention and clearing until the pin ends "
@@ -322,7 +331,7 @@ def keeping_tools(
             idempotent=True,
         ),
         Tool(
-            name="dewey_get_log_stats",
+            name=DEWEY_STATS,
             title="Count the log entries",
             description=(
                 "Tell how much is stored, exactly as of now and at once, however much it is: {total, by_component, "

@@ -17,6 +17,7 @@ from godot.json.schema import object_schema
 from godot.json.structure import argument
 from godot.mcp.heavy import message_weight, off_the_loop
 from godot.mcp.toolbox import Answer, Tool
+from godot.toolnames import DEWEY_STORE
 
 
 @attrs.frozen
@@ -71,7 +72,7 @@ def storing_tools(storing: Storing) -> list[Tool]:
 
     return [
         Tool(
-            name="dewey_store_logs_batch",
+            name=DEWEY_STORE,
             title="Store log entries",
             description=(
                 f"Store up to {MAX_BATCH:,} log entries in one transaction: all of them or none. For programs "

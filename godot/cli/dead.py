@@ -8,7 +8,7 @@ from typing import Any, Final
 from godot.cli.daemon import EXIT_NONE, Daemon, Work, complain, write
 from godot.cli.render import harmless
 from godot.json.text import dumps
-from godot.pipeline.dead import LIST, PURGE, RETRY
+from godot.toolnames import DEAD, DEAD_PURGE, DEAD_RETRY
 
 SHOWN_CHARS: Final = 160
 
@@ -19,7 +19,7 @@ def list_dead(limit: int | None, *, as_json: bool) -> Work:
     async def work(daemon: Daemon) -> int:
         skip, left = 0, limit
         while left is None or left > 0:
-            page = await daemon.ask(LIST, skip=skip, limit=min(1_000, left or 1_000))
+            page = await daemon.ask(DEAD, skip=skip, limit=min(1_000, left or 1_000))
             for entry in page["dead"]:
                 write(dumps(entry).decode() if as_json else "\n".join(_lines(entry)))
             left = None if left is None else left - len(page["dead"])
@@ -39,7 +39,7 @@ def act_on_dead(action: str, ids: tuple[str, ...], *, as_json: bool) -> Work:
 
     Ids of entries that are not there are told.
     """
-    tool, count = (RETRY, "retried") if action == "retry" else (PURGE, "purged")
+    tool, count = (DEAD_RETRY, "retried") if action == "retry" else (DEAD_PURGE, "purged")
 
     async def work(daemon: Daemon) -> int:
         done = await daemon.ask(tool, **({"ids": list(ids)} if ids else {"all": True}))

@@ -13,6 +13,7 @@ from uuid import uuid4
 import trio
 
 from godot.cli.daemon import Daemon, Work, complain, write
+from godot.toolnames import LOG_BATCH, QUERY
 
 STORED_S: Final = 5.0
 """How long the demo waits until its entries can be found."""
@@ -100,7 +101,7 @@ def run_demo() -> Work:
                     "component": component, "level": level, "message": message, "trace_id": trace,
                     "data": data or None, "created_at": at.isoformat(),
                 })  # fmt: skip
-        done = await daemon.ask("logger_log_batch", logs=logs, ack="durable")
+        done = await daemon.ask(LOG_BATCH, logs=logs, ack="durable")
         with trio.move_on_after(STORED_S) as patience:
             while not all([await _is_stored(daemon, trace) for trace in traces]):  # noqa: ASYNC110 - it is over there
                 await trio.sleep(0.05)
@@ -120,4 +121,4 @@ def run_demo() -> Work:
 
 
 async def _is_stored(daemon: Daemon, trace: str) -> bool:
-    return bool((await daemon.ask("logger_query", trace_id=trace, limit=1))["count"])
+    return bool((await daemon.ask(QUERY, trace_id=trace, limit=1))["count"])

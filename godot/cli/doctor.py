@@ -28,6 +28,7 @@ from godot.errors import ConfigError
 from godot.service.doors import make_gate
 from godot.service.masking import masked
 from godot.service.signals import Lifecycle, run_with_signals
+from godot.toolnames import QUERY, STATUS
 
 DISK_MIN_BYTES: Final = 1024**3
 DELAY_MAX_S: Final = 60.0
@@ -137,7 +138,7 @@ async def there(daemon: Daemon) -> list[Finding]:
     """Check the daemon."""
     address = str(daemon.target.address)
     try:
-        state = await daemon.ask("logger_status", timeout_s=ANSWER_S)
+        state = await daemon.ask(STATUS, timeout_s=ANSWER_S)
     except Unanswered as exc:
         return [_why_not(daemon, exc)]
     findings = [Finding("ok", f"a daemon answers at {address}")]
@@ -162,7 +163,7 @@ async def there(daemon: Daemon) -> list[Finding]:
 async def _newest(daemon: Daemon) -> Finding:
     """Compare the clocks: the newest entry must neither come from the future nor have been long on its way."""
     try:
-        page = await daemon.ask("logger_query", limit=1, fields=["created_at", "ingested_at"])
+        page = await daemon.ask(QUERY, limit=1, fields=["created_at", "ingested_at"])
     except Unanswered as exc:
         return Finding("bad", "what is stored cannot be read", str(exc))
     if not page["entries"]:

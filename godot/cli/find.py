@@ -12,10 +12,7 @@ from godot.cli.daemon import EXIT_NONE, EXIT_UNREACHABLE, EXIT_USAGE, Daemon, St
 from godot.cli.render import Entry, harmless, level_color, paint, renderer, table
 from godot.cli.story import tell
 from godot.json.text import dumps
-
-QUERY: Final = "logger_query"
-TAIL: Final = "logger_tail"
-STATS: Final = "logger_stats"
+from godot.toolnames import QUERY, STATS, TAIL
 
 PAGE: Final = 1_000
 PAGE_BYTES: Final = 900_000

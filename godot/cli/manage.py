@@ -12,11 +12,7 @@ import trio
 from godot.cli.daemon import EXIT_NONE, EXIT_USAGE, Daemon, Work, complain, write
 from godot.cli.render import counted, harmless, table
 from godot.json.text import dumps
-
-SET_LEVEL: Final = "logger_set_level"
-GET_LEVEL: Final = "logger_get_level"
-PIN: Final = "logger_pin"
-CLEAR: Final = "logger_clear"
+from godot.toolnames import CLEAR, GET_LEVEL, PIN, SET_LEVEL
 
 CLEAR_S: Final = 3_600.0
 """Deleting millions of entries one by one takes minutes."""

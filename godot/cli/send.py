@@ -31,9 +31,7 @@ from godot.cli.daemon import (
 from godot.cli.render import counted, harmless
 from godot.entries.entry import by_line
 from godot.json.text import NotJSON, loads
-
-LOG: Final = "logger_log"
-LOG_BATCH: Final = "logger_log_batch"
+from godot.toolnames import LOG, LOG_BATCH
 
 BATCH: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024

@@ -28,8 +28,8 @@ from godot.service.command import run_command
 from godot.service.doors import http_port
 from godot.service.masking import masked
 from godot.service.signals import Lifecycle
+from godot.toolnames import STATUS
 
-STATUS: Final = "logger_status"
 HEALTH_S: Final = 4.0
 """Under the 5 s that the image gives the command."""
 

@@ -16,6 +16,7 @@ from godot.mcp.heavy import message_weight
 from godot.mcp.toolbox import Answer, Later, Tool, trace
 from godot.pipeline.channel import Receipt
 from godot.settings import Ack
+from godot.toolnames import LOG, LOG_BATCH, QUERY, deployed
 
 _ACK: Final = argument(
     "When to answer. queued: at once; the entry is on disk within 100 ms, if nothing dies before. durable: when it is "
@@ -46,22 +47,22 @@ def intake_tools(door: Door) -> list[Tool]:
     """Return the tools by which entries come in."""
     return [
         Tool(
-            name="logger_log",
+            name=LOG,
             title="Log an entry",
             description=(
                 "Record one log entry. Answers at once; the entry is in the durable buffer within 100 ms and "
-                "can be found by logger_query about as soon. With ack=durable it answers when the entry is on "
+                f"can be found by {QUERY} about as soon. With ack=durable it answers when the entry is on "
                 "disk: send what was not answered so again, with the same id, and it is stored once. Use "
-                "logger_log_batch for many."
+                f"{LOG_BATCH} for many."
             ),
             arguments=LogArguments,
             run=partial(_log, door),
             role="write",
             in_order=True,
-            aliases=["godot_logger_log"],
+            aliases=[deployed(LOG)],
         ),
         Tool(
-            name="logger_log_batch",
+            name=LOG_BATCH,
             title="Log many entries",
             description=(
                 f"Record up to {MAX_BATCH:,} log entries in one call. Each entry is judged for itself: those "
@@ -73,7 +74,7 @@ def intake_tools(door: Door) -> list[Tool]:
             run=partial(_log_batch, door),
             role="write",
             in_order=True,
-            aliases=["godot_logger_log_batch"],
+            aliases=[deployed(LOG_BATCH)],
         ),
     ]
 

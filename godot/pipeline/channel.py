@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from godot.errors import ChannelFull, EntryRejected
+from godot.toolnames import STATUS
 
 MAX_ENTRIES: Final = 10_000
 MAX_BYTES: Final = 128 * 1024 * 1024
@@ -135,7 +136,7 @@ class Inlet:
             return
         raise ChannelFull(
             f"not accepted: the buffer has not taken anything for {PATIENCE_S:g} s and what may wait for it is full; "
-            "send it again later (logger_status says what is down)"
+            f"send it again later ({STATUS} says what is down)"
         )
 
     def _has_room(self, entry: Arrival) -> bool:

@@ -13,10 +13,7 @@ from godot.json.structure import MAX_ITEMS, argument
 from godot.json.text import dumps
 from godot.mcp.heavy import off_the_loop
 from godot.mcp.toolbox import Answer, Tool
-
-LIST: Final = "logger_dead"
-RETRY: Final = "logger_dead_retry"
-PURGE: Final = "logger_dead_purge"
+from godot.toolnames import DEAD, DEAD_PURGE, DEAD_RETRY, STATUS
 
 PAGE_MAX: Final = 1_000
 SHOWN_MAX_CHARS: Final = 10_000
@@ -41,7 +38,7 @@ class ChosenArguments:
     """The arguments of `logger_dead_retry` and `logger_dead_purge`: `ids`, or `all`."""
 
     ids: list[str] | None = argument(
-        f"Which ones: their id as {LIST} shows it, which is not the id of the entry.",
+        f"Which ones: their id as {DEAD} shows it, which is not the id of the entry.",
         default=None,
         max_chars=100,
         maxItems=MAX_ITEMS,
@@ -81,14 +78,14 @@ def dead_tools(dead: DeadLetters) -> list[Tool]:
 
     return [
         Tool(
-            name=LIST,
+            name=DEAD,
             title="Entries that could not be stored",
             description=(
                 "Show the entries that were put aside because they can never be stored as they are, oldest first, "
                 "each with its id here and the reason. Answers {dead: [{id, reason, entry, chars}], kept, next_skip}. "
                 f"entry is the JSON text as it came, the first {SHOWN_MAX_CHARS:,} of its chars. kept is how many "
                 f"there are altogether; the newest {DEAD_MAX:,} are kept, up to {DEAD_MAX_BYTES // 1024**2} MiB. When "
-                f"the reason has been mended in the database or in Dewey, use {RETRY}."
+                f"the reason has been mended in the database or in Dewey, use {DEAD_RETRY}."
             ),
             arguments=ListArguments,
             run=show,
@@ -96,7 +93,7 @@ def dead_tools(dead: DeadLetters) -> list[Tool]:
             read_only=True,
         ),
         Tool(
-            name=RETRY,
+            name=DEAD_RETRY,
             title="Try to store them again",
             description=(
                 "Put entries that could not be stored back into the queue, to be stored before all others. What "
@@ -109,11 +106,11 @@ def dead_tools(dead: DeadLetters) -> list[Tool]:
             idempotent=True,
         ),
         Tool(
-            name=PURGE,
+            name=DEAD_PURGE,
             title="Delete them for ever",
             description=(
                 "DELETE entries that could not be stored, for ever. Nothing brings them back; they stay counted in "
-                f"dead of logger_status. Look at them with {LIST} first. Answers {{purged, kept}}."
+                f"dead of {STATUS}. Look at them with {DEAD} first. Answers {{purged, kept}}."
             ),
             arguments=ChosenArguments,
             run=act("purged", dead.purge),

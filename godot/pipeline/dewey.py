@@ -19,16 +19,7 @@ from godot.mcp.heavy import message_weight, off_the_loop
 from godot.mcp.server import MAX_RUNNING
 from godot.mcp.toolbox import Answer, Toolbox, caller
 from godot.service.shares import Shares
-
-STORE: Final = "dewey_store_logs_batch"
-QUERY: Final = "dewey_query_logs"
-TAIL: Final = "dewey_tail_logs"
-STATS: Final = "dewey_get_log_stats"
-CLEAR: Final = "dewey_clear_logs"
-PIN: Final = "dewey_pin_trace"
-SET_LEVEL: Final = "dewey_set_log_level"
-GET_LEVELS: Final = "dewey_get_log_levels"
-MAINTAIN: Final = "dewey_maintain_partitions"
+from godot.toolnames import DEWEY_CLEAR, DEWEY_STORE, DEWEY_TAIL
 
 PLACES: Final = MAX_RUNNING
 EACH: Final = 2
@@ -81,10 +72,10 @@ class RemoteStore:
         for first, part in _parts(entries):
             arguments = b'{"logs":[%b]}' % b",".join(part)
             try:
-                answer = await _call(self._client, STORE, arguments, self._timeout_s)
+                answer = await _call(self._client, DEWEY_STORE, arguments, self._timeout_s)
             except trio.TooSlowError as exc:
                 self._client.disconnect()  # Dewey reads nothing on it before it has stored
-                raise _unanswered(STORE, self._timeout_s) from exc
+                raise _unanswered(DEWEY_STORE, self._timeout_s) from exc
             _check_stored(answer, first)
 
 
@@ -102,7 +93,7 @@ class RemoteDewey:
 
     def __init__(self, store: Store, questions: Client, waits: Client, clears: Client, *, timeout_s: float) -> None:
         self._store, self._questions = store, questions
-        self._ways = {TAIL: waits, CLEAR: clears}
+        self._ways = {DEWEY_TAIL: waits, DEWEY_CLEAR: clears}
         self._timeout_s = timeout_s
         self._shares = Shares(PLACES, EACH)
 
@@ -150,7 +141,7 @@ class DirectDewey:
 
     async def store(self, entries: Sequence[bytes]) -> None:
         """See `Dewey.store`."""
-        _check_stored(await self.ask(STORE, {"logs": [loads(raw) for raw in entries]}))
+        _check_stored(await self.ask(DEWEY_STORE, {"logs": [loads(raw) for raw in entries]}))
 
     async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:  # noqa: ARG002
         """See `Dewey.ask`."""

@@ -14,9 +14,28 @@ from godot.buffer.protocol import Buffer, LevelNotes
 from godot.errors import DeweyUnavailable, EntryRejected
 from godot.mcp.toolbox import Answer, Tool, caller
 from godot.pipeline.dead import dead_tools
-from godot.pipeline.dewey import CLEAR, GET_LEVELS, PIN, QUERY, SET_LEVEL, STATS, TAIL, Dewey
+from godot.pipeline.dewey import Dewey
 from godot.pipeline.levels import Levels
 from godot.pipeline.status import Status
+from godot.toolnames import (
+    CLEAR,
+    DEAD,
+    DEWEY_CLEAR,
+    DEWEY_GET_LEVELS,
+    DEWEY_PIN,
+    DEWEY_QUERY,
+    DEWEY_SET_LEVEL,
+    DEWEY_STATS,
+    DEWEY_TAIL,
+    GET_LEVEL,
+    PIN,
+    QUERY,
+    SET_LEVEL,
+    STATS,
+    STATUS,
+    TAIL,
+    deployed,
+)
 
 
 @attrs.frozen
@@ -38,57 +57,57 @@ def facade_tools(
     """
     return [
         Tool(
-            name="logger_query",
+            name=QUERY,
             title="Find entries",
             description=(
                 "Find log entries: all of one request with trace_id; or by component, minimum level, time and "
                 "text, in any combination. Newest first unless order says otherwise. A long result comes in "
                 "pages: call again with cursor set to next_cursor."
             ),
-            arguments=dewey_arguments[QUERY],
-            run=_facade(dewey, QUERY),
+            arguments=dewey_arguments[DEWEY_QUERY],
+            run=_facade(dewey, DEWEY_QUERY),
             role="read",
             read_only=True,
-            aliases=["godot_logger_query"],
+            aliases=[deployed(QUERY)],
         ),
         Tool(
-            name="logger_tail",
+            name=TAIL,
             title="Follow entries",
             description=(
                 "Wait for log entries, and get them in the order in which they are stored: nothing is left out "
                 "and nothing comes twice. Answers {entries, cursor, missed, shortened} as soon as there is an "
                 "entry, or after wait_s with none; call again with cursor, and the same filters, to go on. missed "
-                "is not 0 when the cursor was so old that entries were left out: find them with logger_query."
+                f"is not 0 when the cursor was so old that entries were left out: find them with {QUERY}."
             ),
-            arguments=dewey_arguments[TAIL],
-            run=_tail(dewey, status, float(attrs.fields_dict(dewey_arguments[TAIL])["wait_s"].default or 0.0)),
+            arguments=dewey_arguments[DEWEY_TAIL],
+            run=_tail(dewey, status, float(attrs.fields_dict(dewey_arguments[DEWEY_TAIL])["wait_s"].default or 0.0)),
             role="read",
             read_only=True,
             waits=True,
-            aliases=["godot_logger_tail"],
+            aliases=[deployed(TAIL)],
         ),
         Tool(
-            name="logger_stats",
+            name=STATS,
             title="Count the entries",
             description=(
                 "Tell how much is stored: total, by_component, by_level, the times of the oldest and the newest "
                 "entry, size_bytes in the database. Exact, and fast however much it is. What is still on its way "
-                "is not in it; logger_status tells that."
+                f"is not in it; {STATUS} tells that."
             ),
-            arguments=dewey_arguments[STATS],
-            run=_facade(dewey, STATS),
+            arguments=dewey_arguments[DEWEY_STATS],
+            run=_facade(dewey, DEWEY_STATS),
             role="read",
             read_only=True,
             idempotent=True,
-            aliases=["godot_logger_stats"],
+            aliases=[deployed(STATS)],
         ),
         Tool(
-            name="logger_status",
+            name=STATUS,
             title="State of the recorder",
             description=(
                 "Tell how the recorder itself is: entries received, stored, queued (queued_bytes), in_flight, "
                 "dropped (the queue was full, the oldest went; dropped_for_bytes of them for their bytes; vanished "
-                "of them were taken out of Redis by others), dead (could not be stored, see logger_dead; "
+                f"of them were taken out of Redis by others), dead (could not be stored, see {DEAD}; "
                 "dead_forgotten of them are not kept any more), refused (not accepted), unconfirmed (accepted, "
                 "and their callers were told that they are not on disk in time), whether redis and dewey are up, "
                 "down or unknown, and whether what Redis acknowledges is durable (null: not looked at yet), if not "
@@ -99,10 +118,10 @@ def facade_tools(
             run=_status(status),
             role="read",
             read_only=True,
-            aliases=["godot_logger_status"],
+            aliases=[deployed(STATUS)],
         ),
         Tool(
-            name="logger_set_level",
+            name=SET_LEVEL,
             title="Set a level",
             description=(
                 "Set from which level on the entries of a component are stored, for a time with for_s: entries "
@@ -110,55 +129,55 @@ def facade_tools(
                 "clients that asked to be told, and within 10 s at other Godots. Answers {component, level, until, "
                 "previous}."
             ),
-            arguments=dewey_arguments[SET_LEVEL],
+            arguments=dewey_arguments[DEWEY_SET_LEVEL],
             run=_set_level(dewey, levels, buffer),
             role="admin",
             idempotent=True,
-            aliases=["godot_logger_set_level"],
+            aliases=[deployed(SET_LEVEL)],
         ),
         Tool(
-            name="logger_get_level",
+            name=GET_LEVEL,
             title="Show the levels",
             description=(
                 "Show which levels count now, also while Dewey is away: {levels: {component: {level, until, "
                 "later}}}, * for the components that have none of their own. until is null for ever, and later "
                 "what counts after it, null for everything."
             ),
-            arguments=dewey_arguments[GET_LEVELS],
+            arguments=dewey_arguments[DEWEY_GET_LEVELS],
             run=_get_levels(levels),
             role="read",
             read_only=True,
             idempotent=True,
-            aliases=["godot_logger_get_level"],
+            aliases=[deployed(GET_LEVEL)],
         ),
         Tool(
-            name="logger_clear",
+            name=CLEAR,
             title="Delete entries",
             description=(
                 "DELETE stored entries for ever, but never those of a pinned trace. Without any filter it deletes "
                 "what is older than the retention, as happens by itself. Filters combine. Use dry_run first: it "
                 "says how many there are. Answers {deleted, dry_run}."
             ),
-            arguments=dewey_arguments[CLEAR],
-            run=_facade(dewey, CLEAR, wait_s=CLEAR_S, signed=True),
+            arguments=dewey_arguments[DEWEY_CLEAR],
+            run=_facade(dewey, DEWEY_CLEAR, wait_s=CLEAR_S, signed=True),
             role="admin",
             destructive=True,
             idempotent=True,
-            aliases=["godot_logger_clear"],
+            aliases=[deployed(CLEAR)],
         ),
         Tool(
-            name="logger_pin",
+            name=PIN,
             title="Keep a trace",
             description=(
                 "Pin a trace: its entries, also those that come yet, survive retention and clearing until the pin "
                 "ends or is removed. Pinning again changes note and end. Without trace_id it only lists. Answers "
                 "{pins: [{trace_id, note, pinned_at, until}]}; until is null for ever."
             ),
-            arguments=dewey_arguments[PIN],
-            run=_facade(dewey, PIN, signed=True),
+            arguments=dewey_arguments[DEWEY_PIN],
+            run=_facade(dewey, DEWEY_PIN, signed=True),
             role="admin",
             idempotent=True,
-            aliases=["godot_logger_pin"],
+            aliases=[deployed(PIN)],
         ),
         *dead_tools(buffer),
     ]
@@ -184,7 +203,7 @@ def _facade(
 
 def _set_level(dewey: Dewey, levels: Levels, notes: LevelNotes) -> Callable[[Any], Awaitable[Answer]]:
     async def set_level(arguments: Any) -> Answer:
-        answer = await dewey.ask(SET_LEVEL, _given(arguments) | {"for_peer": caller.get()})
+        answer = await dewey.ask(DEWEY_SET_LEVEL, _given(arguments) | {"for_peer": caller.get()})
         if not answer.is_error:
             with suppress(DeweyUnavailable):  # maintenance asks again
                 await levels.refresh(dewey, notes)
@@ -217,14 +236,14 @@ def _tail(dewey: Dewey, status: Status, default_wait_s: float) -> Callable[[Any]
         who = caller.get()
         if waiting[who] >= TAILS_EACH:
             raise EntryRejected(
-                f"{TAILS_EACH} calls of logger_tail wait on this connection already, which is the most for one"
+                f"{TAILS_EACH} calls of {TAIL} wait on this connection already, which is the most for one"
             )
         asked_s = default_wait_s if arguments.wait_s is None else arguments.wait_s
         waiting[who] += 1
         status.followers += 1
         try:
             given = _given(arguments) | {"for_peer": who}
-            return await dewey.ask(TAIL, given, wait_s=min(max(asked_s, 0.0), _WAIT_MAX_S))
+            return await dewey.ask(DEWEY_TAIL, given, wait_s=min(max(asked_s, 0.0), _WAIT_MAX_S))
         finally:
             status.followers -= 1
             waiting[who] -= 1

@@ -20,7 +20,8 @@ from godot.buffer.protocol import LevelNotes
 from godot.entries.entry import LEVELS
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
-from godot.pipeline.dewey import GET_LEVELS, Dewey
+from godot.pipeline.dewey import Dewey
+from godot.toolnames import DEWEY_GET_LEVELS
 
 EVERYBODY: Final = "*"
 """Stands for the components that have no level of their own."""
@@ -122,7 +123,7 @@ class Levels:
 
         :raises DeweyUnavailable: then what was known before counts on.
         """
-        answer = await dewey.ask(GET_LEVELS, {})
+        answer = await dewey.ask(DEWEY_GET_LEVELS, {})
         if answer.is_error:
             raise DeweyUnavailable(f"Dewey: {answer.json}")
         told: Mapping[str, Any] = loads(answer.json)["levels"]

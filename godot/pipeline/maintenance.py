@@ -10,9 +10,10 @@ import trio
 
 from godot.buffer.protocol import LevelNotes
 from godot.errors import DeweyUnavailable
-from godot.pipeline.dewey import MAINTAIN, Dewey
+from godot.pipeline.dewey import Dewey
 from godot.pipeline.levels import Levels
 from godot.service.backoff import delays
+from godot.toolnames import DEWEY_MAINTAIN
 
 INTERVAL_S: Final = 10.0
 """Partitions are made a week ahead; this short an interval moves entries of a day
@@ -41,7 +42,7 @@ async def run_maintenance(
     while True:
         try:
             if trio.current_time() >= not_before:
-                answer = await dewey.ask(MAINTAIN, {})
+                answer = await dewey.ask(DEWEY_MAINTAIN, {})
                 if not answer.is_error:
                     busy = _busy()
                 elif (answer.value or {}).get("kind") == "busy":

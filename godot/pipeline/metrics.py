@@ -27,6 +27,7 @@ from godot.pipeline.dewey import Dewey
 from godot.pipeline.status import Status
 from godot.service.exposition import SECONDS, Declared, Registry, Values, families
 from godot.service.lines import lines_dropped
+from godot.toolnames import TAIL
 
 COMPONENTS_MAX: Final = 200
 """Components with series of their own; names come from outside, and each series costs the scraper. All others are
@@ -62,7 +63,7 @@ GAUGES: Final[Declared] = {
         "Bytes of messages not yet answered (received), of answers not yet read (answers), of HTTP bodies (http).",
         ["kind"],
     ),
-    "godot_followers": ("Calls of logger_tail under way.", []),
+    "godot_followers": (f"Calls of {TAIL} under way.", []),
     "godot_dependency_up": (
         "Whether redis and dewey do what they are asked (1) or not (0).",
         ["dependency"],

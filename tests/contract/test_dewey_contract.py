@@ -29,8 +29,9 @@ from godot.mcp.toolbox import Answer, Toolbox
 from godot.mcp.transport import Connect, Transport, Unreachable
 from godot.mcp.websocket.dial import Address, over_websocket
 from godot.mcp.websocket.listen import serve_websocket
-from godot.pipeline.dewey import QUERY, STORE, Dewey, DirectDewey, RemoteDewey, RemoteStore
+from godot.pipeline.dewey import Dewey, DirectDewey, RemoteDewey, RemoteStore
 from godot.service.ports import open_listeners
+from godot.toolnames import DEWEY_QUERY, DEWEY_STORE
 
 P = ParamSpec("P")
 
@@ -79,7 +80,7 @@ class Bench:
 
     async def messages(self) -> list[str]:
         """What is stored, oldest first."""
-        answer = await self.dewey.ask(QUERY, {"order": "oldest", "limit": 1000})
+        answer = await self.dewey.ask(DEWEY_QUERY, {"order": "oldest", "limit": 1000})
         return [entry["message"] for entry in loads(answer.json)["entries"]]
 
 
@@ -228,7 +229,7 @@ async def test_what_is_in_an_entry_arrives_as_it_was_sent(twin: Open) -> None:
     async with twin() as bench:
         raw = entry("m", data=data, trace_id="0af76519-16cd-43dd-8448-eb211c80319c")
         await bench.dewey.store([raw])
-        (found,) = loads((await bench.dewey.ask(QUERY, {})).json)["entries"]
+        (found,) = loads((await bench.dewey.ask(DEWEY_QUERY, {})).json)["entries"]
         assert {name: found[name] for name in loads(raw)} == loads(raw)
 
 
@@ -284,7 +285,7 @@ async def test_dewey_down_is_unavailable_and_works_again_when_it_is_back(twin: O
             with pytest.raises(DeweyUnavailable, match=r"^Dewey: "):
                 await bench.dewey.store([entry("meanwhile")])
             with pytest.raises(DeweyUnavailable):
-                await bench.dewey.ask(QUERY, {})
+                await bench.dewey.ask(DEWEY_QUERY, {})
         await bench.switch(True)
         await bench.dewey.store([entry("after")])
         assert await bench.messages() == ["before", "after"]
@@ -294,11 +295,11 @@ async def test_dewey_down_is_unavailable_and_works_again_when_it_is_back(twin: O
 @bounded
 async def test_an_answer_that_is_an_error_is_passed_on_to_whoever_asked(twin: Open) -> None:
     async with twin() as bench:
-        answer = await bench.dewey.ask(QUERY, {"level": "LOUD"})
+        answer = await bench.dewey.ask(DEWEY_QUERY, {"level": "LOUD"})
         assert answer.is_error
         assert answer.json.startswith("level: must be one of ERROR, WARN, INFO, DEBUG, TRACE")
         assert answer.value == {"error": answer.json, "kind": "rejected"}
-        answer = await bench.dewey.ask(STORE, {"logs": [{}], "log": []})
+        answer = await bench.dewey.ask(DEWEY_STORE, {"logs": [{}], "log": []})
         assert answer.is_error
 
 
@@ -306,7 +307,7 @@ async def test_an_answer_that_is_an_error_is_passed_on_to_whoever_asked(twin: Op
 @bounded
 async def test_an_answer_is_the_text_that_dewey_wrote(twin: Open) -> None:
     async with twin() as bench:
-        answer = await bench.dewey.ask(QUERY, {})
+        answer = await bench.dewey.ask(DEWEY_QUERY, {})
         assert loads(answer.json) == {"entries": [], "count": 0, "next_cursor": None, "shortened": 0}
         assert answer == Answer(answer.json)
 
@@ -353,7 +354,7 @@ async def test_a_call_given_up_does_not_disturb_the_others(twin: Open) -> None:
     async with twin() as bench:
         bench.store.swallows = True
         with trio.move_on_after(0.05) as given_up:
-            await bench.dewey.ask(QUERY, {})
+            await bench.dewey.ask(DEWEY_QUERY, {})
         assert given_up.cancelled_caught
         bench.store.swallows = False
         async with trio.open_nursery() as nursery:

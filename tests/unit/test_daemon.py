@@ -23,10 +23,11 @@ from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
 from godot.mcp.access import Gate
 from godot.mcp.toolbox import Answer, Toolbox
-from godot.pipeline.dewey import MAINTAIN, DirectDewey
+from godot.pipeline.dewey import DirectDewey
 from godot.service.signals import Lifecycle
 from godot.settings import GodotSettings
 from godot.stations import Dependencies
+from godot.toolnames import DEWEY_MAINTAIN
 
 
 class MemoryListener(trio.abc.Listener[trio.SocketStream]):
@@ -92,7 +93,7 @@ class CrookedDewey(DirectDewey):
         await super().store(entries)
 
     async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
-        if tool == MAINTAIN:
+        if tool == DEWEY_MAINTAIN:
             self.maintained += 1
             if self.bugs:
                 self.bugs -= 1

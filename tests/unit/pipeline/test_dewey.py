@@ -22,7 +22,8 @@ from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Tool, Toolbox, caller
 from godot.mcp.transport import Transport
-from godot.pipeline.dewey import CLEAR, EACH, MAINTAIN, QUERY, STATS, STORE, TAIL, TURN_S, RemoteDewey, RemoteStore
+from godot.pipeline.dewey import EACH, TURN_S, RemoteDewey, RemoteStore
+from godot.toolnames import DEWEY_CLEAR, DEWEY_MAINTAIN, DEWEY_QUERY, DEWEY_STATS, DEWEY_STORE, DEWEY_TAIL
 
 
 @attrs.frozen
@@ -39,8 +40,16 @@ class Bench:
         self.cancelled: Counter[str] = Counter()
         self.connections = 0
         tools = [
-            Tool(name, name, "", Anything, partial(self.take, name), in_order=name == STORE, waits=name == TAIL)
-            for name in (STORE, QUERY, TAIL, CLEAR, STATS, MAINTAIN)
+            Tool(
+                name,
+                name,
+                "",
+                Anything,
+                partial(self.take, name),
+                in_order=name == DEWEY_STORE,
+                waits=name == DEWEY_TAIL,
+            )
+            for name in (DEWEY_STORE, DEWEY_QUERY, DEWEY_TAIL, DEWEY_CLEAR, DEWEY_STATS, DEWEY_MAINTAIN)
         ]
         self.server = Server(ServerInfo("dewey", "1", ""), Toolbox(tools), lambda *_: None)
 
@@ -77,7 +86,13 @@ async def ask(dewey: RemoteDewey, who: str, tool: str, takes_s: float, wait_s: f
 
 @pytest.mark.parametrize(
     ("tool", "wait_s", "count"),
-    [(QUERY, 0.0, 8), (TAIL, 0.0, 150), (TAIL, 20.0, 150), (CLEAR, 3_600.0, 8), (STATS, 0.0, 20)],
+    [
+        (DEWEY_QUERY, 0.0, 8),
+        (DEWEY_TAIL, 0.0, 150),
+        (DEWEY_TAIL, 20.0, 150),
+        (DEWEY_CLEAR, 3_600.0, 8),
+        (DEWEY_STATS, 0.0, 20),
+    ],
 )
 async def test_the_calls_of_one_caller_keep_no_call_of_another_waiting(
     tool: str, wait_s: float, count: int, autojump_clock: MockClock
@@ -88,10 +103,10 @@ async def test_the_calls_of_one_caller_keep_no_call_of_another_waiting(
         for _ in range(count):
             nursery.start_soon(ask, dewey, "slow", tool, 10.0, wait_s)
         await trio.testing.wait_all_tasks_blocked()
-        for other in (QUERY, STATS, MAINTAIN):
+        for other in (DEWEY_QUERY, DEWEY_STATS, DEWEY_MAINTAIN):
             await ask(dewey, "quick", other, 0.0)
-        if tool != CLEAR:
-            await ask(dewey, "quick", CLEAR, 0.0, 3_600.0)
+        if tool != DEWEY_CLEAR:
+            await ask(dewey, "quick", DEWEY_CLEAR, 0.0, 3_600.0)
         await dewey.store([])
         assert trio.current_time() == 0
         nursery.cancel_scope.cancel()
@@ -102,7 +117,7 @@ async def test_calls_behind_slow_ones_of_their_own_caller_are_answered_in_the_en
     answered: list[float] = []
 
     async def query() -> None:
-        await ask(dewey, "slow", QUERY, 10.0)
+        await ask(dewey, "slow", DEWEY_QUERY, 10.0)
         answered.append(trio.current_time())
 
     async with opened(bench) as dewey, trio.open_nursery() as nursery:
@@ -116,14 +131,14 @@ async def test_a_question_that_gets_no_turn_is_refused_with_the_limits(autojump_
 
     async def query(who: str) -> None:
         with suppress(DeweyUnavailable):
-            await ask(dewey, who, QUERY, 14.0)
+            await ask(dewey, who, DEWEY_QUERY, 14.0)
 
     async with opened(bench) as dewey, trio.open_nursery() as nursery:
         for number in range(40):
             nursery.start_soon(query, f"slow {number % 2}")
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(DeweyUnavailable, match=r"^Dewey: busy with other questions \(4 at once, 2 of one caller\)"):
-            await ask(dewey, "slow 0", QUERY, 0.0)
+            await ask(dewey, "slow 0", DEWEY_QUERY, 0.0)
         assert trio.current_time() == TURN_S
         nursery.cancel_scope.cancel()
 
@@ -133,13 +148,13 @@ async def test_one_call_that_is_not_answered_in_time_is_cancelled_there_and_ends
 ) -> None:
     bench = Bench()
     async with opened(bench) as dewey, trio.open_nursery() as nursery:
-        nursery.start_soon(ask, dewey, "a", CLEAR, 3_000.0, 3_600.0)
-        nursery.start_soon(ask, dewey, "b", TAIL, 600.0, 3_600.0)
-        for tool in (CLEAR, TAIL, QUERY):
+        nursery.start_soon(ask, dewey, "a", DEWEY_CLEAR, 3_000.0, 3_600.0)
+        nursery.start_soon(ask, dewey, "b", DEWEY_TAIL, 600.0, 3_600.0)
+        for tool in (DEWEY_CLEAR, DEWEY_TAIL, DEWEY_QUERY):
             with pytest.raises(DeweyFailed, match=f"^Dewey: no answer to {tool} within 15 s$"):
                 await ask(dewey, "c", tool, 100.0)
         await trio.sleep(100)
-        assert (bench.running[CLEAR], bench.running[TAIL], bench.running[QUERY]) == (1, 1, 0)
-        assert bench.cancelled == {CLEAR: 1, TAIL: 1, QUERY: 1}
+        assert (bench.running[DEWEY_CLEAR], bench.running[DEWEY_TAIL], bench.running[DEWEY_QUERY]) == (1, 1, 0)
+        assert bench.cancelled == {DEWEY_CLEAR: 1, DEWEY_TAIL: 1, DEWEY_QUERY: 1}
         assert bench.connections == 3
-    assert bench.cancelled == {CLEAR: 1, TAIL: 1, QUERY: 1}
+    assert bench.cancelled == {DEWEY_CLEAR: 1, DEWEY_TAIL: 1, DEWEY_QUERY: 1}

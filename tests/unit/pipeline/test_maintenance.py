@@ -11,9 +11,9 @@ import trio.testing
 from godot.buffer.memory import MemoryBuffer
 from godot.errors import DeweyUnavailable, StoreBusy, StoreUnavailable
 from godot.mcp.toolbox import Answer
-from godot.pipeline.dewey import GET_LEVELS, MAINTAIN
 from godot.pipeline.levels import Levels
 from godot.pipeline.maintenance import INTERVAL_S, run_maintenance
+from godot.toolnames import DEWEY_GET_LEVELS, DEWEY_MAINTAIN
 
 
 class Asked:
@@ -27,7 +27,7 @@ class Asked:
         raise AssertionError("maintenance stores nothing")
 
     async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
-        if tool == GET_LEVELS:
+        if tool == DEWEY_GET_LEVELS:
             return Answer.of({"levels": {}})
         self.asked.append((trio.current_time(), tool, arguments))
         answer = self.answers.pop(0) if self.answers else Answer.of({"created": []})
@@ -54,7 +54,7 @@ async def test_asks_at_once_and_at_every_interval(autojump_clock: trio.testing.M
     """DEW-005: partitions are made ahead of time by a task of Godot's."""
     dewey = Asked()
     assert await maintain_for(3 * INTERVAL_S - 1, dewey) == ["well"] * 3
-    assert dewey.asked == [(0, MAINTAIN, {}), (10, MAINTAIN, {}), (20, MAINTAIN, {})]
+    assert dewey.asked == [(0, DEWEY_MAINTAIN, {}), (10, DEWEY_MAINTAIN, {}), (20, DEWEY_MAINTAIN, {})]
 
 
 async def test_reports_a_dewey_that_is_away_and_asks_again_at_the_next_interval(
