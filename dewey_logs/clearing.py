@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import attrs
 
-from dewey_logs.filters import Components, iso, moment
-from godot.entries.entry import LEVELS, Entry, parse_level, parse_uuid
+from dewey_logs.filters import Components, identifier, moment
+from godot.entries.entry import Entry
+from godot.entries.levels import LEVELS, parse_level
+from godot.entries.times import iso, span
 from godot.errors import EntryRejected
 from godot.json.structure import shown
 
 MAX_EXCLUDED: Final = 1_000
 MAX_NOTE_CHARS: Final = 1_000
-
-_SPAN: Final = re.compile("([0-9]{1,9})([smhdw])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @attrs.frozen
@@ -61,7 +59,7 @@ class Clearing:
             before,
             None if component is None else Components.parse(component),
             None if level is None else parse_level(level),
-            tuple(trace("exclude_trace_id", each) for each in listed),
+            tuple(identifier("exclude_trace_id", each) for each in listed),
         )
 
     @property
@@ -129,24 +127,14 @@ class Pin:
     until: str | None
 
 
-def trace(name: str, text: str) -> str:
-    """Read a trace id.
-
-    :raises EntryRejected: naming the argument.
-    """
-    if (found := parse_uuid(text)) is None:
-        raise EntryRejected(f"{name}: must be a UUID, not {shown(text)}")
-    return found
-
-
 def end_of_pin(text: str, now: datetime) -> str:
     """Read until when a trace is pinned: a moment to come, or a length of time from now.
 
     :raises EntryRejected: it is neither.
     """
     try:
-        if found := _SPAN.fullmatch(text):
-            return iso(now + timedelta(**{_UNITS[found[2]]: int(found[1])}))
+        if (length := span(text)) is not None:
+            return iso(now + length)
         until = moment("until", text, now)
     except (EntryRejected, OverflowError):
         raise EntryRejected(

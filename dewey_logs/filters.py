@@ -1,4 +1,4 @@
-"""What a filter means: names with patterns, and moments. Shared by queries and by clearing.
+"""What a filter means: names with patterns, moments, and UUIDs. Shared by queries and by clearing.
 
 Pure: no driver; the clock is handed in.
 """
@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import attrs
 
-from godot.entries.entry import MAX_COMPONENT_CHARS, UNSTORABLE
+from godot.entries.entry import MAX_COMPONENT_CHARS, UNSTORABLE, parse_uuid
+from godot.entries.times import iso, span
 from godot.errors import EntryRejected
 from godot.json.structure import shown
 
 MAX_NAMES: Final = 100
 """Components in one list."""
-
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_RELATIVE: Final = re.compile("-([0-9]{1,9})([smhdw])")
 
 
 @attrs.frozen
@@ -103,6 +101,16 @@ def storable(name: str, text: str) -> str:
     return text
 
 
+def identifier(name: str, text: str) -> str:
+    """Read a UUID.
+
+    :raises EntryRejected: naming the argument.
+    """
+    if (found := parse_uuid(text)) is None:
+        raise EntryRejected(f"{name}: must be a UUID, not {shown(text)}")
+    return found
+
+
 def moment(name: str, text: str, now: datetime) -> str:
     """Read a time, ISO 8601 or relative to now, and write it as entries carry it.
 
@@ -111,8 +119,8 @@ def moment(name: str, text: str, now: datetime) -> str:
     try:
         if text == "now":
             return iso(now)
-        if found := _RELATIVE.fullmatch(text):
-            return iso(now - timedelta(**{_UNITS[found[2]]: int(found[1])}))
+        if text.startswith("-") and (ago := span(text[1:])) is not None:
+            return iso(now - ago)
         absolute = datetime.fromisoformat(text)
         return iso(absolute if absolute.tzinfo is not None else absolute.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
@@ -120,8 +128,3 @@ def moment(name: str, text: str, now: datetime) -> str:
             f"{name}: must be ISO 8601, such as 2026-11-20T08:30:00Z (UTC without an offset), or relative, "
             f"such as now, -30s, -15m, -2h, -7d or -4w, not {shown(text)}"
         ) from None
-
-
-def iso(when: datetime) -> str:
-    """Write a moment as entries carry it; such texts sort by time."""
-    return when.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

@@ -10,11 +10,10 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
 from typing import Final
-from uuid import UUID
 
 import attrs
 
-from dewey_logs.filters import bounded, moment
+from dewey_logs.filters import bounded, identifier, moment
 from godot.errors import EntryRejected
 from godot.json.structure import shown
 
@@ -43,7 +42,7 @@ class Cursor:
         try:
             bounded("cursor", text, MAX_CURSOR_CHARS)
             created_at, entry_id = urlsafe_b64decode(text.encode()).decode().split(" ")
-            return cls(moment("cursor", created_at, _EPOCH), str(UUID(entry_id)))
+            return cls(moment("cursor", created_at, _EPOCH), identifier("cursor", entry_id))
         except (binascii.Error, ValueError, EntryRejected):
             raise EntryRejected(f"cursor: must be the next_cursor of an earlier answer, not {shown(text)}") from None
 
@@ -79,7 +78,9 @@ class Place:
             bounded("cursor", text, MAX_CURSOR_CHARS)
             kind, of, stored_in, created_at, entry_id = urlsafe_b64decode(text.encode()).decode().split(" ")
             place = cls(
-                int(stored_in), created_at and moment("cursor", created_at, _EPOCH), entry_id and str(UUID(entry_id))
+                int(stored_in),
+                created_at and moment("cursor", created_at, _EPOCH),
+                entry_id and identifier("cursor", entry_id),
             )
             if kind != "tail" or not 0 <= place.stored_in < 2**63 or bool(place.created_at) is not bool(place.id):
                 raise ValueError(kind)

@@ -12,13 +12,13 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from dewey_logs.filters import Components, bounded, moment, storable
+from dewey_logs.filters import Components, bounded, identifier, moment, storable
 from dewey_logs.places import Cursor
 from dewey_logs.search import Search
-from godot.entries.entry import LEVELS, MAX_DEPTH, parse_level, parse_uuid
+from godot.entries.entry import MAX_DEPTH
+from godot.entries.levels import LEVELS, levels_from, parse_level
 from godot.entries.wire import check_bounds
 from godot.errors import EntryRejected
-from godot.json.structure import shown
 from godot.json.text import dumps
 
 DEFAULT_LIMIT: Final = 100
@@ -114,7 +114,7 @@ class Query:
         if contains == "":
             raise EntryRejected("contains: must not be empty")
         return cls(
-            trace_id=None if trace_id is None else _uuid(trace_id),
+            trace_id=None if trace_id is None else identifier("trace_id", trace_id),
             component=None if component is None else Components.parse(component),
             level=None if level is None else parse_level(level),
             start_time=start,
@@ -236,11 +236,6 @@ def read_back(chosen: str, in_order: str, long: frozenset[str]) -> str:
     return f"SELECT {', '.join(columns)} FROM ({rows}) AS logs {in_order}"  # noqa: S608 - no value is in it
 
 
-def levels_from(least: str) -> tuple[str, ...]:
-    """Return the levels that are at least as severe."""
-    return LEVELS[: LEVELS.index(least) + 1]
-
-
 def _wanted(data: dict[str, Any]) -> dict[str, Any]:
     try:
         raw = dumps(data)
@@ -272,9 +267,3 @@ def _check_storable(value: object) -> None:
         case list():
             for each in value:
                 _check_storable(each)
-
-
-def _uuid(text: str) -> str:
-    if (found := parse_uuid(text)) is None:
-        raise EntryRejected(f"trace_id: must be a UUID, not {shown(text)}")
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dewey_logs.postgres.lane import Connection
 from dewey_logs.query import ISO_FORMAT
-from dewey_logs.store.protocol import LevelSetting
+from godot.entries.levels import LevelSetting
 
 
 def read_levels(connection: Connection) -> dict[str, LevelSetting]:

@@ -26,16 +26,8 @@ from dewey_logs.postgres.storing import store_batch
 from dewey_logs.postgres.upkeep import maintain
 from dewey_logs.query import LONG, Query
 from dewey_logs.store.batch import Batch
-from dewey_logs.store.protocol import (
-    ENOUGH_BYTES,
-    Followed,
-    LevelSetting,
-    Maintained,
-    Page,
-    Stats,
-    Stored,
-    StoredEntry,
-)
+from dewey_logs.store.protocol import ENOUGH_BYTES, Followed, Maintained, Page, Stats, Stored, StoredEntry
+from godot.entries.levels import LevelSetting
 from godot.errors import ConfigError, EntryRejected, StoreFailed
 
 READERS: Final = 4

@@ -12,9 +12,10 @@ from typing import Any
 
 import attrs
 
-from dewey_logs.query import Query, levels_from
+from dewey_logs.query import Query
 from dewey_logs.search import Search
 from godot.entries.entry import Entry
+from godot.entries.levels import levels_from
 from godot.errors import EntryRejected
 
 

@@ -13,24 +13,16 @@ import attrs
 import trio
 
 from dewey_logs.clearing import Clearing, Pin
-from dewey_logs.filters import iso
 from dewey_logs.places import Cursor, Place
 from dewey_logs.query import LONG, READ_CHARS, Query
 from dewey_logs.search import SEARCHED_CHARS, words
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.matching import Work, answers
 from dewey_logs.store.partitions import Partition, on_demand, standing
-from dewey_logs.store.protocol import (
-    ENOUGH_BYTES,
-    Followed,
-    LevelSetting,
-    Maintained,
-    Page,
-    Stats,
-    Stored,
-    StoredEntry,
-)
+from dewey_logs.store.protocol import ENOUGH_BYTES, Followed, Maintained, Page, Stats, Stored, StoredEntry
 from godot.entries.entry import Entry
+from godot.entries.levels import LevelSetting
+from godot.entries.times import iso
 from godot.json.text import dumps, loads
 
 

@@ -13,6 +13,7 @@ from dewey_logs.clearing import Clearing, Pin
 from dewey_logs.places import Place
 from dewey_logs.query import LONG, Query
 from dewey_logs.store.batch import Batch
+from godot.entries.levels import LevelSetting
 
 ENOUGH_BYTES: Final = 2 * 1024 * 1024
 """A page ends with the entry that goes beyond: it is more than any answer holds (dewey_logs.tools.finding)."""
@@ -134,20 +135,6 @@ class Followed:
     identity: str
     end: int
     more: bool = False
-
-
-@attrs.frozen
-class LevelSetting:
-    """From which level on the entries of a component are stored (DEW-011).
-
-    :param level: None: all are, until then.
-    :param until: ISO 8601 in UTC; None: for ever.
-    :param later: the level that counts after `until`; None: none.
-    """
-
-    level: str | None
-    until: str | None = None
-    later: str | None = None
 
 
 class LogStore(Protocol):

@@ -37,7 +37,8 @@ from dewey_logs.tools.keeping import (
     MAX_WORD_CHARS,
     where_from,
 )
-from godot.entries.entry import LEVELS, MAX_COMPONENT_CHARS
+from godot.entries.entry import MAX_COMPONENT_CHARS
+from godot.entries.levels import LEVELS
 from godot.errors import EntryRejected
 from godot.json.structure import argument
 from godot.mcp.heavy import message_weight, off_the_loop

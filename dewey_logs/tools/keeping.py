@@ -8,11 +8,13 @@ from typing import Final
 
 import attrs
 
-from dewey_logs.clearing import MAX_NOTE_CHARS, Clearing, end_of_pin, trace
-from dewey_logs.filters import iso, storable
+from dewey_logs.clearing import MAX_NOTE_CHARS, Clearing, end_of_pin
+from dewey_logs.filters import identifier, storable
 from dewey_logs.query import TRACE_ID_SHOWN
 from dewey_logs.store.protocol import LogStore
-from godot.entries.entry import LEVELS, MAX_COMPONENT_CHARS, parse_level
+from godot.entries.entry import MAX_COMPONENT_CHARS
+from godot.entries.levels import LEVELS, parse_level
+from godot.entries.times import iso
 from godot.errors import EntryRejected
 from godot.json.structure import argument
 from godot.mcp.toolbox import INSIDE, Answer, Tool, caller
@@ -204,7 +206,7 @@ def keeping_tools(
 
     async def pin(arguments: PinArguments) -> Answer:
         if arguments.trace_id is not None:
-            trace_id = trace("trace_id", arguments.trace_id)
+            trace_id = identifier("trace_id", arguments.trace_id)
             if arguments.remove:
                 await store.unpin(trace_id)
             else:

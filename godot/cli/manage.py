@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from typing import Any, Final
-from uuid import UUID
 
 import click
 import trio
@@ -72,7 +71,7 @@ def pin_trace(trace_id: str | None, note: str | None, span: int | None, *, remov
             for line in table([["TRACE", "SINCE", "UNTIL", "NOTE"], *rows]):
                 write(line)
         if trace_id is not None and remove:
-            was_pinned = str(UUID(trace_id)) in before
+            was_pinned = trace_id in before
             complain(f"{trace_id} is no longer pinned" if was_pinned else f"{trace_id} was not pinned")
             return 0 if was_pinned else EXIT_NONE
         if not pins:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from godot.entries.times import span
 from godot.service.command import run_command
 
 if TYPE_CHECKING:
@@ -19,13 +20,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 LEVELS: Final = ("ERROR", "WARN", "INFO", "DEBUG", "TRACE")
 FORMATS: Final = ("pretty", "json", "logfmt", "csv", "raw")
-"""As in `godot.entries.entry` and `godot.cli.render`, which take a while to import; a test compares."""
+"""As in `godot.entries.levels` and `godot.cli.render`, which take a while to import; a test compares."""
 
 DEFAULT_URL: Final = "ws://127.0.0.1:9060"
-
-_SPAN: Final = re.compile("([0-9]+)([smhdw])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_UUID: Final = re.compile("[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}")
 
 
 class Span(click.ParamType[Any]):
@@ -37,9 +34,9 @@ class Span(click.ParamType[Any]):
         """Read it."""
         if isinstance(value, int):
             return value
-        if not (found := _SPAN.fullmatch(value)) or not int(found[1]):
+        if not (length := span(value)):
             self.fail(f"{value!r} is no length of time; write it as 90s, 30m, 2h, 7d or 1w", param, ctx)
-        return int(found[1]) * _SECONDS[found[2]]
+        return int(length.total_seconds())
 
 
 class When(click.ParamType[Any]):
@@ -49,10 +46,8 @@ class When(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read it."""
-        from datetime import datetime
-
-        if _SPAN.fullmatch(span := value.removeprefix("-")):
-            return f"-{span}"
+        if span(ago := value.removeprefix("-")) is not None:
+            return f"-{ago}"
         try:
             datetime.fromisoformat(value)
         except ValueError:
@@ -92,9 +87,11 @@ class Uuid(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read it."""
-        if not _UUID.fullmatch(value):
+        from godot.entries.entry import parse_uuid
+
+        if (found := parse_uuid(value)) is None:
             self.fail(f"{value!r} is no UUID", param, ctx)
-        return value
+        return found
 
 
 def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from godot.json.text import dumps
+from godot.service.lines import quoted
 
 FORMATS: Final = ("pretty", "json", "logfmt", "csv", "raw")
 COLUMNS: Final = ("created_at", "level", "component", "message", "trace_id", "data", "id", "ingested_at")
@@ -23,7 +24,6 @@ _DIM: Final = "2"
 _ESCAPE: Final = re.compile("\x1b\\[[0-9;]*m")
 _NAME_COLUMNS: Final = 12
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-_PLAIN: Final = re.compile(r"[^\s\"=]+")
 
 Entry = Mapping[str, Any]
 
@@ -115,7 +115,7 @@ def _json_escape(char: str) -> str:
 
 def as_logfmt(entry: Entry) -> str:
     """Return the entry as `name=value` words; a value with blanks is quoted."""
-    return " ".join(f"{name}={_quoted(_text(entry[name]))}" for name in COLUMNS if entry.get(name) is not None)
+    return " ".join(f"{name}={harmless(quoted(_text(entry[name])))}" for name in COLUMNS if entry.get(name) is not None)
 
 
 def as_csv(entry: Entry) -> str:
@@ -173,9 +173,3 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else dumps(value).decode()
-
-
-def _quoted(text: str) -> str:
-    if _PLAIN.fullmatch(text) and text.isprintable():
-        return text
-    return '"' + harmless(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'

@@ -14,16 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, Final
 
 import attrs
 
+from godot.entries.levels import LEVELS, parse_level
+from godot.entries.times import iso, iso_ns
 from godot.errors import EntryRejected
-from godot.json.structure import DoesNotFit, argument, did_you_mean, shown, structure
-
-LEVELS: Final = ("ERROR", "WARN", "INFO", "DEBUG", "TRACE")
-"""Most severe first."""
+from godot.json.structure import DoesNotFit, argument, shown, structure
 
 MAX_COMPONENT_CHARS: Final = 255
 """A component is a key of an index; a btree takes at most 2,704 bytes."""
@@ -177,9 +175,9 @@ def admit(fields: EntryFields, warnings: list[str], trace_id: str | None = None)
         created_at = _utc(fields.created_at)
     elif fields.id is not None and is_uuid7(entry_id):
         # The same id sent again has to get the same time, or it would be a second row.
-        created_at = _format(_EPOCH + timedelta(milliseconds=min(_LAST_MS, int(entry_id[:8] + entry_id[9:13], 16))))
+        created_at = iso(_EPOCH + timedelta(milliseconds=min(_LAST_MS, int(entry_id[:8] + entry_id[9:13], 16))))
     else:
-        created_at = _written(now_ns)
+        created_at = iso_ns(now_ns)
     return Entry(
         id=entry_id,
         trace_id=trace_id,
@@ -206,18 +204,6 @@ def admit_json(value: object, warnings: list[str], trace_id: str | None = None) 
 def storable(text: str) -> str:
     """Replace visibly what PostgreSQL cannot hold."""
     return UNSTORABLE.sub(lambda match: NUL_SHOWN if match[0] == "\x00" else SURROGATE_SHOWN, text)
-
-
-def parse_level(text: str) -> str:
-    """Return the level that is meant; lower case is accepted.
-
-    :raises EntryRejected: naming the five levels, and the one that was probably meant.
-    """
-    if text in LEVELS:
-        return text
-    if (upper := text.upper()) in LEVELS:
-        return upper
-    raise EntryRejected(f"level: must be one of {', '.join(LEVELS)}, not {shown(text)}{did_you_mean(text, LEVELS)}")
 
 
 def is_uuid7(entry_id: str) -> bool:
@@ -252,27 +238,12 @@ def _utc(text: str) -> str:
             return text
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return _format(moment.astimezone(UTC))
+        return iso(moment)
     except (ValueError, OverflowError):
         raise EntryRejected(
             f"created_at: must be ISO 8601 between the years 1 and 9999, such as 2026-11-20T08:30:00Z, "
             f"not {shown(text)}"
         ) from None
-
-
-def _written(now_ns: int) -> str:
-    """Write a time of this second, or of the last one, as every entry needs it."""
-    seconds, rest_ns = divmod(now_ns, 1_000_000_000)
-    return f"{_written_second(seconds)}.{rest_ns // 1000:06d}Z"
-
-
-@lru_cache(maxsize=8)
-def _written_second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
-
-
-def _format(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def of_entry(index: int, warning: str) -> str:

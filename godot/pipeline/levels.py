@@ -10,14 +10,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from typing import Any, Final
 
 import attrs
 import trio
 
 from godot.buffer.protocol import LevelNotes
-from godot.entries.entry import LEVELS
+from godot.entries.levels import LEVELS, RANK, LevelSetting
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
 from godot.pipeline.dewey import Dewey
@@ -29,27 +28,6 @@ EVERYBODY: Final = "*"
 CAPABILITY: Final = "godot/levels"
 """A client that names it in `capabilities.experimental` of `initialize` gets the levels in the answer, and whenever
 they change as `notifications/godot/levels`."""
-
-_RANK: Final = {level: rank for rank, level in enumerate(LEVELS)}
-
-
-@attrs.frozen
-class LevelSetting:
-    """The level of a component.
-
-    :param level: the least severe one that is taken in; None: all are.
-    :param until: when that ends, ISO 8601; None: never.
-    :param later: what counts then.
-    """
-
-    level: str | None
-    until: str | None = None
-    later: str | None = None
-
-    @property
-    def ends(self) -> float:
-        """When it changes by itself, in seconds since 1970."""
-        return math.inf if self.until is None else datetime.fromisoformat(self.until).timestamp()
 
 
 @attrs.frozen
@@ -64,7 +42,7 @@ class Filter:
 
     def lets_through(self, component: str, level: str) -> bool:
         """Whether an entry is taken in. Called for every entry."""
-        return _RANK[level] <= self.ranks.get(component, self.other)
+        return RANK[level] <= self.ranks.get(component, self.other)
 
     def of(self, component: str) -> str | None:
         """Return the level that counts for a component; None: all are taken in."""
@@ -143,7 +121,7 @@ class Levels:
     def _settle(self) -> None:
         """Find out what counts now, and tell those who wait when that is something else."""
         now = self._now()
-        ranks = {component: _RANK[level] for component, level in self.current().items()}
+        ranks = {component: RANK[level] for component, level in self.current().items()}
         passing = Filter(other=ranks.pop(EVERYBODY, len(LEVELS)), ranks=ranks)
         self._changes_at = min((each.ends for each in self._settings.values() if each.ends > now), default=math.inf)
         if passing != self._filter:

@@ -23,6 +23,7 @@ from typing import Any, Final, TextIO
 
 import trio
 
+from godot.entries.times import iso
 from godot.json.text import dumps
 from godot.service.masking import masked
 
@@ -170,11 +171,16 @@ def logfmt(event: str, **fields: Any) -> str:
     parts = [f"time={_now()}", f"event={event}"]
     for name, value in fields.items():
         text = str(value).lower() if isinstance(value, bool) else _shown(value)
-        if not _PLAIN.fullmatch(text):
-            text = '"' + " ".join(text.replace("\\", "\\\\").replace('"', '\\"').split()) + '"'
-        text = _OBEYED.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+        text = _OBEYED.sub(lambda found: f"\\x{ord(found[0]):02x}", quoted(" ".join(text.split())))
         parts.append(f"{name}={text}")
     return " ".join(parts)
+
+
+def quoted(text: str) -> str:
+    """Write a value of logfmt: in quotes, where it would not be one word without them."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def json_line(event: str, **fields: Any) -> str:
@@ -190,7 +196,7 @@ def _shown(value: object) -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return iso(datetime.now(UTC), "milliseconds")
 
 
 _FORMATS: Final[Mapping[str, Callable[..., str]]] = {"logfmt": logfmt, "json": json_line}

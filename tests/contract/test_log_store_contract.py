@@ -21,9 +21,10 @@ from dewey_logs.postgres import PostgresStore
 from dewey_logs.query import READ_CHARS, Query
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
-from dewey_logs.store.protocol import ENOUGH_BYTES, LevelSetting, LogStore, Maintained, Page
+from dewey_logs.store.protocol import ENOUGH_BYTES, LogStore, Maintained, Page
 from dewey_logs.tools.answers import MOST_MAX_BYTES
-from godot.entries.entry import LEVELS, Entry, IdSource, admit_json
+from godot.entries.entry import Entry, IdSource, admit_json
+from godot.entries.levels import LEVELS, LevelSetting
 from godot.errors import BatchRefused
 from tests.postgres_fixture import VERSIONS, Database, Servers, database, postgres, servers
 

@@ -13,7 +13,7 @@ from godot.cli import options
 from godot.cli.demo import bad, good
 from godot.cli.render import FORMATS, columns_of, fit, harmless, pretty, renderer, table
 from godot.cli.story import tell
-from godot.entries.entry import LEVELS
+from godot.entries.levels import LEVELS
 
 TRACE = "4739a825-ad33-4958-853b-87d12479c5d4"
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from dewey_logs.places import Cursor
-from dewey_logs.query import Query, levels_from
-from godot.entries.entry import LEVELS
+from dewey_logs.query import Query
 from godot.errors import EntryRejected
 
 TRACE = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
@@ -77,8 +76,6 @@ def test_a_time_may_be_relative_to_now(said: str, meant: str) -> None:
 
 def test_the_least_severe_level_is_no_filter() -> None:
     assert Query.parse(level="TRACE").to_sql() == Query.parse().to_sql()
-    assert levels_from("INFO") == ("ERROR", "WARN", "INFO")
-    assert levels_from("TRACE") == LEVELS
 
 
 @pytest.mark.parametrize(

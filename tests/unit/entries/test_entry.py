@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godot.entries.entry import LEVELS, Entry, IdSource, admit_json, is_uuid7, parse_level
+from godot.entries.entry import Entry, IdSource, admit_json, is_uuid7
+from godot.entries.levels import LEVELS
 from godot.entries.wire import encode_entry
 from godot.errors import EntryRejected
 from godot.json.text import loads, loads_as_said
@@ -335,10 +336,6 @@ def test_an_id_that_names_a_time_beyond_the_calendar_gets_the_last_one_every_tim
 )
 def test_only_version_7_of_the_standard_variant_carries_a_time(text: str, *, seven: bool) -> None:
     assert is_uuid7(text) is seven
-
-
-def test_parse_level_returns_the_level_that_is_meant() -> None:
-    assert parse_level("trace") == "TRACE"
 
 
 @pytest.mark.parametrize("field", ["component", "message", "data"])
