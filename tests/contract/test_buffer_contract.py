@@ -35,7 +35,7 @@ from godot.json.text import loads
 from godot.mcp.toolbox import Toolbox
 from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.sender import Sender
-from tests.held import ENTRIES, Held
+from tests.fakes import ENTRIES, Held
 
 P = ParamSpec("P")
 

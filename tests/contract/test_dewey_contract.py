@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ParamSpec
@@ -12,14 +13,9 @@ import pytest
 import trio
 import trio.testing
 
-from dewey_logs.query import Query
-from dewey_logs.store.batch import Batch
-from dewey_logs.store.memory import MemoryStore
-from dewey_logs.store.protocol import Page, Stored
 from dewey_logs.tools import dewey_tools
-from godot.entries.entry import MAX_BATCH, admit_json
-from godot.entries.wire import encode_entry
-from godot.errors import BatchRefused, DeweyUnavailable, StoreUnavailable
+from godot.entries.entry import MAX_BATCH
+from godot.errors import BatchRefused, DeweyUnavailable
 from godot.json.text import loads
 from godot.mcp.client import Client
 from godot.mcp.memory import in_process, memory_transports
@@ -29,9 +25,10 @@ from godot.mcp.toolbox import Answer, Toolbox
 from godot.mcp.transport import Connect, Transport, Unreachable
 from godot.mcp.websocket.dial import Address, over_websocket
 from godot.mcp.websocket.listen import serve_websocket
-from godot.pipeline.dewey import Dewey, DirectDewey, RemoteDewey, RemoteStore
+from godot.pipeline.dewey import Dewey, RemoteDewey, RemoteStore
 from godot.service.ports import open_listeners
 from godot.toolnames import DEWEY_QUERY, DEWEY_STORE
+from tests.fakes import FakeDewey, FakeStore, raw_entry
 
 P = ParamSpec("P")
 
@@ -49,33 +46,12 @@ def bounded(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
     return under_deadline
 
 
-class SlowStore(MemoryStore):
-    """A store whose database can be away, or swallow everything."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.away = False
-        self.swallows = False
-
-    async def store(self, batch: Batch) -> Stored:
-        if self.swallows:
-            await trio.sleep_forever()
-        if self.away:
-            raise StoreUnavailable("PostgreSQL: away")
-        return await super().store(batch)
-
-    async def query(self, query: Query) -> Page:
-        if self.swallows:
-            await trio.sleep_forever()
-        return await super().query(query)
-
-
 @attrs.define
 class Bench:
     """A Dewey, the store behind it, and the switch of the connection between."""
 
     dewey: Dewey
-    store: SlowStore
+    store: FakeStore
     switch: Callable[[bool], Awaitable[None]]
 
     async def messages(self) -> list[str]:
@@ -86,8 +62,8 @@ class Bench:
 
 @asynccontextmanager
 async def direct() -> AsyncIterator[Bench]:
-    store = SlowStore()
-    dewey = DirectDewey(Toolbox(dewey_tools(store)))
+    store = FakeStore()
+    dewey = FakeDewey(store)
 
     async def switch(up: bool) -> None:
         dewey.up = up
@@ -95,13 +71,13 @@ async def direct() -> AsyncIterator[Bench]:
     yield Bench(dewey, store, switch)
 
 
-def _server(store: SlowStore) -> Server:
+def _server(store: FakeStore) -> Server:
     return Server(ServerInfo("dewey", "1", ""), Toolbox(dewey_tools(store)), lambda *_: None)
 
 
 @asynccontextmanager
 async def _remote(
-    connect: Connect, store: SlowStore, switch: Callable[[bool], Awaitable[None]]
+    connect: Connect, store: FakeStore, switch: Callable[[bool], Awaitable[None]]
 ) -> AsyncIterator[Bench]:
     client = Client(connect, name="tests", version="1")
     async with trio.open_nursery() as nursery:
@@ -116,7 +92,7 @@ async def _remote(
 
 @asynccontextmanager
 async def over_memory() -> AsyncIterator[Bench]:
-    store = SlowStore()
+    store = FakeStore()
     up = True
     live: set[trio.CancelScope] = set()
 
@@ -149,7 +125,7 @@ async def over_memory() -> AsyncIterator[Bench]:
 
 @asynccontextmanager
 async def over_tcp() -> AsyncIterator[Bench]:
-    store = SlowStore()
+    store = FakeStore()
     async with trio.open_nursery() as nursery:
         listeners = await open_listeners("127.0.0.1", 0)
         port = listeners[0].socket.getsockname()[1]
@@ -186,17 +162,12 @@ REMOTE = [over_memory, over_tcp]
 Open = Callable[[], AbstractAsyncContextManager[Bench]]
 
 
-def entry(message: str, **fields: object) -> bytes:
-    value = {"component": "relay", "level": "INFO", "message": message, **fields}
-    return encode_entry(admit_json(value, []), [])
-
-
 @pytest.mark.parametrize("twin", TWINS)
 @bounded
 async def test_stores_a_batch_in_its_order(twin: Open) -> None:
     """GOD-003."""
     async with twin() as bench:
-        await bench.dewey.store([entry(str(number)) for number in range(100)])
+        await bench.dewey.store([raw_entry(str(number)) for number in range(100)])
         assert await bench.messages() == [str(number) for number in range(100)]
 
 
@@ -205,10 +176,10 @@ async def test_stores_a_batch_in_its_order(twin: Open) -> None:
 async def test_stores_nothing_twice(twin: Open) -> None:
     """DEW-004: storing the same batch again stores nothing twice."""
     async with twin() as bench:
-        batch = [entry("a"), entry("b", id="0af76519-16cd-43dd-8448-eb211c80319c"), entry("c")]
+        batch = [raw_entry("a"), raw_entry("b", id="0af76519-16cd-43dd-8448-eb211c80319c"), raw_entry("c")]
         await bench.dewey.store(batch)
         await bench.dewey.store(batch)
-        await bench.dewey.store([batch[1], entry("d")])
+        await bench.dewey.store([batch[1], raw_entry("d")])
         assert sorted(await bench.messages()) == ["a", "b", "c", "d"]
 
 
@@ -217,7 +188,7 @@ async def test_stores_nothing_twice(twin: Open) -> None:
 async def test_takes_the_largest_batch_there_is(twin: Open) -> None:
     """DEW-001: 1,000 entries, here of 2 KB each."""
     async with twin() as bench:
-        await bench.dewey.store([entry(str(number), data={"frame": "x" * 2000}) for number in range(MAX_BATCH)])
+        await bench.dewey.store([raw_entry(str(number), data={"frame": "x" * 2000}) for number in range(MAX_BATCH)])
         assert len(await bench.messages()) > 50  # one page
 
 
@@ -227,7 +198,7 @@ async def test_what_is_in_an_entry_arrives_as_it_was_sent(twin: Open) -> None:
     """DEW-002."""
     data = {"big": 2**70, "deep": [[[{"ü": None}]]], "text": "\\u0000 ✓ \u2028", "float": 0.1}
     async with twin() as bench:
-        raw = entry("m", data=data, trace_id="0af76519-16cd-43dd-8448-eb211c80319c")
+        raw = raw_entry("m", data=data, trace_id="0af76519-16cd-43dd-8448-eb211c80319c")
         await bench.dewey.store([raw])
         (found,) = loads((await bench.dewey.ask(DEWEY_QUERY, {})).json)["entries"]
         assert {name: found[name] for name in loads(raw)} == loads(raw)
@@ -238,7 +209,7 @@ async def test_what_is_in_an_entry_arrives_as_it_was_sent(twin: Open) -> None:
 async def test_a_batch_with_faults_is_refused_by_their_indexes_and_nothing_of_it_is_stored(twin: Open) -> None:
     """DEW-003, DEW-004."""
     async with twin() as bench:
-        batch = [entry("good"), b'{"component":"a","message":"b"}', entry("good too"), b"[]"]
+        batch = [raw_entry("good"), b'{"component":"a","message":"b"}', raw_entry("good too"), b"[]"]
         with pytest.raises(BatchRefused) as refused:
             await bench.dewey.store(batch)
         assert refused.value.faults == (
@@ -265,12 +236,12 @@ async def test_a_database_that_is_away_makes_dewey_unavailable_and_not_the_batch
     async with twin() as bench:
         bench.store.away = True
         with pytest.raises(DeweyUnavailable, match="PostgreSQL: away"):
-            await bench.dewey.store([entry("a")])
+            await bench.dewey.store([raw_entry("a")])
         with pytest.raises(DeweyUnavailable):
             await bench.dewey.store([])  # the probe
         bench.store.away = False
         await bench.dewey.store([])
-        await bench.dewey.store([entry("a")])
+        await bench.dewey.store([raw_entry("a")])
         assert await bench.messages() == ["a"]
 
 
@@ -279,15 +250,15 @@ async def test_a_database_that_is_away_makes_dewey_unavailable_and_not_the_batch
 async def test_dewey_down_is_unavailable_and_works_again_when_it_is_back(twin: Open) -> None:
     """REL-002, REL-004."""
     async with twin() as bench:
-        await bench.dewey.store([entry("before")])
+        await bench.dewey.store([raw_entry("before")])
         await bench.switch(False)
         for _ in range(3):
             with pytest.raises(DeweyUnavailable, match=r"^Dewey: "):
-                await bench.dewey.store([entry("meanwhile")])
+                await bench.dewey.store([raw_entry("meanwhile")])
             with pytest.raises(DeweyUnavailable):
                 await bench.dewey.ask(DEWEY_QUERY, {})
         await bench.switch(True)
-        await bench.dewey.store([entry("after")])
+        await bench.dewey.store([raw_entry("after")])
         assert await bench.messages() == ["before", "after"]
 
 
@@ -319,13 +290,13 @@ async def test_a_network_that_swallows_everything_is_unavailable_after_the_timeo
 ) -> None:
     """REL-002."""
     async with twin() as bench:
-        bench.store.swallows = True
+        bench.store.takes_s = math.inf
         started = trio.current_time()
         with pytest.raises(DeweyUnavailable, match=r"^Dewey: no answer to dewey_store_logs_batch within 2 s$"):
-            await bench.dewey.store([entry("a")])
+            await bench.dewey.store([raw_entry("a")])
         assert TIMEOUT_S <= trio.current_time() - started < 20
-        bench.store.swallows = False
-        await bench.dewey.store([entry("a")])
+        bench.store.takes_s = 0
+        await bench.dewey.store([raw_entry("a")])
         assert await bench.messages() == ["a"]
 
 
@@ -352,12 +323,12 @@ async def test_the_timeout_is_exact_and_bounds_the_opening_of_the_connection_too
 @bounded
 async def test_a_call_given_up_does_not_disturb_the_others(twin: Open) -> None:
     async with twin() as bench:
-        bench.store.swallows = True
+        bench.store.takes_s = math.inf
         with trio.move_on_after(0.05) as given_up:
             await bench.dewey.ask(DEWEY_QUERY, {})
         assert given_up.cancelled_caught
-        bench.store.swallows = False
+        bench.store.takes_s = 0
         async with trio.open_nursery() as nursery:
             for number in range(5):
-                nursery.start_soon(bench.dewey.store, [entry(str(number))])
+                nursery.start_soon(bench.dewey.store, [raw_entry(str(number))])
         assert sorted(await bench.messages()) == ["0", "1", "2", "3", "4"]

@@ -23,21 +23,16 @@ from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import ENOUGH_BYTES, LogStore, Maintained, Page
 from dewey_logs.tools.answers import MOST_MAX_BYTES
-from godot.entries.entry import Entry, IdSource, admit_json
+from godot.entries.entry import IdSource
 from godot.entries.levels import LEVELS, LevelSetting
 from godot.errors import BatchRefused
+from tests.fakes import entry
 from tests.postgres_fixture import VERSIONS, Database, Servers, database, postgres, servers
 
 __all__ = ["database", "postgres", "servers"]
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ids = IdSource()
-
-
-def entry(message: str = "something happened", **fields: Any) -> Entry:
-    """Make an entry as the listener does: its id and its time stay what they are."""
-    defaults = {"id": ids.next(), "component": "relay", "level": "INFO"}
-    return admit_json({**defaults, "message": message, **fields}, [])
 
 
 def at(seconds: float) -> str:

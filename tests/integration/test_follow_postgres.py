@@ -22,8 +22,9 @@ from dewey_logs.query import LONG, READ_CHARS, Query, read_back
 from dewey_logs.reading import Tail
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.protocol import ENOUGH_BYTES
-from godot.entries.entry import Entry, IdSource, admit_json
+from godot.entries.entry import IdSource
 from godot.errors import EntryRejected
+from tests.fakes import entry
 from tests.postgres_fixture import VERSIONS, Database, Server, binaries, postgres, running_server, servers
 
 __all__ = ["VERSIONS", "postgres", "servers"]
@@ -31,10 +32,6 @@ __all__ = ["VERSIONS", "postgres", "servers"]
 ids = IdSource()
 
 ENOUGH = 60
-
-
-def entry(message: str) -> Entry:
-    return admit_json({"id": ids.next(), "component": "relay", "level": "INFO", "message": message}, [])
 
 
 async def test_nothing_is_left_out_when_a_transaction_ends_later_than_those_after_it(postgres: Server) -> None:

@@ -17,18 +17,16 @@ from typing import Any, Final
 import trio
 import trio.testing
 
-from dewey_logs.store.memory import MemoryStore
-from dewey_logs.tools import ARGUMENTS, dewey_tools
+from dewey_logs.tools import ARGUMENTS
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import run_pipeline
 from godot.mcp.access import Gate
-from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import HANDSHAKE_S
-from godot.pipeline.dewey import DirectDewey
 from godot.service.ports import open_listeners
 from godot.service.signals import Lifecycle
 from godot.settings import GodotSettings
 from godot.stations import Dependencies
+from tests.fakes import FakeDewey
 
 SEED: Final = 20261120
 FRAMES: Final = 100_000
@@ -47,7 +45,7 @@ async def pipeline() -> AsyncIterator[tuple[int, list[str]]]:
     """Run the whole pipeline over the in-memory twins; yield its port and the lines that it writes."""
     lines: list[str] = []
     listeners = await open_listeners("127.0.0.1", 0)
-    dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore())))
+    dewey = FakeDewey()
     dependencies = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append)
     life = Lifecycle()
     settings = GodotSettings(max_message_bytes=MAX_BYTES)

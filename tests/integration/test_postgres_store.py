@@ -22,7 +22,7 @@ from dewey_logs.query import Query
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.protocol import Stored
 from dewey_logs.tools import dewey_tools
-from godot.entries.entry import Entry, IdSource, admit_json
+from godot.entries.entry import Entry, IdSource
 from godot.errors import BatchRefused, ConfigError, EntryRejected, StoreUnavailable
 from godot.json.text import dumps
 from godot.mcp.client import Client
@@ -31,6 +31,7 @@ from godot.mcp.server import Server as McpServer
 from godot.mcp.server import serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Toolbox
+from tests.fakes import entry
 from tests.postgres_fixture import Database, Server, binaries, database, postgres, running_server, servers
 
 __all__ = ["database", "postgres", "servers"]
@@ -41,11 +42,6 @@ TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
     "WHERE application_name = 'dewey' AND datname = current_database()"
 )
-
-
-def entry(message: str = "something happened", **fields: Any) -> Entry:
-    """Make an entry as the listener does."""
-    return admit_json({"id": ids.next(), "component": "relay", "level": "INFO", "message": message, **fields}, [])
 
 
 @pytest.fixture

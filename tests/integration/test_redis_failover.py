@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from godot.buffer.protocol import Counts, DeadEntry, Drops
 from godot.buffer.redis import RedisBuffer, lane
 from godot.errors import BufferUnavailable, ConfigError
-from tests.held import Held
+from tests.fakes import Held
 from tests.integration.redis_servers import (
     POLL_S,
     RedisServers,

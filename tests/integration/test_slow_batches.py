@@ -22,8 +22,8 @@ from godot.errors import DeweyFailed, DeweyUnavailable
 from godot.mcp.toolbox import Toolbox
 from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.sender import Sender
+from tests.fakes import raw_entries, raw_entry
 from tests.postgres_fixture import Database, Server, binaries, database, postgres, running_server, servers
-from tests.unit.pipeline.test_sender import entries, entry
 
 __all__ = ["database", "postgres", "servers"]
 
@@ -76,7 +76,7 @@ async def test_one_entry_that_postgresql_cannot_store_in_time_stops_none_of_the_
     database: Database, sickness: str
 ) -> None:
     before_each_row(database, f"IF NEW.message = 'sick' THEN {sickness} END IF;")
-    counts = await deliver(database, [entry("sick"), *entries(20)])
+    counts = await deliver(database, [raw_entry("sick"), *raw_entries(20)])
     assert (counts.stored, counts.dead, counts.queued) == (20, 1, 0)
     assert database.value("SELECT count(*) FROM logs") == 20
 
@@ -89,14 +89,14 @@ async def test_an_entry_of_which_the_server_process_dies_stops_none_of_the_other
             "IF NEW.message = 'sick' THEN "
             "EXECUTE format('COPY (SELECT 1) TO PROGRAM ''kill -9 %s''', pg_backend_pid()); END IF;",
         )
-        counts = await deliver(database, [*entries(4), entry("sick"), *entries(3)])
+        counts = await deliver(database, [*raw_entries(4), raw_entry("sick"), *raw_entries(3)])
         assert (counts.stored, counts.dead, counts.queued) == (7, 1, 0)
 
 
 @pytest.mark.parametrize("number", [16, 20, 33])
 async def test_a_batch_that_is_too_slow_as_a_whole_gets_through_in_halves(database: Database, number: int) -> None:
     before_each_row(database, "PERFORM pg_sleep(0.04);")
-    counts = await deliver(database, entries(number))
+    counts = await deliver(database, raw_entries(number))
     assert (counts.stored, counts.dead, counts.queued) == (number, 0, 0)
     assert database.value("SELECT count(*) FROM logs") == number
 
@@ -134,10 +134,10 @@ async def test_a_database_that_is_down_suspects_no_entry(
         with outage(database):  # type: ignore[attr-defined]
             for _ in range(3):
                 with pytest.raises(DeweyUnavailable) as caught:
-                    await dewey.store(entries(2))
+                    await dewey.store(raw_entries(2))
                 assert not isinstance(caught.value, DeweyFailed)
         store.close()
-        await dewey.store(entries(2))
+        await dewey.store(raw_entries(2))
 
 
 async def test_a_probe_waits_for_the_disk_as_a_batch_does(database: Database) -> None:

@@ -24,20 +24,16 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dewey_logs.store.memory import MemoryStore
-from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.buffer.memory import MemoryBuffer
-from godot.intake.accept import Door
+from dewey_logs.tools import dewey_tools
 from godot.json.text import dumps
 from godot.mcp.client import Client
 from godot.mcp.memory import MemoryTransport, memory_transports
 from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
 from godot.mcp.toolbox import ROLES, Role, Toolbox
 from godot.mcp.transport import Transport
-from godot.pipeline.channel import open_entry_channel
-from godot.pipeline.dewey import DirectDewey, RemoteDewey, RemoteStore
-from godot.pipeline.levels import Levels
-from godot.pipeline.status import Status
-from godot.stations import INSTRUCTIONS, godot_toolbox
+from godot.pipeline.dewey import RemoteDewey, RemoteStore
+from godot.stations import INSTRUCTIONS
+from tests.fakes import FakeBuffer, FakeDewey, Table
 from tests.interop import install
 
 LEGACY: Final = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
@@ -228,17 +224,12 @@ def conversations(draw: st.DrawFn) -> list[str | bytes | Finish]:
 
 async def toolbox(*, dewey_up: bool) -> Toolbox:
     """Make Godot's tools, over memory; the channel has room for two entries only."""
-    dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore(lambda: NOW))))
+    dewey = FakeDewey(now=lambda: NOW)
     long = {"component": "relay", "level": "INFO", "message": "long", "data": {"text": "x" * 20_000}}
     short = {"component": "gates", "level": "ERROR", "message": "short"}
     await dewey.store([dumps(each) for each in (long, short, long)])
     dewey.up = dewey_up
-    inlet, _outlet = open_entry_channel(max_entries=2)
-    buffer = MemoryBuffer(10)
-    status = Status(lambda _: None, buffer, max_size=10)
-    levels = Levels()
-    door = Door(inlet, status, levels)
-    return godot_toolbox(door, dewey, status, buffer, levels, dewey_arguments=ARGUMENTS)
+    return Table(FakeBuffer(10), dewey, max_entries=2).toolbox
 
 
 @attrs.define

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,20 +14,16 @@ import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from dewey_logs.store.memory import MemoryStore
-from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.buffer.memory import MemoryBuffer
-from godot.buffer.protocol import Counts, DeadEntry, Taken
+from dewey_logs.tools import ARGUMENTS
+from godot.buffer.protocol import Counts
 from godot.daemon import LAST_WORD_S, run_pipeline
-from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.json.text import dumps, loads
 from godot.mcp.access import Gate
-from godot.mcp.toolbox import Answer, Toolbox
-from godot.pipeline.dewey import DirectDewey
 from godot.service.signals import Lifecycle
 from godot.settings import GodotSettings
 from godot.stations import Dependencies
 from godot.toolnames import DEWEY_MAINTAIN
+from tests.fakes import FakeBuffer, FakeDewey, numbers
 
 
 class MemoryListener(trio.abc.Listener[trio.SocketStream]):
@@ -49,64 +45,12 @@ class MemoryListener(trio.abc.Listener[trio.SocketStream]):
         return cast("trio.SocketStream", client)
 
 
-class AwayBuffer(MemoryBuffer):
-    """A buffer that can be away."""
-
-    away = False
-
-    async def push(self, entries: Sequence[bytes]) -> Counts:
-        self._check()
-        return await super().push(entries)
-
-    async def take(self, limit: int) -> Taken:
-        self._check()
-        return await super().take(limit)
-
-    async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
-        self._check()
-        return await super().settle(keep, dead)
-
-    async def hand_back(self) -> Counts:
-        self._check()
-        return await super().hand_back()
-
-    async def counts(self) -> Counts:
-        self._check()
-        return await super().counts()
-
-    def _check(self) -> None:
-        if self.away:
-            raise BufferUnavailable("Redis: away")
-
-
-class CrookedDewey(DirectDewey):
-    """A Dewey whose maintenance has a bug as often as it is told to."""
-
-    bugs = 0
-    maintained = 0
-    silent = False
-
-    async def store(self, entries: Sequence[bytes]) -> None:
-        if self.silent:
-            await trio.sleep(15)
-            raise DeweyUnavailable("Dewey: no answer")
-        await super().store(entries)
-
-    async def ask(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float = 0.0) -> Answer:
-        if tool == DEWEY_MAINTAIN:
-            self.maintained += 1
-            if self.bugs:
-                self.bugs -= 1
-                raise KeyError("a bug")
-        return await super().ask(tool, arguments)
-
-
 @attrs.define
 class Bench:
     """A pipeline with everything that it stands on in memory."""
 
-    buffer: AwayBuffer = attrs.Factory(lambda: AwayBuffer(max_size=100_000))
-    dewey: CrookedDewey = attrs.Factory(lambda: CrookedDewey(Toolbox(dewey_tools(MemoryStore()))))
+    buffer: FakeBuffer = attrs.Factory(FakeBuffer)
+    dewey: FakeDewey = attrs.Factory(FakeDewey)
     listener: MemoryListener = attrs.Factory(MemoryListener)
     lines: list[str] = attrs.Factory(list)
     life: Lifecycle = attrs.Factory(Lifecycle)
@@ -153,10 +97,6 @@ async def log(connection: WebSocketConnection, *messages: str) -> None:
     for message in messages:
         said = await ask(connection, "logger_log", {"component": "relay", "level": "INFO", "message": message})
         assert said["status"] == "queued"
-
-
-def numbers(count: int) -> list[str]:
-    return [str(number) for number in range(count)]
 
 
 async def test_an_entry_goes_all_the_way_and_is_found_again(autojump_clock: trio.testing.MockClock) -> None:
@@ -243,7 +183,7 @@ async def test_with_nothing_queued_a_stop_does_not_wait_for_dewey_and_what_is_mi
     silent: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     """REL-005: the entry that tells of a hole once made it wait for the whole drain, and say drained=false."""
-    first = Bench(buffer=AwayBuffer(max_size=10))
+    first = Bench(buffer=FakeBuffer(max_size=10))
     first.dewey.up, first.dewey.silent = silent, silent
     async with trio.open_nursery() as nursery:
         await nursery.start(first.run)
@@ -387,13 +327,13 @@ async def test_a_bug_in_maintenance_is_reported_and_does_not_end_the_daemon(
 ) -> None:
     """DEW-005: what talks to the outside is started again."""
     bench = Bench()
-    bench.dewey.bugs = 2
+    bench.dewey.bugs[DEWEY_MAINTAIN] = 2
     async with trio.open_nursery() as nursery:
         await nursery.start(bench.run)
         await trio.sleep(15)
         bench.life.stop.set()
     assert bench.code == 0
-    assert bench.dewey.maintained >= 3
+    assert bench.dewey.asked.count(DEWEY_MAINTAIN) >= 3
     restarts = [line["reason"] for line in bench.said if line["event"] == "restart"]
     assert len(restarts) == 2
     assert all(reason.startswith("maintenance failed and starts again in ") for reason in restarts)

@@ -8,14 +8,11 @@ from prometheus_client.exposition import generate_latest
 
 from dewey_logs.follow import Followers
 from dewey_logs.metrics import DeweyMetrics
-from dewey_logs.store.batch import Batch
-from dewey_logs.store.memory import MemoryStore
-from dewey_logs.store.protocol import Stored
 from dewey_logs.tools import dewey_tools
 from dewey_logs.tools.storing import Storing
-from godot.errors import StoreUnavailable
 from godot.mcp.toolbox import Toolbox
 from godot.service.exposition import Registry
+from tests.fakes import FakeStore
 
 LOGS: list[dict[str, Any]] = [{"component": "relay", "level": "INFO", "message": "x", "id": "0" * 31 + "1"}]
 
@@ -24,20 +21,10 @@ class Fault(Exception):
     sqlstate = "57P01"
 
 
-class Store(MemoryStore):
-    """Can be away."""
-
-    away = False
-
-    async def store(self, batch: Batch) -> Stored:
-        if self.away:
-            raise StoreUnavailable("PostgreSQL: terminating connection") from Fault()
-        return await super().store(batch)
-
-
 async def test_a_database_that_goes_and_comes_back_is_told_of_once_each() -> None:
     told: list[tuple[bool, str]] = []
-    store = Store()
+    store = FakeStore()
+    store.cause = Fault()
     metrics = DeweyMetrics(Registry(), lambda is_up, reason: told.append((is_up, reason)))
     storing = Storing(store, Followers(store), metrics.stored)
     tools = Toolbox([metrics.measured(tool) for tool in dewey_tools(store, storing=storing)])
@@ -46,7 +33,7 @@ async def test_a_database_that_goes_and_comes_back_is_told_of_once_each() -> Non
         answer = await tools.find("dewey_store_logs_batch").call({"logs": LOGS})
         assert answer.is_error is away
     assert (await tools.find("dewey_store_logs_batch").call({"logs": [{}]})).is_error
-    assert told == [(False, "PostgreSQL: terminating connection"), (True, "")]
+    assert told == [(False, "PostgreSQL: away"), (True, "")]
     assert metrics.state() == {"stored": 1, "duplicates": 2, "followers": 0, "database": "up"}
     text = generate_latest(metrics.registry).decode()
     assert 'dewey_database_errors_total{sqlstate_class="57"} 2.0' in text

@@ -12,29 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dewey_logs.query import Query
-from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
-from dewey_logs.store.protocol import LogStore, Maintained, Page, Stored, StoredEntry
+from dewey_logs.store.protocol import LogStore, Page, StoredEntry
 from dewey_logs.tools import dewey_tools
 from dewey_logs.tools.answers import DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, MOST_MAX_BYTES
-from godot.errors import StoreUnavailable
 from godot.json.text import dumps
 from godot.mcp.toolbox import Answer, Toolbox, caller
+from tests.fakes import FakeStore
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-
-
-class StoreThatIsAway(MemoryStore):
-    """What a store is like while its database is down."""
-
-    async def store(self, batch: Batch) -> Stored:
-        raise StoreUnavailable("PostgreSQL: connection refused")
-
-    async def query(self, query: Query) -> Page:
-        raise StoreUnavailable("PostgreSQL: connection refused")
-
-    async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
-        raise StoreUnavailable("PostgreSQL: connection refused")
 
 
 class Dewey:
@@ -66,6 +52,13 @@ class Dewey:
         """Store entries of which the tests care about little."""
         defaults = {"component": "relay", "level": "INFO", "message": "something happened"}
         return await self.call("dewey_store_logs_batch", logs=[{**defaults, **each} for each in entries])
+
+
+def away() -> FakeStore:
+    """Return a store whose database is down."""
+    store = FakeStore()
+    store.away = True
+    return store
 
 
 @pytest.fixture
@@ -112,14 +105,14 @@ async def test_warnings_name_their_entry(dewey: Dewey) -> None:
 async def test_an_empty_batch_asks_whether_the_database_is_there(dewey: Dewey) -> None:
     """REL-002: the sender's probe."""
     assert await dewey.log() == {"stored": 0, "duplicates": 0, "warnings": []}
-    assert (await Dewey(StoreThatIsAway()).error("dewey_store_logs_batch", logs=[]))["kind"] == "unavailable"
+    assert (await Dewey(away()).error("dewey_store_logs_batch", logs=[]))["kind"] == "unavailable"
 
 
 @pytest.mark.parametrize(("name", "arguments"), [("dewey_query_logs", {}), ("dewey_maintain_partitions", {})])
 async def test_says_unavailable_while_the_database_is_away(name: str, arguments: dict[str, Any]) -> None:
     """REL-002."""
-    error = await Dewey(StoreThatIsAway()).error(name, **arguments)
-    assert error == {"error": "PostgreSQL: connection refused", "kind": "unavailable"}
+    error = await Dewey(away()).error(name, **arguments)
+    assert error == {"error": "PostgreSQL: away", "kind": "unavailable"}
 
 
 async def test_an_answer_has_every_field_and_age(dewey: Dewey) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import attrs
 import pytest
 import trio
@@ -13,37 +11,19 @@ from dewey_logs.follow import Followers
 from dewey_logs.inside import InsideStore
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.query import Query
-from dewey_logs.store.batch import Batch
-from dewey_logs.store.memory import MemoryStore
-from dewey_logs.store.protocol import Stored
 from dewey_logs.tools.storing import Storing
-from godot.entries.entry import admit_json
-from godot.entries.wire import encode_entry
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable, StoreBusy, StoreFailed, StoreUnavailable
 from godot.service.exposition import Registry
+from tests.fakes import FakeStore, raw_entry
 
 TIMEOUT_S = 10.0
-
-
-class OddStore(MemoryStore):
-    """A store that does something before it stores."""
-
-    def __init__(self, first: Callable[[], object] = lambda: None) -> None:
-        super().__init__()
-        self.first = first
-        self.takes_s = 0.0
-
-    async def store(self, batch: Batch) -> Stored:
-        await trio.sleep(self.takes_s)
-        self.first()
-        return await super().store(batch)
 
 
 @attrs.define
 class Bench:
     """An inside Dewey over a store in memory."""
 
-    store: OddStore = attrs.Factory(OddStore)
+    store: FakeStore = attrs.Factory(FakeStore)
     registry: Registry = attrs.Factory(Registry)
     bugs: list[str] = attrs.Factory(list)
     inside: InsideStore = attrs.field(init=False)
@@ -54,16 +34,12 @@ class Bench:
         self.inside = InsideStore(storing, metrics, TIMEOUT_S, self.bugs.append)
 
 
-def raw(message: str) -> bytes:
-    return encode_entry(admit_json({"component": "relay", "level": "INFO", "message": message}, []), [])
-
-
 async def test_what_godot_made_is_stored_once_and_counted(autojump_clock: trio.testing.MockClock) -> None:
     """REL-004, OBS-001."""
     bench = Bench()
-    batch = [raw("one"), raw("two")]
+    batch = [raw_entry("one"), raw_entry("two")]
     await bench.inside(batch)
-    await bench.inside([*batch, raw("three")])
+    await bench.inside([*batch, raw_entry("three")])
     await bench.inside([])
     found = await bench.store.query(Query(order="oldest"))
     assert [each.message for each in found.entries] == ["one", "two", "three"]
@@ -89,9 +65,10 @@ async def test_what_went_wrong_is_told_as_over_a_wire(fault: Exception, told: ty
     def fail() -> None:
         raise fault
 
-    bench = Bench(OddStore(fail))
+    bench = Bench()
+    bench.store.first = fail
     with pytest.raises(told) as raised:
-        await bench.inside([raw("one")])
+        await bench.inside([raw_entry("one")])
     assert type(raised.value) is told
     assert bench.bugs == (["KeyError('a bug')"] if isinstance(fault, KeyError) else [])
 
@@ -101,5 +78,5 @@ async def test_a_store_that_does_not_answer_is_given_up_in_time(autojump_clock: 
     bench = Bench()
     bench.store.takes_s = 1000.0
     with pytest.raises(DeweyFailed, match="not stored within 10 s"):
-        await bench.inside([raw("one")])
+        await bench.inside([raw_entry("one")])
     assert trio.current_time() == TIMEOUT_S

@@ -14,28 +14,25 @@ from dewey_logs.clearing import Clearing, end_of_pin, end_of_retention
 from dewey_logs.query import Query
 from dewey_logs.retention import run_retention
 from dewey_logs.store.batch import Batch
-from dewey_logs.store.memory import MemoryStore
 from godot.entries.entry import IdSource, admit_json
-from godot.errors import EntryRejected, StoreUnavailable
+from godot.errors import EntryRejected
+from tests.fakes import FakeStore
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 ids = IdSource()
 
 
-class Store(MemoryStore):
-    """Knows when it was asked to delete, and can be away."""
+class Store(FakeStore):
+    """Knows when it was asked to delete."""
 
     def __init__(self) -> None:
         super().__init__(lambda: self.clock())
         self.clock: Callable[[], datetime] = lambda: datetime.max.replace(tzinfo=UTC)
         self.asked: list[float] = []
-        self.away = False
 
     async def doomed_days(self, clearing: Clearing) -> int:
         self.asked.append(trio.current_time())
-        if self.away:
-            raise StoreUnavailable("PostgreSQL: down")
         return await super().doomed_days(clearing)
 
 

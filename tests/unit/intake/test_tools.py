@@ -3,75 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import attrs
 import pytest
 import trio
 import trio.testing
 
-from dewey_logs.store.memory import MemoryStore
-from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.buffer.memory import MemoryBuffer
-from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts
 from godot.entries.entry import MAX_BATCH
-from godot.errors import BufferUnavailable
-from godot.intake.accept import Door
 from godot.json.text import dumps, loads
 from godot.mcp.memory import MemoryTransport, memory_transports
 from godot.mcp.server import Server, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.toolbox import Answer, Toolbox, trace
+from godot.mcp.toolbox import trace
 from godot.pipeline.batcher import Batcher
-from godot.pipeline.channel import PATIENCE_S, open_entry_channel
-from godot.pipeline.dewey import DirectDewey
-from godot.pipeline.levels import Levels
-from godot.pipeline.status import Status
+from godot.pipeline.channel import PATIENCE_S
 from godot.settings import Ack
-from godot.stations import godot_toolbox
+from tests.fakes import FakeBuffer, Table
 
 ENTRY = {"component": "gates", "level": "INFO", "message": "hello"}
 TRACE_ID = "0af76519-16cd-43dd-8448-eb211c80319c"
 OF_ITS_OWN = "01a1fb67-5bd0-716c-b208-6b6eb13e7800"
 
 
-class SlowBuffer(MemoryBuffer):
-    """Takes its time over a push, notes how many it was given, and can be away."""
-
-    def __init__(self, max_size: int = 100_000, max_bytes: int = QUEUE_MAX_BYTES) -> None:
-        super().__init__(max_size, max_bytes)
-        self.takes_s = 0.0
-        self.away = False
-        self.sizes: list[tuple[float, int]] = []
-
-    async def push(self, entries: Sequence[bytes]) -> Counts:
-        await trio.sleep(self.takes_s)
-        if self.away:
-            raise BufferUnavailable("Redis: away")
-        self.sizes.append((trio.current_time(), len(entries)))
-        return await super().push(entries)
-
-
-@attrs.define
-class Bench:
+class Bench(Table):
     """The tools over a channel, a batcher and a buffer, without delivery."""
-
-    buffer: SlowBuffer
-    toolbox: Toolbox
-    status: Status
-    lines: list[str]
-    accepted: list[tuple[str, str]]
-
-    async def answer(self, tool: str, **arguments: Any) -> Answer:
-        return await self.toolbox.find(tool).call(arguments)
-
-    async def call(self, tool: str, **arguments: Any) -> Any:
-        answer = await self.answer(tool, **arguments)
-        assert not answer.is_error, answer.json
-        return loads(answer.json)
 
     async def note(self, answers: list[tuple[float, str]], **arguments: Any) -> None:
         """Log an entry; note when it was answered, and how."""
@@ -81,33 +39,23 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    ack: Ack = "queued", entry_max_bytes: float = math.inf, buffer: SlowBuffer | None = None
+    ack: Ack = "queued", entry_max_bytes: float = math.inf, buffer: FakeBuffer | None = None
 ) -> AsyncIterator[Bench]:
-    buffer = buffer or SlowBuffer()
-    lines: list[str] = []
-    status = Status(lines.append, buffer, max_size=100_000)
-    inlet, outlet = open_entry_channel(max_entries=200, entry_max_bytes=entry_max_bytes)
+    it = Bench(buffer or FakeBuffer(), ack=ack, max_entries=200, entry_max_bytes=entry_max_bytes)
     wake, _woken = trio.open_memory_channel[None](1)
     batcher = Batcher(
-        outlet,
-        buffer,
+        it.outlet,
+        it.buffer,
         wake,
         batch_size=100,
         batch_timeout_s=0.1,
-        on_counts=status.counted,
-        on_failure=status.failed,
+        on_counts=it.status.counted,
+        on_failure=it.status.failed,
         jitter=lambda delay: delay,
     )
-    dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore())))
-    accepted: list[tuple[str, str]] = []
-    levels = Levels()
-    door = Door(
-        inlet, status, levels, ack=ack, on_accepted=lambda component, level: accepted.append((component, level))
-    )
-    toolbox = godot_toolbox(door, dewey, status, buffer, levels, dewey_arguments=ARGUMENTS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(batcher.run)
-        yield Bench(buffer, toolbox, status, lines, accepted)
+        yield it
         nursery.cancel_scope.cancel()
 
 
@@ -375,12 +323,7 @@ async def test_a_durable_call_holds_up_nothing_behind_it_and_keeps_its_place(
 
 
 def test_every_tool_and_every_argument_says_what_it_is_for() -> None:
-    inlet, _ = open_entry_channel()
-    status = Status(lambda line: None, MemoryBuffer(1), max_size=1)
-    dewey = DirectDewey(Toolbox([]))
-    levels = Levels()
-    door = Door(inlet, status, levels)
-    for tool in godot_toolbox(door, dewey, status, MemoryBuffer(1), levels, dewey_arguments=ARGUMENTS).listing():
+    for tool in Table().toolbox.listing():
         assert tool["title"], tool["name"]
         assert len(tool["description"]) > 60, tool["name"]
         assert set(tool["annotations"]) >= {"readOnlyHint", "destructiveHint", "idempotentHint"}
@@ -389,10 +332,10 @@ def test_every_tool_and_every_argument_says_what_it_is_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "buffer", [SlowBuffer(max_size=10), SlowBuffer(100, max_bytes=2_000)], ids=["entries", "bytes"]
+    "buffer", [FakeBuffer(max_size=10), FakeBuffer(100, max_bytes=2_000)], ids=["entries", "bytes"]
 )
 async def test_durable_is_not_said_of_what_its_own_push_dropped(
-    autojump_clock: trio.testing.MockClock, buffer: SlowBuffer
+    autojump_clock: trio.testing.MockClock, buffer: FakeBuffer
 ) -> None:
     """REL-003: the queue holds fewer than come at once."""
     async with bench("durable", buffer=buffer) as it:

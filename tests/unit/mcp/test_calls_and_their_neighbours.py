@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
-import attrs
 import pytest
 import trio
 import trio.testing
@@ -20,14 +19,10 @@ from godot.mcp.server import MAX_RUNNING, Server, Watched, serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Answer, Later, Tool, Toolbox, trace
 from godot.mcp.transport import Connect, Transport
+from tests.fakes import Nothing
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
 TRACE_ID = "0af76519-16cd-43dd-8448-eb211c80319c"
-
-
-@attrs.frozen
-class Nothing:
-    """No arguments."""
 
 
 async def _raise() -> Answer:

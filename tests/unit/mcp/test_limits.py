@@ -5,37 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-import attrs
 import trio
 import trio.testing
 
 from godot.mcp.memory import MemoryTransport, memory_transports
 from godot.mcp.server import MAX_RUNNING, Server, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.toolbox import Answer, Tool, Toolbox
 from godot.mcp.transport import TransportClosed
 from godot.mcp.websocket.listen import serve_websocket
 from godot.service.ports import open_listeners
-
-
-@attrs.frozen
-class Nothing:
-    pass
-
-
-class SlowTool:
-    """A tool that is done when it is let."""
-
-    def __init__(self) -> None:
-        self.running = 0
-        self.let = trio.Event()
-        self.toolbox = Toolbox([Tool("slow", "Slow", "Waits.", Nothing, self.run)])
-
-    async def run(self, _: Nothing) -> Answer:
-        self.running += 1
-        await self.let.wait()
-        self.running -= 1
-        return Answer.of({})
+from tests.fakes import SlowTool
 
 
 def server(

@@ -21,16 +21,12 @@ from godot.mcp.transport import Connect, Transport
 from godot.mcp.websocket.dial import Address, over_websocket
 from godot.mcp.websocket.listen import serve_websocket
 from godot.service.ports import listening_url, open_listeners
+from tests.fakes import Nothing
 
 FOLLOWERS: Final = 200
 
 WRITE_S: Final = 1.0
 """What each write takes when the event loop has much to do."""
-
-
-@attrs.frozen
-class Nothing:
-    """No arguments."""
 
 
 @attrs.define

@@ -8,43 +8,18 @@ import pytest
 import trio
 import trio.testing
 
-from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import Counts
 from godot.errors import BufferUnavailable
 from godot.pipeline.batcher import BATCH_MAX_BYTES, Batcher
 from godot.pipeline.channel import Inlet, Receipt, open_entry_channel
-from tests.held import Held
-
-
-class SlowBuffer(MemoryBuffer):
-    """Notes when it was pushed what, takes its time over it, and can be away."""
-
-    def __init__(self) -> None:
-        super().__init__(max_size=100_000)
-        self.takes_s = 0.0
-        self.away_until = 0.0
-        self.asked_at: list[float] = []
-        self.pushed: list[tuple[float, list[bytes]]] = []
-
-    @property
-    def sizes(self) -> list[tuple[float, int]]:
-        """(when, how many) of each push that was written."""
-        return [(when, len(batch)) for when, batch in self.pushed]
-
-    async def push(self, entries: Sequence[bytes]) -> Counts:
-        self.asked_at.append(trio.current_time())
-        await trio.sleep(self.takes_s)
-        if trio.current_time() < self.away_until:
-            raise BufferUnavailable("Redis: away")
-        self.pushed.append((trio.current_time(), list(entries)))
-        return await super().push(entries)
+from tests.fakes import FakeBuffer, Held
 
 
 class Bench:
     """A batcher between an inlet and a buffer, and what it reports."""
 
     def __init__(self, *, batch_size: int = 100) -> None:
-        self.buffer = SlowBuffer()
+        self.buffer = FakeBuffer()
         self.inlet: Inlet
         self.inlet, outlet = open_entry_channel()
         wake, self.woken = trio.open_memory_channel[None](1)
@@ -330,7 +305,7 @@ async def test_cancelled_while_the_buffer_is_away_it_still_knows_what_is_unwritt
         await bench.woken.receive()
 
 
-class Forgetful(SlowBuffer):
+class Forgetful(FakeBuffer):
     """Its first answer is lost, and what was pushed is delivered before it is asked again."""
 
     async def push(self, entries: Sequence[bytes]) -> Counts:

@@ -11,10 +11,11 @@ import trio.testing
 from godot.buffer.protocol import Counts
 from godot.errors import BatchRefused, DeweyFailed, DeweyUnavailable
 from godot.pipeline.guard import Guard
-from tests.unit.pipeline.test_sender import Bench, WatchedDewey, entries, entry, foreign, numbers
+from tests.fakes import FakeDewey, numbers, raw_entries, raw_entry
+from tests.unit.pipeline.test_sender import Bench, foreign
 
 
-class Poisoned(WatchedDewey):
+class Poisoned(FakeDewey):
     """A Dewey that breaks down over some entries, and answers probes."""
 
     def __init__(self, *poison: bytes) -> None:
@@ -34,9 +35,9 @@ async def test_the_entry_on_which_dewey_breaks_down_is_found_and_the_others_are_
     place: int, autojump_clock: trio.testing.MockClock
 ) -> None:
     """REL-002: an entry is never the reason that the pipeline stands still."""
-    batch = entries(100)
+    batch = raw_entries(100)
     bench = Bench(dewey=Poisoned(batch[place]))
-    await bench.buffer.push([*batch, *entries(50, first=100)])
+    await bench.buffer.push([*batch, *raw_entries(50, first=100)])
     assert await bench.run_dry() == Counts(received=150, stored=149, dead=1)
     assert bench.dewey.stored == [number for number in numbers(150) if number != str(place)]
     (dead,) = bench.buffer.dead
@@ -53,7 +54,7 @@ async def test_the_entry_on_which_dewey_breaks_down_is_found_and_the_others_are_
 async def test_halves_until_it_is_alone_with_a_probe_after_each_failure(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    batch = entries(8)
+    batch = raw_entries(8)
     bench = Bench(dewey=Poisoned(batch[5]))
     await bench.buffer.push(batch)
     await bench.run_dry()
@@ -65,7 +66,7 @@ async def test_halves_until_it_is_alone_with_a_probe_after_each_failure(
 async def test_an_entry_alone_in_the_queue_is_put_aside_after_five_failures(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    bench = Bench(dewey=Poisoned(poison := entry("poison")))
+    bench = Bench(dewey=Poisoned(poison := raw_entry("poison")))
     await bench.buffer.push([poison])
     assert await bench.run_dry() == Counts(received=1, dead=1)
     assert bench.dewey.sizes == [1, 1, 1, 1, 0, 1, 0, 1, 0, 1, 0, 1]
@@ -74,7 +75,7 @@ async def test_an_entry_alone_in_the_queue_is_put_aside_after_five_failures(
 async def test_two_beside_each_other_are_both_found_the_second_after_twice_as_many_failures(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    batch = entries(20)
+    batch = raw_entries(20)
     bench = Bench(dewey=Poisoned(batch[7], batch[8]))
     await bench.buffer.push(batch)
     assert await bench.run_dry() == Counts(received=20, stored=18, dead=2)
@@ -85,7 +86,7 @@ async def test_two_beside_each_other_are_both_found_the_second_after_twice_as_ma
 
 
 async def test_two_apart_are_found_alike(autojump_clock: trio.testing.MockClock) -> None:
-    batch = entries(100)
+    batch = raw_entries(100)
     bench = Bench(dewey=Poisoned(batch[7], batch[80]))
     await bench.buffer.push(batch)
     assert await bench.run_dry() == Counts(received=100, stored=98, dead=2)
@@ -99,7 +100,7 @@ async def test_an_entry_over_which_dewey_takes_too_long_is_found_too(autojump_cl
                 await trio.sleep(15)
             await super().store(entries)
 
-    batch = entries(100)
+    batch = raw_entries(100)
     bench = Bench(dewey=Slow(batch[50]))
     await bench.buffer.push(batch)
     assert await bench.run_dry() == Counts(received=100, stored=99, dead=1)
@@ -111,13 +112,13 @@ async def test_a_dewey_that_fails_on_whatever_it_is_given_costs_a_handful_of_ent
 ) -> None:
     """REL-002: a batch is not given up because Dewey is out of order."""
 
-    class Broken(WatchedDewey):
+    class Broken(FakeDewey):
         async def store(self, entries: Sequence[bytes]) -> None:
             if entries:
                 raise DeweyFailed("Dewey: Internal error (-32603)")
 
     bench = Bench(dewey=Broken())
-    await bench.buffer.push(entries(1000))
+    await bench.buffer.push(raw_entries(1000))
     with trio.move_on_after(3_600):
         await bench.run_dry()
     counts = await bench.buffer.counts()
@@ -129,7 +130,7 @@ async def test_a_database_whose_disk_is_full_suspects_no_entry_however_long(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """REL-002: an empty batch is stored on a full disk too."""
-    batch = entries(100)
+    batch = raw_entries(100)
     dewey = Poisoned(*batch)
     dewey.breaks_with = DeweyUnavailable("Dewey: PostgreSQL: could not extend file: No space left on device")
     bench = Bench(dewey=dewey)
@@ -142,7 +143,7 @@ async def test_a_database_whose_disk_is_full_suspects_no_entry_however_long(
 
 
 async def test_a_dewey_that_dies_and_comes_back_suspects_no_entry(autojump_clock: trio.testing.MockClock) -> None:
-    class Dies(WatchedDewey):
+    class Dies(FakeDewey):
         """Is away for some time again and again, whatever it is asked."""
 
         async def store(self, entries: Sequence[bytes]) -> None:
@@ -154,7 +155,7 @@ async def test_a_dewey_that_dies_and_comes_back_suspects_no_entry(autojump_clock
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.sender.run)
         for first in range(0, 2000, 50):
-            await bench.buffer.push(entries(50, first))
+            await bench.buffer.push(raw_entries(50, first))
             await trio.sleep(0.7)
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
@@ -164,7 +165,7 @@ async def test_a_dewey_that_dies_and_comes_back_suspects_no_entry(autojump_clock
 async def test_a_refusal_that_names_none_of_the_entries_is_a_failure_like_others(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    batch = entries(10)
+    batch = raw_entries(10)
     dewey = Poisoned(batch[3])
     dewey.breaks_with = BatchRefused([(17, "?")])
     bench = Bench(dewey=dewey)
@@ -176,7 +177,7 @@ async def test_a_refusal_that_names_none_of_the_entries_is_a_failure_like_others
 
 async def test_poison_among_garbage_and_entries_of_others_is_found(autojump_clock: trio.testing.MockClock) -> None:
     """GOD-001."""
-    bench = Bench(dewey=Poisoned(poison := entry("poison")))
+    bench = Bench(dewey=Poisoned(poison := raw_entry("poison")))
     bench.buffer.queue.extend([b"garbage", foreign("a"), poison, foreign("b"), b"[]"])
     assert await bench.run_dry() == Counts(received=5, stored=2, dead=3)
 

@@ -9,39 +9,15 @@ import pytest
 import trio
 import trio.testing
 
-from dewey_logs.store.memory import MemoryStore
-from dewey_logs.tools import ARGUMENTS, dewey_tools
-from godot.buffer.memory import MemoryBuffer
-from godot.errors import BufferUnavailable, DeweyUnavailable
-from godot.intake.accept import Door
+from godot.errors import DeweyUnavailable
 from godot.json.text import dumps, loads
 from godot.mcp.memory import in_process
 from godot.mcp.server import Server, Watched, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.toolbox import Toolbox
-from godot.pipeline.channel import open_entry_channel
-from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.levels import CAPABILITY, Levels
-from godot.pipeline.status import Status
-from godot.stations import godot_toolbox
+from tests.fakes import FakeDewey, Table
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-
-
-class Forgetful(MemoryBuffer):
-    """A buffer that can be away."""
-
-    away = False
-
-    async def note_levels(self, noted: bytes) -> None:
-        if self.away:
-            raise BufferUnavailable("Redis: down")
-        await super().note_levels(noted)
-
-    async def noted_levels(self) -> bytes | None:
-        if self.away:
-            raise BufferUnavailable("Redis: down")
-        return await super().noted_levels()
 
 
 class Bench:
@@ -49,24 +25,17 @@ class Bench:
 
     def __init__(self) -> None:
         self.late = 0.0
-        self.buffer = Forgetful(1_000)
-        self.dewey = DirectDewey(Toolbox(dewey_tools(MemoryStore(self.moment), now=self.moment)))
-        self.inlet, self.outlet = open_entry_channel()
         self.levels = Levels(self.now)
-        self.status = Status(lambda line: None, self.buffer, max_size=1_000)
-        door = Door(self.inlet, self.status, self.levels)
-        self.toolbox = godot_toolbox(door, self.dewey, self.status, self.buffer, self.levels, dewey_arguments=ARGUMENTS)
+        self.dewey = FakeDewey(now=self.moment)
+        self.table = Table(dewey=self.dewey, levels=self.levels)
+        self.buffer, self.outlet, self.toolbox = self.table.buffer, self.table.outlet, self.table.toolbox
+        self.call = self.table.call
 
     def now(self) -> float:
         return NOON.timestamp() + self.late
 
     def moment(self) -> datetime:
         return datetime.fromtimestamp(self.now(), UTC)
-
-    async def call(self, tool: str, **arguments: Any) -> Any:
-        answer = await self.toolbox.find(tool).call(arguments)
-        assert not answer.is_error, answer.json
-        return loads(answer.json)
 
     async def taken(self, level: str, component: str = "relay") -> bool:
         """Log an entry; whether it is stored."""

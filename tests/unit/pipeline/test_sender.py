@@ -12,89 +12,20 @@ import pytest
 import trio
 import trio.testing
 
-from dewey_logs.store.batch import Batch
-from dewey_logs.store.memory import MemoryStore
-from dewey_logs.store.protocol import Stored
-from dewey_logs.tools import dewey_tools
-from godot.buffer.memory import MemoryBuffer
-from godot.buffer.protocol import Counts, DeadEntry, Drops, Taken
-from godot.entries.entry import Entry, admit_json
-from godot.entries.wire import encode_entry
-from godot.errors import BatchRefused, BufferUnavailable, DeweyUnavailable, NotInFlight
+from godot.buffer.protocol import Counts, DeadEntry, Drops
+from godot.entries.entry import admit_json
+from godot.errors import BatchRefused, DeweyUnavailable, NotInFlight
 from godot.json.text import dumps, loads
-from godot.mcp.toolbox import Toolbox
-from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.sender import POLL_S, Sender, describe_drops
-from tests.held import Held
-
-
-class WatchedBuffer(MemoryBuffer):
-    """Notes how much it ever had in flight, and can be away."""
-
-    def __init__(self, max_size: int = 100_000) -> None:
-        super().__init__(max_size)
-        self.away = False
-        self.taken_at: list[float] = []
-
-    async def take(self, limit: int) -> Taken:
-        self.taken_at.append(trio.current_time())
-        if self.away:
-            raise BufferUnavailable("Redis: away")
-        return await super().take(limit)
-
-
-class WatchedDewey(DirectDewey):
-    """Dewey over a store in memory; notes each attempt, and is down when it is told to be."""
-
-    def __init__(self) -> None:
-        self.store_in_memory = WatchedStore()
-        super().__init__(Toolbox(dewey_tools(self.store_in_memory)))
-        self.down_until = 0.0
-        self.attempts: list[tuple[float, list[bytes]]] = []
-
-    async def store(self, entries: Sequence[bytes]) -> None:
-        self.attempts.append((trio.current_time(), list(entries)))
-        self.up = trio.current_time() >= self.down_until
-        await super().store(entries)
-
-    @property
-    def stored(self) -> list[str]:
-        """The messages that are stored, in the order in which they were."""
-        return [entry.message for entry in self.store_in_memory.kept]
-
-    @property
-    def tried_at(self) -> list[float]:
-        return [when for when, _ in self.attempts]
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(batch) for _, batch in self.attempts]
-
-
-class WatchedStore(MemoryStore):
-    """Keeps the order of arrival, and can refuse entries that are valid (a database has its own opinion)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: list[Entry] = []
-        self.refuses: set[str] = set()
-
-    async def store(self, batch: Batch) -> Stored:
-        entries = [Entry(**each) for each in loads(batch.json)]
-        faults = [(index, "not today") for index, entry in enumerate(entries) if entry.message in self.refuses]
-        if faults:
-            raise BatchRefused(faults)
-        done = await super().store(batch)
-        self.kept += entries
-        return done
+from tests.fakes import FakeBuffer, FakeDewey, Held, numbers, raw_entries, raw_entry
 
 
 @attrs.define
 class Bench:
     """A sender between a buffer and a Dewey, and what it reports."""
 
-    buffer: WatchedBuffer = attrs.Factory(WatchedBuffer)
-    dewey: WatchedDewey = attrs.Factory(WatchedDewey)
+    buffer: FakeBuffer = attrs.Factory(FakeBuffer)
+    dewey: FakeDewey = attrs.Factory(FakeDewey)
     counts: list[Counts] = attrs.Factory(list)
     failures: list[tuple[float, str]] = attrs.Factory(list)
     deliveries: list[float] = attrs.Factory(list)
@@ -121,24 +52,10 @@ class Bench:
         return await self.buffer.counts()
 
 
-def entry(message: str, **fields: object) -> bytes:
-    """Serialise an entry as the listener does."""
-    value = {"component": "relay", "level": "INFO", "message": message, **fields}
-    return encode_entry(admit_json(value, []), [])
-
-
-def entries(count: int, first: int = 0) -> list[bytes]:
-    return [entry(str(number)) for number in range(first, first + count)]
-
-
 def foreign(message: str, **fields: object) -> bytes:
     """Serialise an entry as other local processes do (GOD-001)."""
     value = {"component": "gates", "level": "WARN", "message": message, "trace_id": None, "data": None, **fields}
     return dumps(value)
-
-
-def numbers(count: int) -> list[str]:
-    return [str(number) for number in range(count)]
 
 
 # Delivering
@@ -149,7 +66,7 @@ async def test_delivers_in_order_and_returns_when_the_batcher_has_ended_and_the_
 ) -> None:
     """GOD-003, REL-005: a drain that has nothing to wait for takes no time."""
     bench = Bench()
-    await bench.buffer.push(entries(250))
+    await bench.buffer.push(raw_entries(250))
     assert await bench.run_dry() == Held(received=250, stored=250)
     assert bench.dewey.stored == numbers(250)
     assert trio.current_time() == 0
@@ -159,18 +76,18 @@ async def test_takes_a_batch_and_up_to_a_thousand_while_more_than_that_are_waiti
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     bench = Bench()
-    await bench.buffer.push(entries(2400))
+    await bench.buffer.push(raw_entries(2400))
     await bench.run_dry()
     assert bench.dewey.sizes == [100, 1000, 1000, 300]
 
 
 async def test_goes_back_to_small_batches_when_the_backlog_is_gone(autojump_clock: trio.testing.MockClock) -> None:
     bench = Bench()
-    await bench.buffer.push(entries(1300))
+    await bench.buffer.push(raw_entries(1300))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.sender.run)
         await trio.sleep(1)
-        await bench.buffer.push(entries(150, first=1300))
+        await bench.buffer.push(raw_entries(150, first=1300))
         await trio.sleep(1)
         assert bench.dewey.sizes == [100, 1000, 200, 100, 50]
         nursery.cancel_scope.cancel()
@@ -181,7 +98,7 @@ async def test_wakes_at_once_when_the_batcher_has_pushed(autojump_clock: trio.te
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.sender.run)
         await trio.sleep(3.03125)
-        await bench.buffer.push(entries(1))
+        await bench.buffer.push(raw_entries(1))
         await bench.wake.send(None)
         await trio.sleep(1)
         assert bench.deliveries[1:] == [3.03125]
@@ -225,7 +142,7 @@ async def test_what_was_in_flight_when_the_sender_before_died_is_delivered_first
 ) -> None:
     """REL-004: exactly once, in order."""
     bench = Bench()
-    await bench.buffer.push(entries(8))
+    await bench.buffer.push(raw_entries(8))
     await bench.buffer.take(5)
     assert await bench.run_dry() == Held(received=8, stored=8)
     assert bench.dewey.stored == numbers(8)
@@ -237,7 +154,7 @@ async def test_cancelled_in_the_middle_of_a_batch_it_leaves_the_batch_in_the_buf
     """REL-005: what is not delivered in time stays."""
     bench = Bench()
     bench.dewey.down_until = 100.0
-    await bench.buffer.push(entries(150))
+    await bench.buffer.push(raw_entries(150))
     with trio.move_on_after(0.25):
         await bench.run_dry()
     assert await bench.buffer.counts() == Held(received=150, queued=50, in_flight=100)
@@ -245,7 +162,7 @@ async def test_cancelled_in_the_middle_of_a_batch_it_leaves_the_batch_in_the_buf
 
 async def test_reports_what_the_buffer_holds_and_each_delivery(autojump_clock: trio.testing.MockClock) -> None:
     bench = Bench()
-    await bench.buffer.push(entries(150))
+    await bench.buffer.push(raw_entries(150))
     await bench.run_dry()
     assert bench.counts == [
         Held(received=150, queued=150),  # the look at the start
@@ -264,7 +181,7 @@ async def test_retries_a_batch_three_times_quickly_then_hands_it_back_and_probes
     """REL-002, GOD-004: exponential backoff, and the batch waits in Redis."""
     bench = Bench()
     bench.dewey.down_until = 125.0
-    await bench.buffer.push(entries(150))
+    await bench.buffer.push(raw_entries(150))
     assert await bench.run_dry() == Held(received=150, stored=150)
     batches, probes = bench.dewey.attempts[:4], bench.dewey.attempts[4:]
     assert [when for when, _ in batches] == pytest.approx([0, 0.1, 0.3, 0.7])
@@ -280,7 +197,7 @@ async def test_a_quick_retry_that_works_costs_nothing_more(autojump_clock: trio.
     """REL-002."""
     bench = Bench()
     bench.dewey.down_until = 0.25
-    await bench.buffer.push(entries(1))
+    await bench.buffer.push(raw_entries(1))
     await bench.run_dry()
     assert bench.dewey.tried_at == pytest.approx([0, 0.1, 0.3])
 
@@ -288,12 +205,12 @@ async def test_a_quick_retry_that_works_costs_nothing_more(autojump_clock: trio.
 async def test_each_batch_has_its_own_quick_retries(autojump_clock: trio.testing.MockClock) -> None:
     bench = Bench()
     bench.dewey.down_until = 1.0  # its first probe works
-    await bench.buffer.push(entries(1))
+    await bench.buffer.push(raw_entries(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.sender.run)
         await trio.sleep(5)
         bench.dewey.down_until = 5.25
-        await bench.buffer.push(entries(1, first=1))
+        await bench.buffer.push(raw_entries(1, first=1))
         await bench.wake.send(None)
         await trio.sleep(5)
         assert bench.dewey.tried_at == pytest.approx([0, 0.1, 0.3, 0.7, 1.7, 1.7, 5, 5.1, 5.3])
@@ -304,14 +221,14 @@ async def test_while_it_probes_nothing_is_in_flight_and_the_bound_of_the_buffer_
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """GOD-005, PERF-003: a bound of 1,000 holds 1,000, and not 1,000 beside a batch in flight."""
-    bench = Bench(WatchedBuffer(max_size=1000))
+    bench = Bench(FakeBuffer(max_size=1000))
     bench.dewey.down_until = 60.0
-    await bench.buffer.push(entries(100))
+    await bench.buffer.push(raw_entries(100))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.sender.run)
         await trio.sleep(5)
         for first in range(100, 1500, 100):
-            await bench.buffer.push(entries(100, first))
+            await bench.buffer.push(raw_entries(100, first))
         assert await bench.buffer.counts() == Held(received=1500, queued=1000, dropped=500)
         await trio.sleep(60)
         assert await bench.buffer.counts() == Held(received=1500, stored=1000, dropped=500)
@@ -323,7 +240,7 @@ async def test_a_day_of_downtime_loses_nothing(autojump_clock: trio.testing.Mock
     """REL-002: a batch is never discarded because Dewey is down."""
     bench = Bench()
     bench.dewey.down_until = 86_400.0
-    await bench.buffer.push(entries(500))
+    await bench.buffer.push(raw_entries(500))
     assert await bench.run_dry() == Held(received=500, stored=500)
     assert 86_400 <= trio.current_time() <= 86_430
 
@@ -331,14 +248,14 @@ async def test_a_day_of_downtime_loses_nothing(autojump_clock: trio.testing.Mock
 async def test_a_batch_whose_answer_was_lost_is_stored_once(autojump_clock: trio.testing.MockClock) -> None:
     """REL-004: at least once on the way, once in the table."""
 
-    class LosesItsFirstAnswer(WatchedDewey):
+    class LosesItsFirstAnswer(FakeDewey):
         async def store(self, entries: Sequence[bytes]) -> None:
             await super().store(entries)
             if len(self.attempts) == 1:
                 raise DeweyUnavailable("Dewey: the connection broke before the answer")
 
     bench = Bench(dewey=LosesItsFirstAnswer())
-    await bench.buffer.push(entries(3))
+    await bench.buffer.push(raw_entries(3))
     bench.buffer.queue.append(foreign("without an id"))
     assert await bench.run_dry() == Held(received=4, stored=4)
     (_, first), (_, second) = bench.dewey.attempts
@@ -374,7 +291,7 @@ async def test_an_entry_of_others_keeps_what_it_brought(autojump_clock: trio.tes
     brought = {"trace_id": trace_id, "data": {"a": [1, 2.5]}, "created_at": "2026-11-20T08:30:00.5+01:00"}
     bench.buffer.queue.append(foreign("brought", **brought))
     await bench.run_dry()
-    (kept,) = bench.dewey.store_in_memory.kept
+    (kept,) = bench.dewey.memory.kept
     assert (kept.component, kept.level, kept.trace_id) == ("gates", "WARN", trace_id)
     assert (kept.data, kept.created_at) == ({"a": [1, 2.5]}, "2026-11-20T07:30:00.500000Z")
 
@@ -383,7 +300,7 @@ async def test_what_the_listener_completed_is_sent_as_the_very_same_bytes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     bench = Bench()
-    batch = [entry("one"), entry("two", data={"big": 2**70, "text": "\\u0000 ✓"})]
+    batch = [raw_entry("one"), raw_entry("two", data={"big": 2**70, "text": "\\u0000 ✓"})]
     await bench.buffer.push(batch)
     await bench.run_dry()
     assert bench.dewey.attempts == [(0, batch)]
@@ -413,7 +330,7 @@ async def test_garbage_in_the_queue_is_put_aside_with_the_reason_and_the_others_
 ) -> None:
     """An entry is never the reason that the pipeline stands still."""
     bench = Bench()
-    bench.buffer.queue.extend([entry("before"), garbage, foreign("after")])
+    bench.buffer.queue.extend([raw_entry("before"), garbage, foreign("after")])
     assert await bench.run_dry() == Held(received=3, stored=2, dead=1)
     assert bench.dewey.stored == ["before", "after"]
     (dead,) = bench.buffer.dead
@@ -456,8 +373,8 @@ async def test_the_entries_that_dewey_names_are_put_aside_and_the_others_are_sto
 ) -> None:
     """DEW-003: by index and fault; the refused batch is not retried whole."""
     bench = Bench()
-    bench.dewey.store_in_memory.refuses = {"1", "4"}
-    batch = entries(6)
+    bench.dewey.memory.refuses = {"1", "4"}
+    batch = raw_entries(6)
     await bench.buffer.push(batch)
     assert await bench.run_dry() == Held(received=6, stored=4, dead=2)
     assert bench.dewey.stored == ["0", "2", "3", "5"]
@@ -470,7 +387,7 @@ async def test_the_entries_that_dewey_names_are_put_aside_and_the_others_are_sto
 async def test_entries_refused_while_dewey_comes_and_goes_are_put_aside_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    class GoesAfterRefusing(WatchedDewey):
+    class GoesAfterRefusing(FakeDewey):
         async def store(self, entries: Sequence[bytes]) -> None:
             try:
                 await super().store(entries)
@@ -479,8 +396,8 @@ async def test_entries_refused_while_dewey_comes_and_goes_are_put_aside_once(
                 raise
 
     bench = Bench(dewey=GoesAfterRefusing())
-    bench.dewey.store_in_memory.refuses = {"1"}
-    await bench.buffer.push(entries(3))
+    bench.dewey.memory.refuses = {"1"}
+    await bench.buffer.push(raw_entries(3))
     assert await bench.run_dry() == Held(received=3, stored=2, dead=1)
     assert bench.dewey.stored == ["0", "2"]
 
@@ -495,15 +412,15 @@ def drops(*sizes: int, last: str | None = "2026-11-20T08:30:00.000000Z") -> Drop
 
 async def overflow(bench: Bench) -> None:
     """Drop 30 of 130 entries, ten of which others have written."""
-    await bench.buffer.push([*entries(10), *(foreign(str(number)) for number in range(10, 20))])
-    await bench.buffer.push(entries(110, first=20))
+    await bench.buffer.push([*raw_entries(10), *(foreign(str(number)) for number in range(10, 20))])
+    await bench.buffer.push(raw_entries(110, first=20))
 
 
 async def test_a_run_of_drops_is_told_of_by_one_entry_where_the_hole_is(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """GOD-005: a hole is visible where people read; MAINT-002: not through logger_log."""
-    bench = Bench(WatchedBuffer(max_size=100))
+    bench = Bench(FakeBuffer(max_size=100))
     await overflow(bench)
     oldest = loads(bench.buffer.queue[0])
     assert await bench.run_dry() == Held(received=131, stored=101, dropped=30)
@@ -519,12 +436,12 @@ async def test_a_run_of_drops_is_told_of_by_one_entry_where_the_hole_is(
 
 async def test_it_comes_only_when_the_run_is_over(autojump_clock: trio.testing.MockClock) -> None:
     """GOD-005."""
-    bench = Bench(WatchedBuffer(max_size=100))
+    bench = Bench(FakeBuffer(max_size=100))
     bench.dewey.down_until = 50.0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.sender.run)
         for first in range(0, 400, 10):
-            await bench.buffer.push(entries(10, first))
+            await bench.buffer.push(raw_entries(10, first))
             await trio.sleep(1)
         assert (await bench.buffer.counts()).dropped == 300
         await trio.sleep(60)
@@ -540,7 +457,7 @@ async def test_a_hole_whose_answer_was_lost_is_told_once_under_the_same_id(
 ) -> None:
     """GOD-005, REL-004: also when the daemon dies after sending it."""
 
-    class LosesTheAnswer(WatchedDewey):
+    class LosesTheAnswer(FakeDewey):
         lost = 0
 
         async def store(self, entries: Sequence[bytes]) -> None:
@@ -549,7 +466,7 @@ async def test_a_hole_whose_answer_was_lost_is_told_once_under_the_same_id(
                 self.lost += 1
                 raise DeweyUnavailable("Dewey: the connection broke before the answer")
 
-    bench = Bench(WatchedBuffer(max_size=100), LosesTheAnswer())
+    bench = Bench(FakeBuffer(max_size=100), LosesTheAnswer())
     await overflow(bench)
     for _ in range(3):  # three lives
         await bench.run_dry()
@@ -563,10 +480,8 @@ async def test_a_hole_whose_answer_was_lost_is_told_once_under_the_same_id(
 async def test_a_hole_that_dewey_refuses_is_put_aside_and_stops_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    bench = Bench(WatchedBuffer(max_size=100))
-    bench.dewey.store_in_memory.refuses = {
-        "30 entries are missing: the queue was full (MAX_QUEUE_SIZE), and the oldest went"
-    }
+    bench = Bench(FakeBuffer(max_size=100))
+    bench.dewey.memory.refuses = {"30 entries are missing: the queue was full (MAX_QUEUE_SIZE), and the oldest went"}
     await overflow(bench)
     assert await bench.run_dry() == Held(received=131, stored=100, dropped=30, dead=1)
     assert bench.buffer.dead[0].reason == "not today"
@@ -593,7 +508,7 @@ async def test_a_buffer_that_is_away_is_reported_and_asked_again_every_half_seco
 ) -> None:
     """REL-001: for however long; what waited there is delivered within half a second of its return."""
     bench = Bench()
-    await bench.buffer.push(entries(2))
+    await bench.buffer.push(raw_entries(2))
     bench.buffer.away = True
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.sender.run)
@@ -610,7 +525,7 @@ async def test_a_dead_senders_batch_is_looked_for_every_ten_seconds(autojump_clo
     """REL-004."""
     looked: list[float] = []
 
-    class Leased(WatchedBuffer):
+    class Leased(FakeBuffer):
         async def hand_back(self) -> Counts:
             looked.append(trio.current_time())
             return await super().hand_back()
@@ -627,7 +542,7 @@ async def test_a_sender_that_finds_its_batch_given_to_another_takes_again_and_re
 ) -> None:
     """GOD-001, REL-004: it slept longer than its lease, before or after the entries of others got their ids."""
 
-    class Slept(WatchedBuffer):
+    class Slept(FakeBuffer):
         slept = False
 
         async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
@@ -640,13 +555,13 @@ async def test_a_sender_that_finds_its_batch_given_to_another_takes_again_and_re
 
     buffer = Slept()
     bench = Bench(buffer)
-    await bench.buffer.push(entries(2))
+    await bench.buffer.push(raw_entries(2))
     buffer.queue.append(foreign("of another"))
     await bench.run_dry()
     assert buffer.slept
     assert not bench.failures
     assert bench.dewey.sizes == ([3] if kept else [3, 3]), "nothing is sent under ids that the buffer did not keep"
-    assert len({entry.id for entry in bench.dewey.store_in_memory.kept}) == 3
+    assert len({entry.id for entry in bench.dewey.memory.kept}) == 3
 
 
 @pytest.mark.parametrize(

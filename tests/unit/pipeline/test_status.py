@@ -13,6 +13,7 @@ from godot.buffer.protocol import Counts
 from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.pipeline.status import Status, readiness, run_durability_check, run_status_line
 from godot.service.lines import REPEAT_S, SAID_MAX, PeerLog
+from tests.fakes import FakeBuffer
 
 
 def fields(line: str) -> dict[str, str]:
@@ -25,23 +26,12 @@ class Bench:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.buffer = AwayBuffer()
+        self.buffer = FakeBuffer(max_size=10)
         self.status = Status(self.lines.append, self.buffer, max_size=10)
 
     @property
     def events(self) -> list[str]:
         return [fields(line)["event"] for line in self.lines]
-
-
-class AwayBuffer(MemoryBuffer):
-    def __init__(self) -> None:
-        super().__init__(max_size=10)
-        self.away = False
-
-    async def counts(self) -> Counts:
-        if self.away:
-            raise BufferUnavailable("Redis: away")
-        return await super().counts()
 
 
 # Changes of state
