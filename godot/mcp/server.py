@@ -83,150 +83,177 @@ async def serve(
 ) -> None:
     """Answer one connection. Returns when its other end has closed it.
 
-    Calls are answered as they finish, so that a slow query does not delay what comes behind it;
-    those of a tool that is `in_order` have done their work before the next frame is read. When the
-    connection ends, calls still running are cancelled. A bug in a tool is reported and answers its call;
-    a bug in what reads the frames ends the connection (code 1011), and goes no further.
+    Calls are answered as they finish, so that a slow query does not delay the calls behind it. A tool that is
+    `in_order` has done its work before the next frame is read. When the connection ends, calls still running are
+    cancelled. A bug in a tool is reported and answers its call; a bug in the reading of frames ends the connection
+    (code 1011), and goes no further.
 
     :param roles: what the other end may do.
     :param claim_frame: returns the room claimed for a frame; it is given back when all calls in the frame are answered.
     """
     caller.set(peer)
-    offered = {} if server.watched is None else {server.watched.capability: server.watched.value}
-    session = Session(server.info, server.toolbox, roles, partial(server.report, "refused", peer), offered)
-    in_flight: dict[Call, trio.CancelScope] = {}
-    places = trio.Semaphore(server.max_in_flight)
-    workers = trio.Semaphore(MAX_RUNNING)
-    unread = Account(server.answers, 0)
-
-    async def send(frame: str) -> None:
-        claim = await unread.claim(len(frame))
-        began = trio.current_time()
-        try:
-            with server.answers.patience(began + server.peer_timeout_s) as patience, suppress(TransportClosed):
-                await transport.send(frame)
-                return
-        finally:
-            claim.release()
-        if patience.cancelled_caught:
-            taken_s = trio.current_time() - began
-            server.report("dropped", peer, f"it did not take an answer of {len(frame):,} bytes within {taken_s:.0f} s")
-        calls.cancel_scope.cancel()  # the other end is gone, or leaves its answers unread
-        await trio.lowlevel.checkpoint()
-
-    async def finish(call: Call, answer: Answer) -> None:
-        if len(answer.json) > OWN_BYTES and server.answers.is_crowded_by(len(answer.json)):
-            answer = Answer.error(
-                Crowded(
-                    "there is no room for the answer, since other clients do not read theirs "
-                    f"({server.prefix}_MAX_BYTES_IN_FLIGHT); ask again later"
-                )
-            )
-        frame = session.answer(call, answer)
-        if frame is not None:
-            await send(frame)
-
-    async def fail(call: Call, bug: Exception) -> None:
-        server.report("bug", peer, f"{call.tool.name}: {bug!r}")
-        frame = session.fail(call)
-        if frame is not None:
-            await send(frame)
-
-    async def run(call: Call) -> None:
-        if call.tool.waits:
-            begun = await call.tool.begin(call.arguments)
-            async with workers:
-                await wait_and_finish(call, begun)
-        else:
-            async with workers:
-                await finish(call, await call.tool.call(call.arguments))
-
-    async def wait_and_finish(call: Call, begun: Answer | Later) -> None:
-        await finish(call, await call.tool.finish(begun))
-
-    async def run_in_order(call: Call, claim: Claim | None) -> None:
-        try:
-            begun = await call.tool.begin(call.arguments)
-            if not isinstance(begun, Later):
-                await finish(call, begun)
-                return
-        except Exception as bug:  # noqa: BLE001 - the top of the handler of a call
-            await fail(call, bug)
-            return
-        await start_beside(call, claim, partial(wait_and_finish, call, begun))
-
-    async def beside(
-        call: Call, scope: trio.CancelScope, claim: Claim | None, work: Callable[[], Awaitable[None]]
-    ) -> None:
-        try:
-            with scope:
-                await work()
-        except Exception as bug:  # noqa: BLE001 - the top of the handler of a call
-            await fail(call, bug)
-        finally:
-            del in_flight[call]
-            places.release()
-            if claim is not None:
-                claim.release()
-
-    async def start_beside(call: Call, claim: Claim | None, work: Callable[[], Awaitable[None]]) -> None:
-        await places.acquire()
-        in_flight[call] = scope = trio.CancelScope()
-        if claim is not None:
-            claim.keep()
-        calls.start_soon(beside, call, scope, claim, work, name=f"{call.tool.name} {shown(call.id, 40)}")
-
-    async def tell_changes(watched: Watched) -> None:
-        told = session.told[watched.capability]
-        try:
-            while True:
-                if (value := watched.value()) == told:
-                    await watched.changed()
-                else:
-                    await send(session.notification(watched.capability, value))
-                    told = value
-        except Exception as bug:  # noqa: BLE001 - the other end learns of no further change, and is served as before
-            server.report("bug", peer, f"{watched.capability}: {bug!r}")
-
-    async def read_frame() -> None:
-        # In a function of its own, so that nothing of a frame is kept while the next one is awaited.
-        frame = await transport.receive()
-        message_weight.set(weight := weigh(frame))
-        claim = None if claim_frame is None else claim_frame()
-        try:
-            for event in session.take(await off_the_loop(weight, parse, frame)):
-                match event:
-                    case Send(answer):
-                        await send(answer)
-                    case Run(call):
-                        trace.set(call.trace_id)
-                        if call.tool.in_order:
-                            await run_in_order(call, claim)
-                        else:
-                            await start_beside(call, claim, partial(run, call))
-                    case Stop(call):
-                        if call in in_flight:
-                            in_flight[call].cancel()
-        finally:
-            if claim is not None:
-                claim.release()
-
-    async def read_frames() -> None:
-        is_told = False
-        try:
-            while True:
-                await read_frame()
-                if server.watched is not None and session.told and not is_told:
-                    is_told = True
-                    calls.start_soon(tell_changes, server.watched)
-        except TransportClosed:
-            calls.cancel_scope.cancel()
-
     try:
         async with trio.open_nursery() as calls:
-            await read_frames()
+            await _Connection(server, transport, peer, roles, claim_frame, calls).read_frames()
     except* Exception as bugs:  # noqa: BLE001 - the top of the connection handler
         for bug in bugs.exceptions:
             server.report("bug", peer, f"it ended the connection: {bug!r}")
         with trio.move_on_after(GOODBYE_S):
             await transport.aclose(1011)
+
+
+class _Connection:
+    """One connection: reads its frames, runs the calls in them, and sends the answers.
+
+    :param calls: runs the calls; it is cancelled when the other end is gone.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        transport: Transport,
+        peer: str,
+        roles: frozenset[Role],
+        claim_frame: Callable[[], Claim] | None,
+        calls: trio.Nursery,
+    ) -> None:
+        offered = {} if server.watched is None else {server.watched.capability: server.watched.value}
+        self._server = server
+        self._transport = transport
+        self._peer = peer
+        self._claim_frame = claim_frame
+        self._calls = calls
+        self._session = Session(server.info, server.toolbox, roles, partial(server.report, "refused", peer), offered)
+        self._in_flight: dict[Call, trio.CancelScope] = {}
+        self._places = trio.Semaphore(server.max_in_flight)
+        self._workers = trio.Semaphore(MAX_RUNNING)
+        self._unread = Account(server.answers, 0)
+
+    async def read_frames(self) -> None:
+        """Take in one frame after the other. Returns when the transport is closed."""
+        watched = self._server.watched
+        try:
+            while True:
+                await self._read_frame()
+                if watched is not None and self._session.told:
+                    self._calls.start_soon(self._tell_changes, watched)
+                    watched = None
+        except TransportClosed:
+            self._calls.cancel_scope.cancel()
+
+    async def _read_frame(self) -> None:
+        # In a function of its own, so that nothing of a frame is kept while the next one is awaited.
+        frame = await self._transport.receive()
+        message_weight.set(weight := weigh(frame))
+        claim = None if self._claim_frame is None else self._claim_frame()
+        try:
+            for event in self._session.take(await off_the_loop(weight, parse, frame)):
+                match event:
+                    case Send(answer):
+                        await self._send(answer)
+                    case Run(call):
+                        trace.set(call.trace_id)
+                        if call.tool.in_order:
+                            await self._run_in_order(call, claim)
+                        else:
+                            await self._start_beside(call, claim, partial(self._run, call))
+                    case Stop(call):
+                        if call in self._in_flight:
+                            self._in_flight[call].cancel()
+        finally:
+            if claim is not None:
+                claim.release()
+
+    async def _run_in_order(self, call: Call, claim: Claim | None) -> None:
+        try:
+            begun = await call.tool.begin(call.arguments)
+            if not isinstance(begun, Later):
+                await self._answer(call, begun)
+                return
+        except Exception as bug:  # noqa: BLE001 - the top of the handler of a call
+            await self._fail(call, bug)
+            return
+        await self._start_beside(call, claim, partial(self._finish, call, begun))
+
+    async def _start_beside(self, call: Call, claim: Claim | None, work: Callable[[], Awaitable[None]]) -> None:
+        """Start work in a task of its own, as soon as fewer than `max_in_flight` are under way."""
+        await self._places.acquire()
+        self._in_flight[call] = scope = trio.CancelScope()
+        if claim is not None:
+            claim.keep()
+        self._calls.start_soon(self._beside, call, scope, claim, work, name=f"{call.tool.name} {shown(call.id, 40)}")
+
+    async def _beside(
+        self, call: Call, scope: trio.CancelScope, claim: Claim | None, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        try:
+            with scope:
+                await work()
+        except Exception as bug:  # noqa: BLE001 - the top of the handler of a call
+            await self._fail(call, bug)
+        finally:
+            del self._in_flight[call]
+            self._places.release()
+            if claim is not None:
+                claim.release()
+
+    async def _run(self, call: Call) -> None:
+        if call.tool.waits:
+            begun = await call.tool.begin(call.arguments)
+            async with self._workers:
+                await self._finish(call, begun)
+        else:
+            async with self._workers:
+                await self._answer(call, await call.tool.call(call.arguments))
+
+    async def _finish(self, call: Call, begun: Answer | Later) -> None:
+        await self._answer(call, await call.tool.finish(begun))
+
+    async def _answer(self, call: Call, answer: Answer) -> None:
+        if len(answer.json) > OWN_BYTES and self._server.answers.is_crowded_by(len(answer.json)):
+            answer = Answer.error(
+                Crowded(
+                    "there is no room for the answer, since other clients do not read theirs "
+                    f"({self._server.prefix}_MAX_BYTES_IN_FLIGHT); ask again later"
+                )
+            )
+        frame = self._session.answer(call, answer)
+        if frame is not None:
+            await self._send(frame)
+
+    async def _fail(self, call: Call, bug: Exception) -> None:
+        self._server.report("bug", self._peer, f"{call.tool.name}: {bug!r}")
+        frame = self._session.fail(call)
+        if frame is not None:
+            await self._send(frame)
+
+    async def _send(self, frame: str) -> None:
+        """Send a frame; end the connection when the other end is gone, or does not take it in time."""
+        answers = self._server.answers
+        claim = await self._unread.claim(len(frame))
+        began = trio.current_time()
+        try:
+            with answers.patience(began + self._server.peer_timeout_s) as patience, suppress(TransportClosed):
+                await self._transport.send(frame)
+                return
+        finally:
+            claim.release()
+        if patience.cancelled_caught:
+            taken_s = trio.current_time() - began
+            reason = f"it did not take an answer of {len(frame):,} bytes within {taken_s:.0f} s"
+            self._server.report("dropped", self._peer, reason)
+        self._calls.cancel_scope.cancel()
+        await trio.lowlevel.checkpoint()
+
+    async def _tell_changes(self, watched: Watched) -> None:
+        """Send a notification whenever the value has changed. Runs until cancelled."""
+        told = self._session.told[watched.capability]
+        try:
+            while True:
+                if (value := watched.value()) == told:
+                    await watched.changed()
+                else:
+                    await self._send(self._session.notification(watched.capability, value))
+                    told = value
+        except Exception as bug:  # noqa: BLE001 - the other end learns of no further change, and is served as before
+            self._server.report("bug", self._peer, f"{watched.capability}: {bug!r}")
