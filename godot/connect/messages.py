@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from godot.json.text import NotJSON, dumps, loads
-from godot.mcp.session import RequestId
+from godot.mcp.jsonrpc import RequestId
 
 Id: TypeAlias = RequestId | None
 """Of a request; None stands for a message that is answered with an error of id null."""

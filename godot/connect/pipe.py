@@ -13,7 +13,7 @@ import trio
 from godot.connect.conversation import Conversation
 from godot.connect.lines import MAX_MESSAGE_BYTES, LineCutter, one_line
 from godot.connect.messages import failure
-from godot.mcp.session import INVALID_REQUEST
+from godot.mcp.jsonrpc import INVALID_REQUEST
 from godot.mcp.transport import GOODBYE_S, Connect, Frame, RefusedByServer, Transport, TransportClosed, Unreachable
 from godot.service.backoff import delays
 

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from godot.json.text import NotJSON, dumps, loads
-from godot.mcp.session import META, MODERN_VERSION
+from godot.mcp.envelope import META, MODERN_VERSION
 from godot.mcp.toolbox import Answer
 from godot.mcp.transport import GONE, Connect, Transport, TransportClosed, Unreachable
 

@@ -16,7 +16,8 @@ from godot.mcp.access import Gate
 from godot.mcp.budget import OWN_BYTES, Account, Claim, Pool
 from godot.mcp.errors import Crowded
 from godot.mcp.heavy import message_weight, off_the_loop
-from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop, parse
+from godot.mcp.jsonrpc import parse
+from godot.mcp.session import Call, Run, Send, ServerInfo, Session, Stop
 from godot.mcp.toolbox import INSIDE, ROLES, Answer, Later, Role, Toolbox, caller, trace
 from godot.mcp.transport import GOODBYE_S, Transport, TransportClosed
 

@@ -1,6 +1,7 @@
 """MCP as a server speaks it on one connection: a state machine with no socket in sight.
 
-Rule 1: everything that decides what a frame means, or what a frame of ours looks like, is here.
+Rule 1: everything that decides what a frame means, or what a frame of ours looks like, is here, or in `jsonrpc` and
+`envelope`, which know nothing of a connection.
 Rule 2: nothing here waits. `receive` takes a frame and returns what to do; `answer` takes what a
 tool said and returns the frame to send.
 
@@ -12,19 +13,30 @@ agreed on, or, when there was none, of 2024-11-05, because deployed clients send
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
-from uuid import UUID
 
 import attrs
 
-from godot.json.text import NotJSON, TooManyValues, dumps, loads, loads_as_said
+from godot.mcp.envelope import META, MODERN_VERSION, check_envelope, trace_id_of
 from godot.mcp.errors import UnknownTool
+from godot.mcp.jsonrpc import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    Batch,
+    Parsed,
+    RequestError,
+    RequestId,
+    failure,
+    parse,
+    success,
+    to_frame,
+)
 from godot.mcp.toolbox import ROLES, Answer, Role, Tool, Toolbox
 
-MODERN_VERSION: Final = "2026-07-28"
 LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 """The versions that begin with `initialize`, oldest first."""
 
@@ -36,37 +48,13 @@ BATCH_VERSION: Final = "2025-03-26"
 
 STRUCTURED_SINCE: Final = "2025-06-18"
 
-PARSE_ERROR: Final = -32700
-INVALID_REQUEST: Final = -32600
-METHOD_NOT_FOUND: Final = -32601
-INVALID_PARAMS: Final = -32602
-INTERNAL_ERROR: Final = -32603
-UNSUPPORTED_VERSION: Final = -32022
-
-META: Final = "io.modelcontextprotocol/"
-"""The prefix of MCP's own keys in `_meta`."""
-
 LIST_TTL_MS: Final = 3_600_000
 """How long a client may keep the list of tools: it changes with a release only."""
 
 MAX_BATCH_MESSAGES: Final = 1_000
 """In a JSON-RPC batch."""
 
-BATCH_ANSWER_MAX_BYTES: Final = 8 * 1024 * 1024
-"""Of the answers of a JSON-RPC batch, which are one frame; those that pass it are errors."""
-
 MAX_ID_CHARS: Final = 1_000
-
-_ID_FIRST: Final = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(-?\d{1,18}|"[^"\\]{0,100}")\s*,')
-_ID_LAST: Final = re.compile(rb',\s*"id"\s*:\s*(-?\d{1,18}|"[^"\\]{0,100}")\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
-"""Where clients write the id of a request: they find it in a frame that is not parsed."""
-
-_LOG_LEVELS: Final = {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
-
-_TRACEPARENT: Final = re.compile("(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-"""https://www.w3.org/TR/trace-context/; only versions later than 00 may have more at the end."""
-
-RequestId: TypeAlias = int | str
 
 
 @attrs.frozen
@@ -93,7 +81,7 @@ class Call:
     tool: Tool
     arguments: Mapping[str, Any]
     version: str
-    batch: _Batch | None = None
+    batch: Batch | None = None
     trace_id: str | None = None
     cancelled: bool = False
 
@@ -120,64 +108,6 @@ class Stop:
 
 
 Event: TypeAlias = Send | Run | Stop
-
-
-@attrs.frozen
-class Parsed:
-    """A frame as JSON, or the frame that says why it is none."""
-
-    message: Any = None
-    fault: str | None = None
-
-
-def parse(frame: str | bytes) -> Parsed:
-    """Read a frame. It takes time that grows with the frame, and touches nothing: a thread may do it."""
-    try:
-        return Parsed(loads_as_said(frame))
-    except TooManyValues as exc:
-        return Parsed(fault=_frame(_failure(_id_of(frame), INVALID_REQUEST, f"Invalid Request: {exc}")))
-    except NotJSON as exc:
-        return Parsed(fault=_frame(_failure(None, PARSE_ERROR, f"Parse error: {exc}")))
-
-
-def _id_of(frame: str | bytes) -> RequestId | None:
-    """Return the id of a request that is not parsed, when it is at the beginning or at the end."""
-    head, tail = (
-        each.encode("utf-8", "replace") if isinstance(each, str) else each for each in (frame[:200], frame[-200:])
-    )
-    found = _ID_FIRST.match(head) or _ID_LAST.search(tail)
-    if found is None:
-        return None
-    request_id: RequestId = loads(found[1])
-    return request_id
-
-
-@attrs.define(eq=False)
-class _Batch:
-    """A JSON-RPC batch (2025-03-26 only): answered in one array, when its last answer is there."""
-
-    open: int = 0
-    answers: list[str] = attrs.Factory(list)
-    chars: int = 0
-
-    def add(self, response: dict[str, Any]) -> None:
-        text = _frame(response)
-        if self.chars + len(text) > BATCH_ANSWER_MAX_BYTES:
-            reason = f"the answers of one batch may have {BATCH_ANSWER_MAX_BYTES:,} bytes; ask for this one alone"
-            text = _frame(_failure(response["id"], INVALID_REQUEST, reason))
-        self.answers.append(text)
-        self.chars += len(text)
-
-    def frame(self) -> str | None:
-        return None if self.open or not self.answers else f"[{','.join(self.answers)}]"
-
-
-class _RequestError(Exception):
-    """A request that gets an error instead of a result."""
-
-    def __init__(self, code: int, message: str, data: object = None) -> None:
-        super().__init__(message)
-        self.error = {"code": code, "message": message} | ({} if data is None else {"data": data})
 
 
 class Session:
@@ -211,7 +141,7 @@ class Session:
 
     def notification(self, capability: str, value: Mapping[str, Any]) -> str:
         """Return the frame that tells that the value of an experimental capability is another one now."""
-        return _frame({"jsonrpc": "2.0", "method": f"notifications/{capability}", "params": value})
+        return to_frame({"jsonrpc": "2.0", "method": f"notifications/{capability}", "params": value})
 
     def receive(self, frame: str | bytes) -> list[Event]:
         """Take in one frame; return what to do, in order.
@@ -236,14 +166,12 @@ class Session:
         result: dict[str, Any] = {"content": [{"type": "text", "text": answer.json}], "isError": answer.is_error}
         if answer.value is not None and call.version >= STRUCTURED_SINCE:
             result["structuredContent"] = answer.value
-        return self._end(
-            call, _response(call.id, self._enveloped(result) if call.version == MODERN_VERSION else result)
-        )
+        return self._end(call, success(call.id, self._enveloped(result) if call.version == MODERN_VERSION else result))
 
     def fail(self, call: Call) -> str | None:
         """Return the frame that answers a call whose tool has a bug, without a word about it. None as in `answer`."""
         text = f"Internal error: a bug in {call.tool.name}; the log of the {self._server.name} server has it"
-        return self._end(call, _failure(call.id, INTERNAL_ERROR, text))
+        return self._end(call, failure(call.id, INTERNAL_ERROR, text))
 
     def _end(self, call: Call, response: dict[str, Any]) -> str | None:
         if call.cancelled:
@@ -251,18 +179,19 @@ class Session:
         if self._in_flight.get(call.id) is call:  # not when a later call has the same id: some clients count nothing
             del self._in_flight[call.id]
         if call.batch is None:
-            return _frame(response)
+            return to_frame(response)
         call.batch.open -= 1
         call.batch.add(response)
         return call.batch.frame()
 
     def _receive_batch(self, messages: list[Any]) -> list[Event]:
         if self._agreed != BATCH_VERSION or not messages:
-            return [_error(None, INVALID_REQUEST, f"Invalid Request: batches belong to MCP {BATCH_VERSION} only")]
+            return self._refuse(None, f"batches belong to MCP {BATCH_VERSION} only")
         if len(messages) > MAX_BATCH_MESSAGES:
-            reason = f"a batch may have {MAX_BATCH_MESSAGES:,} messages, not {len(messages):,}; send several"
-            return [_error(None, INVALID_REQUEST, f"Invalid Request: {reason}")]
-        batch = _Batch()
+            return self._refuse(
+                None, f"a batch may have {MAX_BATCH_MESSAGES:,} messages, not {len(messages):,}; send several"
+            )
+        batch = Batch()
         events: list[Event] = []
         for message in messages:
             events += self._receive_message(message, batch)
@@ -270,45 +199,42 @@ class Session:
             events.append(Send(frame))
         return events
 
-    def _receive_message(self, message: Any, batch: _Batch | None) -> list[Event]:
+    def _receive_message(self, message: Any, batch: Batch | None) -> list[Event]:
         if not isinstance(message, dict):
-            return self._reply(batch, _failure(None, INVALID_REQUEST, "Invalid Request: not an object"))
+            return self._refuse(batch, "not an object")
         if "method" not in message and ("result" in message or "error" in message):
             return []  # we never ask a client anything
         method = message.get("method")
         if message.get("jsonrpc") != "2.0" or type(method) is not str:
-            return self._reply(
-                batch,
-                _failure(None, INVALID_REQUEST, 'Invalid Request: "jsonrpc" must be "2.0" and "method" a string'),
-            )
+            return self._refuse(batch, '"jsonrpc" must be "2.0" and "method" a string')
         if "id" not in message:
             return self._receive_notification(method, message.get("params"), batch)
         request_id = message["id"]
         if type(request_id) is not int and type(request_id) is not str:
-            return self._reply(
-                batch, _failure(None, INVALID_REQUEST, 'Invalid Request: "id" must be a string or an integer')
-            )
+            return self._refuse(batch, '"id" must be a string or an integer')
         if type(request_id) is str and len(request_id) > MAX_ID_CHARS:
-            reason = f'Invalid Request: "id" may have {MAX_ID_CHARS:,} characters, not {len(request_id):,}'
-            return self._reply(batch, _failure(None, INVALID_REQUEST, reason))
+            return self._refuse(batch, f'"id" may have {MAX_ID_CHARS:,} characters, not {len(request_id):,}')
         try:
             answered = self._receive_request(request_id, method, message.get("params", {}), batch)
-        except _RequestError as refused:
+        except RequestError as refused:
             return self._reply(batch, {"jsonrpc": "2.0", "id": request_id, "error": refused.error})
         if isinstance(answered, Call):
             self._in_flight[request_id] = answered
             if batch is not None:
                 batch.open += 1
             return [Run(answered)]
-        return self._reply(batch, _response(request_id, answered))
+        return self._reply(batch, success(request_id, answered))
 
-    def _reply(self, batch: _Batch | None, response: dict[str, Any]) -> list[Event]:
+    def _reply(self, batch: Batch | None, response: dict[str, Any]) -> list[Event]:
         if batch is None:
-            return [Send(_frame(response))]
+            return [Send(to_frame(response))]
         batch.add(response)
         return []
 
-    def _receive_notification(self, method: str, params: object, batch: _Batch | None) -> list[Event]:
+    def _refuse(self, batch: Batch | None, reason: str) -> list[Event]:
+        return self._reply(batch, failure(None, INVALID_REQUEST, f"Invalid Request: {reason}"))
+
+    def _receive_notification(self, method: str, params: object, batch: Batch | None) -> list[Event]:
         if method != "notifications/cancelled" or not isinstance(params, dict):
             return []  # `initialized`, progress and what we do not know ask for nothing
         request_id = params.get("requestId")
@@ -326,16 +252,16 @@ class Session:
         return events
 
     def _receive_request(
-        self, request_id: RequestId, method: str, params: object, batch: _Batch | None
+        self, request_id: RequestId, method: str, params: object, batch: Batch | None
     ) -> dict[str, Any] | Call:
         """Return the result, or the call that will lead to one."""
         if params is None:
             params = {}
         if not isinstance(params, dict):
-            raise _RequestError(INVALID_PARAMS, 'Invalid params: "params" must be an object')
+            raise RequestError(INVALID_PARAMS, 'Invalid params: "params" must be an object')
         meta = params.get("_meta")
         if isinstance(meta, dict) and f"{META}protocolVersion" in meta:
-            _check_envelope(meta)
+            check_envelope(meta)
             return self._receive_modern(request_id, method, params, batch)
         match method:
             case "initialize":
@@ -346,10 +272,10 @@ class Session:
                 return self._list(params)
             case "tools/call":
                 return self._call(request_id, params, self._agreed or UNASKED_VERSION, batch)
-        raise _RequestError(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
+        raise RequestError(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
 
     def _receive_modern(
-        self, request_id: RequestId, method: str, params: dict[str, Any], batch: _Batch | None
+        self, request_id: RequestId, method: str, params: dict[str, Any], batch: Batch | None
     ) -> dict[str, Any] | Call:
         match method:
             case "server/discover":
@@ -366,11 +292,11 @@ class Session:
                 return self._enveloped(self._list(params) | {"ttlMs": LIST_TTL_MS, "cacheScope": self._cache_scope})
             case "tools/call":
                 return self._call(request_id, params, MODERN_VERSION, batch)
-        raise _RequestError(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
+        raise RequestError(METHOD_NOT_FOUND, f"Method not found: {method:.200}")
 
-    def _initialize(self, params: dict[str, Any], batch: _Batch | None) -> dict[str, Any]:
+    def _initialize(self, params: dict[str, Any], batch: Batch | None) -> dict[str, Any]:
         if batch is not None:
-            raise _RequestError(INVALID_REQUEST, "Invalid Request: initialize must not be part of a batch")
+            raise RequestError(INVALID_REQUEST, "Invalid Request: initialize must not be part of a batch")
         asked = params.get("protocolVersion")
         self._agreed = asked if asked in LEGACY_VERSIONS else LEGACY_VERSIONS[-1]
         capabilities: dict[str, Any] = {"tools": {}}
@@ -389,29 +315,29 @@ class Session:
 
     def _list(self, params: dict[str, Any]) -> dict[str, Any]:
         if params.get("cursor") is not None:
-            raise _RequestError(
+            raise RequestError(
                 INVALID_PARAMS, "Invalid params: there is one page of tools, and no cursor leads to another"
             )
         return {"tools": self._toolbox.listing(self._roles)}
 
-    def _call(self, request_id: RequestId, params: dict[str, Any], version: str, batch: _Batch | None) -> Call:
+    def _call(self, request_id: RequestId, params: dict[str, Any], version: str, batch: Batch | None) -> Call:
         name = params.get("name")
         if type(name) is not str:
-            raise _RequestError(INVALID_PARAMS, 'Invalid params: "name" must be the name of a tool')
+            raise RequestError(INVALID_PARAMS, 'Invalid params: "name" must be the name of a tool')
         arguments = params.get("arguments")
         if arguments is None:
             arguments = {}
         if not isinstance(arguments, dict):
-            raise _RequestError(INVALID_PARAMS, 'Invalid params: "arguments" must be an object')
+            raise RequestError(INVALID_PARAMS, 'Invalid params: "arguments" must be an object')
         try:
             tool = self._toolbox.find(name)
         except UnknownTool as exc:
-            raise _RequestError(INVALID_PARAMS, str(exc)) from None
+            raise RequestError(INVALID_PARAMS, str(exc)) from None
         if not tool.allowed(self._roles):
             reason = f"{tool.name} needs the role {tool.role}; this token has {', '.join(sorted(self._roles))}"
             if self._on_refusal is not None:
                 self._on_refusal(reason)
-            raise _RequestError(INVALID_PARAMS, reason)
+            raise RequestError(INVALID_PARAMS, reason)
         meta = params.get("_meta")
         trace_id = trace_id_of(meta.get("traceparent")) if isinstance(meta, dict) else None
         return Call(request_id, tool, arguments, version, batch, trace_id)
@@ -420,44 +346,3 @@ class Session:
         """Complete a result as 2026-07-28 has it."""
         about = {"name": self._server.name, "version": self._server.version}
         return {"resultType": "complete", **result, "_meta": {f"{META}serverInfo": about}}
-
-
-def _check_envelope(meta: dict[str, Any]) -> None:
-    version = meta[f"{META}protocolVersion"]
-    if type(version) is not str:
-        raise _RequestError(INVALID_PARAMS, f"Invalid params: _meta {META}protocolVersion must be a string")
-    if not isinstance(meta.get(f"{META}clientCapabilities"), dict):
-        raise _RequestError(INVALID_PARAMS, f"Invalid params: _meta {META}clientCapabilities must be an object")
-    if version != MODERN_VERSION:
-        raise _RequestError(
-            UNSUPPORTED_VERSION,
-            f"Unsupported protocol version: {version:.80}",
-            {"supported": [MODERN_VERSION], "requested": version},
-        )
-    level = meta.get(f"{META}logLevel", "info")
-    if type(level) is not str or level not in _LOG_LEVELS:
-        raise _RequestError(INVALID_PARAMS, f"Invalid params: _meta {META}logLevel is not a level of MCP")
-
-
-def trace_id_of(traceparent: object) -> str | None:
-    """Return the trace id of a W3C `traceparent` as a UUID; None when it is none, and so to be ignored."""
-    found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
-    if found is None or (found[1] == "00" and found[3]):
-        return None
-    return str(UUID(found[2]))
-
-
-def _response(request_id: RequestId, result: dict[str, Any]) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": request_id, "result": result}
-
-
-def _failure(request_id: RequestId | None, code: int, message: str) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
-
-
-def _error(request_id: RequestId | None, code: int, message: str) -> Send:
-    return Send(_frame(_failure(request_id, code, message)))
-
-
-def _frame(message: object) -> str:
-    return dumps(message).decode()

@@ -658,7 +658,7 @@ def test_a_batch_whose_answers_are_larger_than_one_frame_gets_errors_for_the_res
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """LIM-001."""
-    monkeypatch.setattr("godot.mcp.session.BATCH_ANSWER_MAX_BYTES", 1_000)
+    monkeypatch.setattr("godot.mcp.jsonrpc.BATCH_ANSWER_MAX_BYTES", 1_000)
     (answers,) = Peer("2025-03-26").say([call(number, text="x" * 300) for number in range(9)])
     assert [each["id"] for each in answers] == list(range(9))
     assert ["error" in each for each in answers] == [False] * 2 + [True] * 7
