@@ -22,6 +22,7 @@ from godot.errors import BufferUnavailable
 from godot.mcp.websocket.listen import serve_websocket
 from godot.pipeline.batcher import Batcher
 from godot.pipeline.status import run_durability_check, run_status_line
+from godot.service.exits import EXIT_FAILED
 from godot.service.signals import Lifecycle
 from godot.service.site import serve_http
 from godot.service.supervise import supervise
@@ -74,7 +75,7 @@ async def run_pipeline(
                     intake.cancel()
 
     status.line("stopped", drained=not nursery.cancel_scope.cancelled_caught, lost=batcher.unwritten)
-    return 1 if batcher.unwritten else 0
+    return EXIT_FAILED if batcher.unwritten else 0
 
 
 async def write_all(batcher: Batcher, written: trio.Event) -> None:

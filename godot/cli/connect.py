@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
 
 import trio
 
@@ -12,9 +11,8 @@ from godot.connect import MAX_MESSAGE_BYTES, Pipe
 from godot.connect.streams import Streams
 from godot.errors import ConfigError
 from godot.mcp.websocket.dial import over_websocket
+from godot.service.exits import EXIT_UNREACHABLE
 from godot.service.signals import Lifecycle
-
-EXIT_REFUSED: Final = 3
 
 
 async def run_connect(target: Target, life: Lifecycle) -> int:
@@ -36,7 +34,7 @@ async def run_connect(target: Target, life: Lifecycle) -> int:
     if refusal is None:
         return 0
     await streams.tell(refusal)
-    return EXIT_REFUSED
+    return EXIT_UNREACHABLE
 
 
 async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -1,8 +1,4 @@
-"""What the commands that ask the running daemon share: who it is, how it is asked, and how a command ends.
-
-Exit codes: 0 fine, 1 a negative answer (nothing found), 2 usage, 3 the daemon cannot be reached or cannot do it now,
-4 partly done. Ctrl-C ends a command with 130, and one that follows with 0, because that is how it is ended.
-"""
+"""What the commands that ask the running daemon share: how it is asked, and how its answer is written."""
 
 from __future__ import annotations
 
@@ -23,14 +19,9 @@ from godot.json.text import dumps, loads
 from godot.mcp.client import CallFailed, CallRefused, Client
 from godot.mcp.transport import in_a_line
 from godot.mcp.websocket.dial import over_websocket
+from godot.service.exits import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
 from godot.service.masking import masked
 from godot.service.signals import Lifecycle
-
-EXIT_NONE: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_UNREACHABLE: Final = 3
-EXIT_PARTIAL: Final = 4
-EXIT_INTERRUPTED: Final = 130
 
 TOO_LARGE: Final = 1009
 """The close code for a message that is larger than the daemon takes (`GODOT_MAX_MESSAGE_BYTES`)."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from godot.cli.daemon import EXIT_NONE, Daemon, Work, complain, write
+from godot.cli.daemon import Daemon, Work, complain, write
 from godot.cli.render import harmless
 from godot.json.text import dumps
+from godot.service.exits import EXIT_NONE
 from godot.toolnames import DEAD, DEAD_PURGE, DEAD_RETRY
 
 SHOWN_CHARS: Final = 160

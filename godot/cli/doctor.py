@@ -18,14 +18,14 @@ import trio
 from godot import __version__
 from godot.cli.daemon import Daemon, Style, Unanswered, run_asking, write
 from godot.cli.find import size
-from godot.cli.options import daemon_url
 from godot.cli.render import harmless, paint
-from godot.cli.target import read_target as load_target
+from godot.cli.target import read_target
 from godot.combined import CombinedSettings, load_combined
 from godot.embedded.binaries import find_postgres, find_redis
 from godot.embedded.datadir import default_data_dir
 from godot.errors import ConfigError
 from godot.service.doors import make_gate
+from godot.service.exits import EXIT_NONE
 from godot.service.masking import masked
 from godot.service.signals import Lifecycle, run_with_signals
 from godot.toolnames import QUERY, STATUS
@@ -68,10 +68,10 @@ def examine(url: str | None, token_file: Path | None, style: Style) -> int:
     for finding in here():
         note(finding)
     try:
-        target, _ = load_target(daemon_url(url), token_file, os.environ.get("GODOT_TOKEN", ""))
+        target, _ = read_target(url, token_file, os.environ)
     except ConfigError as exc:
         note(Finding("bad", "the daemon cannot be asked", str(exc)))
-        return 1
+        return EXIT_NONE
 
     async def work(daemon: Daemon) -> int:
         for finding in await there(daemon):
@@ -81,7 +81,7 @@ def examine(url: str | None, token_file: Path | None, style: Style) -> int:
     async def main(life: Lifecycle) -> int:
         return await run_asking(work, target, life)
 
-    return trio.run(partial(run_with_signals, main)) or (1 if bad else 0)
+    return trio.run(partial(run_with_signals, main)) or (EXIT_NONE if bad else 0)
 
 
 def here() -> Iterator[Finding]:

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import trio
 
-from godot.cli.daemon import EXIT_NONE, EXIT_UNREACHABLE, EXIT_USAGE, Daemon, Style, Unanswered, Work, complain, write
+from godot.cli.daemon import Daemon, Style, Unanswered, Work, complain, write
 from godot.cli.render import Entry, harmless, level_color, paint, renderer, table
 from godot.cli.story import tell
 from godot.json.text import dumps
+from godot.service.exits import EXIT_NONE, EXIT_UNREACHABLE, EXIT_USAGE
 from godot.toolnames import QUERY, STATS, TAIL
 
 PAGE: Final = 1_000

@@ -8,9 +8,10 @@ from typing import Any, Final
 import click
 import trio
 
-from godot.cli.daemon import EXIT_NONE, EXIT_USAGE, Daemon, Work, complain, write
+from godot.cli.daemon import Daemon, Work, complain, write
 from godot.cli.render import counted, harmless, table
 from godot.json.text import dumps
+from godot.service.exits import EXIT_NONE, EXIT_USAGE
 from godot.toolnames import CLEAR, GET_LEVEL, PIN, SET_LEVEL
 
 CLEAR_S: Final = 3_600.0

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from godot.cli.target import DEFAULT_URL, read_target
 from godot.entries.times import span
 from godot.service.command import run_command
+from godot.service.exits import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from godot.cli.daemon import Style, Work
@@ -21,8 +23,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 LEVELS: Final = ("ERROR", "WARN", "INFO", "DEBUG", "TRACE")
 FORMATS: Final = ("pretty", "json", "logfmt", "csv", "raw")
 """As in `godot.entries.levels` and `godot.cli.render`, which take a while to import; a test compares."""
-
-DEFAULT_URL: Final = "ws://127.0.0.1:9060"
 
 
 class Span(click.ParamType[Any]):
@@ -191,29 +191,10 @@ def style_of(color: str) -> Style:
     return Style.of_stdout(color)
 
 
-def ask(work: Work, url: str | None, token_file: Path | None, *, interrupted: int = 130) -> None:
+def ask(work: Work, url: str | None, token_file: Path | None, *, interrupted: int = EXIT_INTERRUPTED) -> None:
     """Do something with the daemon, and exit."""
     from functools import partial
 
     from godot.cli.daemon import run_asking
-    from godot.cli.target import read_target
 
-    def load_target() -> tuple[Any, list[str]]:
-        return read_target(daemon_url(url), token_file, os.environ.get("GODOT_TOKEN", ""))
-
-    run_command(load_target, partial(run_asking, work, interrupted=interrupted))
-
-
-def daemon_url(url: str | None) -> str:
-    """Return where the daemon is: as said, as the environment says, or as `godot up` says of itself."""
-    if found := url or os.environ.get("GODOT_URL"):
-        return found
-    from godot.embedded.datadir import default_data_dir, read_endpoints
-    from godot.errors import ConfigError
-
-    directory = os.environ.get("GODOT_DATA_DIR")
-    try:
-        endpoints = read_endpoints(Path(directory) if directory else default_data_dir())
-    except ConfigError:
-        return DEFAULT_URL
-    return str(endpoints.get("mcp") or DEFAULT_URL)
+    run_command(partial(read_target, url, token_file, os.environ), partial(run_asking, work, interrupted=interrupted))

@@ -17,20 +17,11 @@ import attrs
 import click
 import trio
 
-from godot.cli.daemon import (
-    EXIT_PARTIAL,
-    EXIT_UNREACHABLE,
-    EXIT_USAGE,
-    TOO_LARGE,
-    Daemon,
-    Unanswered,
-    Work,
-    complain,
-    write,
-)
+from godot.cli.daemon import TOO_LARGE, Daemon, Unanswered, Work, complain, write
 from godot.cli.render import counted, harmless
 from godot.entries.entry import by_line
 from godot.json.text import NotJSON, loads
+from godot.service.exits import EXIT_PARTIAL, EXIT_UNREACHABLE, EXIT_USAGE
 from godot.toolnames import LOG, LOG_BATCH
 
 BATCH: Final = 500

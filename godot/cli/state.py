@@ -17,15 +17,16 @@ import attrs
 import click
 import trio
 
-from godot.cli.daemon import EXIT_NONE, EXIT_USAGE, Daemon, Style, Work, complain, run_asking, write
+from godot.cli.daemon import Daemon, Style, Work, complain, run_asking, write
 from godot.cli.render import harmless, paint, table
-from godot.cli.target import read_target as load_target
+from godot.cli.target import Target, read_target
 from godot.combined import CombinedSettings, load_combined
 from godot.embedded.datadir import default_data_dir, read_endpoints
 from godot.errors import ConfigError
 from godot.json.text import dumps, loads
 from godot.service.command import run_command
 from godot.service.doors import http_port
+from godot.service.exits import EXIT_NONE, EXIT_USAGE
 from godot.service.masking import masked
 from godot.service.signals import Lifecycle
 from godot.toolnames import STATUS
@@ -78,7 +79,7 @@ def check_health(url: str | None, token_file: Path | None) -> None:
     if (found := url or os.environ.get("GODOT_URL", "")).startswith(("ws:", "wss:")):
         if (beside := _http_beside(found)) is not None and (answer := _readyz_there(beside)) is not None:
             sys.exit(_judge(beside, *answer))
-        run_command(partial(load_target, found, token_file, os.environ.get("GODOT_TOKEN", "")), _check_over_mcp)
+        run_command(partial(read_target, found, token_file, os.environ), _check_over_mcp)
     try:
         sys.exit(_check_over_http(found or _http_here()))
     except ConfigError as exc:
@@ -86,7 +87,7 @@ def check_health(url: str | None, token_file: Path | None) -> None:
         sys.exit(EXIT_NONE)
 
 
-async def _check_over_mcp(target: Any, life: Lifecycle) -> int:
+async def _check_over_mcp(target: Target, life: Lifecycle) -> int:
     async def work(daemon: Daemon) -> int:
         state = await daemon.ask(STATUS, timeout_s=HEALTH_S)
         if state["redis"] != "up":
@@ -94,7 +95,7 @@ async def _check_over_mcp(target: Any, life: Lifecycle) -> int:
             return EXIT_NONE
         return 0
 
-    return min(1, await run_asking(work, target, life))
+    return EXIT_NONE if await run_asking(work, target, life) else 0
 
 
 def _check_over_http(url: str) -> int:

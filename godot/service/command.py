@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from godot.errors import ConfigError
+from godot.service.exits import EXIT_FAILED, EXIT_USAGE
 from godot.service.masking import masked
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ S = TypeVar("S")
 
 SWITCH_INTERVAL_S = 0.0005
 """Python's own 5 ms, times four readers, is longer than a `logger_log` may take."""
-
-EXIT_CRASH = 1
-EXIT_CONFIG = 2
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -85,7 +83,7 @@ def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life
             click.echo(f"{name}: warning: {masked(warning)}", err=True)
         for problem in problems:
             click.echo(f"{name}: {masked(problem)}", err=True)
-        sys.exit(EXIT_CONFIG)
+        sys.exit(EXIT_USAGE)
     except Exception as exc:  # noqa: BLE001 - the entry point
         _crash(name, exc)
     sys.exit(code)
@@ -108,4 +106,4 @@ def _crash(name: str | None, exc: Exception) -> None:
     while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
         (exc,) = exc.exceptions
     click.echo(f"{name}: crashed: {masked(repr(exc))}", err=True)
-    sys.exit(EXIT_CRASH)
+    sys.exit(EXIT_FAILED)

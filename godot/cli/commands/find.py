@@ -17,6 +17,7 @@ from godot.cli.options import (
     output_options,
     style_of,
 )
+from godot.service.exits import EXIT_INTERRUPTED
 
 
 @click.command(short_help="Show the newest entries, and what comes")
@@ -40,7 +41,7 @@ def tail(
     if follow and (unknown := [name for name in ("start_time", "end_time", "data_path") if asked[name]]):
         raise click.UsageError(f"-f shows what comes; it cannot be combined with {', '.join(unknown)}")
     work = tail_entries(asked, lines, output, style_of(color), follow=follow)
-    ask(work, url, token_file, interrupted=0 if follow else 130)
+    ask(work, url, token_file, interrupted=0 if follow else EXIT_INTERRUPTED)
 
 
 @click.command(short_help="Find entries, by words and filters")
@@ -120,5 +121,5 @@ def stats(watch: bool, output: str, url: str | None, token_file: Path | None) ->
         show_stats(style_of("auto"), as_json=output == "json", watch=watch),
         url,
         token_file,
-        interrupted=0 if watch else 130,
+        interrupted=0 if watch else EXIT_INTERRUPTED,
     )

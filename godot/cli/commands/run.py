@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from godot.cli.target import DEFAULT_URL, read_target
 from godot.service.command import listening_options, run_command, run_daemon
 
 
@@ -51,7 +52,7 @@ def serve(**options: Any) -> None:
 
 
 @click.command(short_help="Connect an MCP host that only starts programs")
-@click.argument("url", envvar="GODOT_URL", default="ws://127.0.0.1:9060")
+@click.argument("url", envvar="GODOT_URL", default=DEFAULT_URL)
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -64,6 +65,5 @@ def connect(url: str, token_file: Path | None) -> None:
     Godot and from Godot to stdout; it reconnects by itself, and ends when stdin does.
     """
     from godot.cli.connect import run_connect
-    from godot.cli.target import read_target
 
-    run_command(partial(read_target, url, token_file, os.environ.get("GODOT_TOKEN", "")), run_connect)
+    run_command(partial(read_target, url, token_file, os.environ), run_connect)

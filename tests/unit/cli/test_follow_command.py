@@ -7,8 +7,9 @@ from typing import Any, cast
 import pytest
 from trio.testing import MockClock
 
-from godot.cli.daemon import EXIT_UNREACHABLE, EXIT_USAGE, Daemon, Style, Unanswered
+from godot.cli.daemon import Daemon, Style, Unanswered
 from godot.cli.find import tail_entries
+from godot.service.exits import EXIT_UNREACHABLE, EXIT_USAGE
 
 REFUSED = Unanswered("cursor: is of another database than this one; begin again without it", EXIT_USAGE)
 AWAY = Unanswered("no connection", EXIT_UNREACHABLE)

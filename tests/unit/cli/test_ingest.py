@@ -12,8 +12,9 @@ import pytest
 import trio
 import trio.testing
 
-from godot.cli.daemon import EXIT_UNREACHABLE, EXIT_USAGE, TOO_LARGE, Daemon, Unanswered
+from godot.cli.daemon import TOO_LARGE, Daemon, Unanswered
 from godot.cli.send import BUSY_S, Ingest, Line
+from godot.service.exits import EXIT_UNREACHABLE, EXIT_USAGE
 
 
 class FakeDaemon:

@@ -1,43 +1,15 @@
-"""The command `godot connect`: its token, and the three streams that a host has started it with."""
+"""The command `godot connect`: the three streams that a host has started it with."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import trio
 
-from godot.cli import target
 from godot.connect import HostGone
 from godot.connect import streams as streams_module
-from godot.errors import ConfigError
-from tests.unit.connect.ends import URL
-
-
-def test_a_token_comes_from_the_file_before_the_environment(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text(" from-file\n")
-    assert target.read_target(URL, file, "from-env")[0].token == "from-file"
-    assert target.read_target(URL, None, "from-env\n")[0].token == "from-env"
-    assert target.read_target(URL, None, "")[0].token is None
-    assert "from-env" not in repr(target.read_target(URL, None, "from-env")[0])
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"secret\r\nX-Other: header", b"secr\xc3\xa9t", b"\xff"])
-def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "token"
-    file.write_bytes(content)
-    with pytest.raises(ConfigError) as refused:
-        target.read_target(URL, file, "")
-    assert str(file) in str(refused.value)
-    assert "secr" not in str(refused.value)
-
-
-def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere: the token cannot be read"):
-        target.read_target(URL, tmp_path / "nowhere", "from-env")
 
 
 @pytest.fixture
