@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.programs import Workplace, workplace
 
+pytest_plugins = ["tests.postgres_servers", "tests.redis_servers"]
+
 # A loaded machine is slow at times; that is no failure of an example.
 settings.register_profile("godot", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("godot")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from tests.acceptance.test_commands import Shell, Terminal
+from tests.acceptance.test_commands import Shell
 from tests.programs import workplace
 
 TARGET: Final = Path(__file__).parent.parent.parent / "docs" / "terminal.svg"
@@ -27,7 +27,7 @@ def main() -> None:
         shell = Shell(place, trio.run(place.up().ready))
         demo = shell.run("demo").out
         trace = re.findall(r"godot trace (\S+)", demo)[1]
-        terminal = Terminal(shell, "trace", trace)
+        terminal = shell.terminal("trace", trace)
         terminal.end()
         console.print(Text(f"$ godot trace {trace}", style="bold"))
         console.print(Text.from_ansi(terminal.raw.decode().replace("\r\n", "\n")))

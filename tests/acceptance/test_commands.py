@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
-import select
 import shlex
 import signal
-import struct
 import subprocess
-import termios
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
-import pyte
 import pytest
 import trio
 
 from tests.programs import BIN, ENOUGH, Workplace, workplace
-
-COLUMNS, ROWS = 100, 40
+from tests.terminals import Terminal
 
 
 @attrs.frozen
@@ -71,59 +63,14 @@ class Shell:
             assert time.monotonic() < ends, done
         return done
 
+    def terminal(self, *arguments: object, **environ: str) -> Terminal:
+        return Terminal(self.command(*arguments), self.environ(**environ))
+
     def start(self, *arguments: object, **environ: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             self.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=self.environ(**environ),
         )  # fmt: skip
-
-
-class Terminal:
-    """A command in a pseudo-terminal, and what the screen shows."""
-
-    def __init__(self, shell: Shell, *arguments: object, **environ: str) -> None:
-        self.screen = pyte.Screen(COLUMNS, ROWS)
-        self.raw = b""
-        self._stream = pyte.ByteStream(self.screen)
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        self.process = subprocess.Popen(
-            shell.command(*arguments), stdin=slave, stdout=slave, stderr=slave, env=shell.environ(**environ),
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )  # fmt: skip
-        os.close(slave)
-
-    def text(self) -> str:
-        return "\n".join(each.rstrip() for each in self.screen.display).rstrip()
-
-    def read(self, wait_s: float) -> bool:
-        """Take in what there is; False at the end."""
-        if not select.select([self._master], [], [], wait_s)[0]:
-            return True
-        with suppress(OSError):  # EIO: nobody has the terminal open any more
-            data = os.read(self._master, 65536)
-            self.raw += data
-            self._stream.feed(data)
-            return bool(data)
-        return False
-
-    def until(self, text: str) -> None:
-        """Wait until the screen shows a text."""
-        ends = time.monotonic() + ENOUGH
-        while text not in self.text():
-            assert time.monotonic() < ends, self.text()
-            assert self.read(0.5), self.text()
-
-    def type(self, keys: bytes) -> None:
-        os.write(self._master, keys)
-
-    def end(self) -> int:
-        """Wait until the command has ended; return its exit code."""
-        ends = time.monotonic() + ENOUGH
-        while self.read(0.5):
-            assert time.monotonic() < ends, self.text()
-        os.close(self._master)
-        return self.process.wait(timeout=ENOUGH)
 
 
 @pytest.fixture(scope="module")
@@ -480,14 +427,14 @@ def test_help_comes_at_once(shell: Shell) -> None:
 def test_a_terminal_gets_colours_and_columns_and_a_pipe_does_not(shell: Shell) -> None:
     shell.run("log", "ERROR", "red \x1b[2J 日本 " + "x" * 200, "-c", "paint")
     shell.until("query", "-c", "paint")
-    terminal = Terminal(shell, "query", "-c", "paint")
+    terminal = shell.terminal("query", "-c", "paint")
     assert terminal.end() == 0
     (line,) = terminal.text().splitlines()
     assert line.split()[2:4] == ["ERROR", "paint"]
     assert "red \\x1b[2J 日" in line.replace("日 ", "日")
     assert line.endswith("…")
     assert b"\x1b[1;31mERROR\x1b[0m" in terminal.raw
-    plain = Terminal(shell, "query", "-c", "paint", NO_COLOR="1")
+    plain = shell.terminal("query", "-c", "paint", NO_COLOR="1")
     assert plain.end() == 0
     assert b"\x1b" not in plain.raw
     piped = shell.run("query", "-c", "paint")
@@ -500,7 +447,7 @@ def test_clearing_asks_on_a_terminal_and_takes_no_for_an_answer(shell: Shell) ->
     """DEW-009."""
     shell.run("log", "INFO", "keep me", "-c", "kept")
     shell.until("query", "-c", "kept")
-    terminal = Terminal(shell, "clear", "-c", "kept")
+    terminal = shell.terminal("clear", "-c", "kept")
     terminal.until("1 entry will be gone for ever. Delete them? [y/N]")
     terminal.type(b"n\n")
     assert terminal.end() == 1
@@ -542,7 +489,7 @@ def test_a_trace_is_pinned_listed_and_let_go(shell: Shell) -> None:
 
 
 def test_statistics_are_watched_until_ctrl_c(shell: Shell) -> None:
-    terminal = Terminal(shell, "stats", "--watch")
+    terminal = shell.terminal("stats", "--watch")
     terminal.until("a second)")
     terminal.type(b"\x03")
     assert terminal.end() == 0
@@ -555,7 +502,7 @@ def test_statistics_are_watched_until_ctrl_c(shell: Shell) -> None:
 def test_what_comes_is_followed_and_ctrl_c_ends_it(shell: Shell) -> None:
     shell.run("log", "INFO", "before", "-c", "followed")
     shell.until("query", "-c", "followed")
-    terminal = Terminal(shell, "tail", "-f", "-c", "follow*")
+    terminal = shell.terminal("tail", "-f", "-c", "follow*")
     terminal.until("before")
     took = []
     for number in range(5):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.postgres_fixture import Database, Server, postgres, servers
+from tests.postgres_servers import Database, Server
 from tests.programs import ENOUGH, Workplace
-
-__all__ = ["postgres", "servers"]
 
 
 @pytest.mark.parametrize(("setting", "partitions"), [({}, 9), ({"DEWEY_PARTITIONS_AHEAD": 2}, 4)])

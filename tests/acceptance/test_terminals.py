@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.programs import ENOUGH, Workplace, connect, stored_messages, until
-from tests.stuck import stuck
+from tests.terminals import stuck
 
 
 def free_port() -> int:

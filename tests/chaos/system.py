@@ -26,8 +26,8 @@ import trio
 
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer
 from tests.chaos.link import Link
-from tests.chaos.terminal import Terminal
 from tests.programs import Program, Workplace, until
+from tests.terminals import FickleReader
 
 LOOK_S: Final = 0.02
 READY_S: Final = 60.0
@@ -61,7 +61,7 @@ class Service:
         """The longest time in seconds from a start to the ready line, of starts in which nothing was done to it."""
         self._start, self._on_ready, self._rng = start, on_ready, rng
         self._program: Program | None = None
-        self._terminal: Terminal | None = None
+        self._reader: FickleReader | None = None
         self._ready_at = -math.inf
         self._signals: set[int] = set()
         self._stopping = False
@@ -82,8 +82,8 @@ class Service:
 
     async def stop_reading(self, duration_s: float) -> None:
         """Read nothing of what it prints for some time, if it runs."""
-        if self.url and self._terminal is not None:
-            await self._terminal.stop_reading(duration_s)
+        if self.url and self._reader is not None:
+            await self._reader.stop_reading(duration_s)
 
     def pids(self) -> list[int]:
         """Return its process, if there is one."""
@@ -100,10 +100,10 @@ class Service:
         while not self._stopping:
             self._signals.clear()
             self._program = program = self._start()
-            self._terminal = Terminal(program)
+            self._reader = FickleReader(program)
             self.starts += 1
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._terminal.run)
+                nursery.start_soon(self._reader.run)
                 await self._watch(program)
             self._on_ready(None)
             self._judge(program)

@@ -36,6 +36,7 @@ from godot.mcp.toolbox import Toolbox
 from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.sender import Sender
 from tests.fakes import ENTRIES, Held
+from tests.redis_servers import RedisServer
 
 P = ParamSpec("P")
 
@@ -60,20 +61,6 @@ def entries(number: int, first: int = 0) -> list[bytes]:
 def assert_balanced(counts: Counts) -> None:
     """The equation that holds at every instant."""
     assert counts.received == counts.stored + counts.queued + counts.in_flight + counts.dropped + counts.dead
-
-
-class RedisServer(Protocol):
-    """What a test does to a real Redis; see conftest.py."""
-
-    url: str
-
-    def start(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def signal(self, number: signal.Signals) -> None: ...
-
-    def client(self) -> Any: ...
 
 
 class Bench(Protocol):

@@ -27,9 +27,7 @@ from godot.entries.entry import IdSource
 from godot.entries.levels import LEVELS, LevelSetting
 from godot.errors import BatchRefused
 from tests.fakes import entry
-from tests.postgres_fixture import VERSIONS, Database, Servers, database, postgres, servers
-
-__all__ = ["database", "postgres", "servers"]
+from tests.postgres_servers import VERSIONS, Database, Servers
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ids = IdSource()
@@ -46,14 +44,14 @@ def messages(page: Page) -> list[str]:
 
 
 @pytest.fixture(params=["memory", *VERSIONS])
-async def store(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[LogStore]:
+async def store(request: pytest.FixtureRequest, postgres_servers: Servers) -> AsyncIterator[LogStore]:
     """A store with nothing in it."""
     with trio.fail_after(60):
         if request.param == "memory":
             yield MemoryStore()
         else:
             with (
-                Database(servers[request.param]) as database,
+                Database(postgres_servers[request.param]) as database,
                 closing(PostgresStore(database.url)) as store,
             ):
                 yield store

@@ -16,9 +16,7 @@ from dewey_logs.query import Query
 from dewey_logs.store.batch import Batch
 from godot.entries.entry import IdSource, admit_json
 from godot.errors import StoreBusy
-from tests.postgres_fixture import Database, Server, postgres, servers
-
-__all__ = ["postgres", "servers"]
+from tests.postgres_servers import Database, Server
 
 ENOUGH = 60
 MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import Any
@@ -16,27 +16,21 @@ import trio
 from godot import daemon
 from godot.buffer.redis import RedisBuffer
 from godot.errors import BufferUnavailable
-from tests.integration.redis_servers import DURABLE, RedisServers, redis_servers, until
 from tests.programs import Peer, Program, Workplace, connect
+from tests.redis_servers import DURABLE, RedisServers, until
 
 ENOUGH = 40
 
 OF_THE_FILE = "Redis does not have every write on disk before it answers"
 
 
-@pytest.fixture
-def servers() -> Iterator[RedisServers]:
-    with redis_servers() as made:
-        yield made
-
-
 def make(port: int, *, user: str = "", vouched: bool = False) -> RedisBuffer:
     return RedisBuffer(f"redis://{user}127.0.0.1:{port}", queue="q", daemon="d", max_size=10_000, vouched=vouched)
 
 
-async def started(servers: RedisServers, config: str = DURABLE) -> int:
-    port = servers.start(config=config)
-    await until(partial(servers.ask, port, "PING"))
+async def started(redis_servers: RedisServers, config: str = DURABLE) -> int:
+    port = redis_servers.start(config=config)
+    await until(partial(redis_servers.ask, port, "PING"))
     return port
 
 
@@ -58,15 +52,15 @@ async def started(servers: RedisServers, config: str = DURABLE) -> int:
     ],
 )
 async def test_what_a_redis_is_set_to_is_seen_in_the_push_itself_and_in_a_look(
-    settings: dict[str, str], weakness: str | None, servers: RedisServers
+    settings: dict[str, str], weakness: str | None, redis_servers: RedisServers
 ) -> None:
     """REL-001: on the first connection, and, changed while it runs, at the next look."""
     with trio.fail_after(ENOUGH):
-        port = await started(servers)
+        port = await started(redis_servers)
         running = make(port)
         assert (await running.push([b"before"])).weakness is None
         for name, value in settings.items():
-            servers.ask(port, "CONFIG", "SET", name, value)
+            redis_servers.ask(port, "CONFIG", "SET", name, value)
         for seen in (
             (await make(port).push([b"first"])).weakness,
             await running.weakness(),
@@ -80,22 +74,22 @@ async def test_what_a_redis_is_set_to_is_seen_in_the_push_itself_and_in_a_look(
 
 
 async def test_a_push_on_a_new_connection_is_never_called_durable_for_what_the_old_server_was(
-    servers: RedisServers,
+    redis_servers: RedisServers,
 ) -> None:
     """REL-001: the server is replaced between a look and a push, and the client connects anew by itself."""
     with trio.fail_after(ENOUGH):
-        port = await started(servers)
+        port = await started(redis_servers)
         buffer = make(port)
         for number in range(3):
             assert await buffer.weakness() is None
-            servers.kill(port)
-            servers.start_again(port, "--appendonly", "no")
-            await until(partial(servers.ask, port, "PING"))
+            redis_servers.kill(port)
+            redis_servers.start_again(port, "--appendonly", "no")
+            await until(partial(redis_servers.ask, port, "PING"))
             weak = await pushed(buffer, f"weak {number}")
             assert OF_THE_FILE in str(weak)
-            servers.kill(port)
-            servers.start_again(port)
-            await until(partial(servers.ask, port, "PING"))
+            redis_servers.kill(port)
+            redis_servers.start_again(port)
+            await until(partial(redis_servers.ask, port, "PING"))
             assert await pushed(buffer, f"well {number}") is None
 
 
@@ -108,66 +102,66 @@ async def pushed(buffer: RedisBuffer, message: str) -> str | None:
             await trio.sleep(0.02)
 
 
-async def test_a_file_that_is_only_being_made_is_not_durable_yet(servers: RedisServers) -> None:
+async def test_a_file_that_is_only_being_made_is_not_durable_yet(redis_servers: RedisServers) -> None:
     """REL-001: after CONFIG SET appendonly yes nothing is appended until the first file is written."""
     with trio.fail_after(ENOUGH):
-        port = await started(servers, 'save ""\nappendonly no\nappendfsync always\nrdb-key-save-delay 20000\n')
+        port = await started(redis_servers, 'save ""\nappendonly no\nappendfsync always\nrdb-key-save-delay 20000\n')
         for number in range(100):
-            servers.ask(port, "SET", f"key-{number}", "x")  # the file takes two seconds
-        servers.ask(port, "CONFIG", "SET", "appendonly", "yes")
+            redis_servers.ask(port, "SET", f"key-{number}", "x")  # the file takes two seconds
+        redis_servers.ask(port, "CONFIG", "SET", "appendonly", "yes")
         buffer = make(port)
         assert "no append-only file yet" in str((await buffer.push([b"x"])).weakness)
-        await until(lambda: servers.ask(port, "INFO", "persistence")["aof_rewrite_in_progress"] == 0)
+        await until(lambda: redis_servers.ask(port, "INFO", "persistence")["aof_rewrite_in_progress"] == 0)
         assert await buffer.weakness() is None
         assert (await buffer.push([b"y"])).weakness is None
 
 
 @pytest.mark.parametrize("forbidden", ["-config", "-info", "-config -info"])
 async def test_what_redis_does_not_tell_is_not_durable_unless_the_operator_vouches_for_it(
-    forbidden: str, servers: RedisServers
+    forbidden: str, redis_servers: RedisServers
 ) -> None:
     """REL-001: managed servers forbid to look. What they do tell counts all the same."""
     with trio.fail_after(ENOUGH):
-        port = await started(servers)
-        servers.ask(port, "ACL", "SETUSER", "logger", "on", ">secret", "~*", "+@all", *forbidden.split())
+        port = await started(redis_servers)
+        redis_servers.ask(port, "ACL", "SETUSER", "logger", "on", ">secret", "~*", "+@all", *forbidden.split())
         login = "logger:secret@"
         weakness = (await make(port, user=login).push([b"x"])).weakness
         assert "Redis does not tell whether every write is on disk before it answers" in str(weakness)
         assert "set GODOT_REDIS_DURABLE=true if you know that it is" in str(weakness)
         assert (await make(port, user=login, vouched=True).push([b"y"])).weakness is None
         if "info" not in forbidden:
-            servers.ask(port, "CONFIG", "SET", "maxmemory", "100mb")
-            servers.ask(port, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+            redis_servers.ask(port, "CONFIG", "SET", "maxmemory", "100mb")
+            redis_servers.ask(port, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
             assert "allkeys-lru" in str(await make(port, user=login, vouched=True).weakness())
         if "config" not in forbidden:
-            servers.ask(port, "CONFIG", "SET", "appendfsync", "everysec")
+            redis_servers.ask(port, "CONFIG", "SET", "appendfsync", "everysec")
             assert "everysec" in str(await make(port, user=login, vouched=True).weakness())
 
 
-async def test_a_command_that_was_renamed_away_is_one_that_does_not_tell(servers: RedisServers) -> None:
+async def test_a_command_that_was_renamed_away_is_one_that_does_not_tell(redis_servers: RedisServers) -> None:
     """REL-001: `unknown command` instead of NOPERM."""
     with trio.fail_after(ENOUGH):
-        port = await started(servers, f'{DURABLE}rename-command CONFIG ""\n')
+        port = await started(redis_servers, f'{DURABLE}rename-command CONFIG ""\n')
         assert "CONFIG: unknown command" in str(await make(port).weakness())
         assert await make(port, vouched=True).weakness() is None
 
 
-async def test_a_replica_takes_nothing_or_is_not_durable(servers: RedisServers) -> None:
+async def test_a_replica_takes_nothing_or_is_not_durable(redis_servers: RedisServers) -> None:
     """REL-001: what is written to a replica goes when it next follows its master."""
     with trio.fail_after(ENOUGH):
-        master, replica = await started(servers), await started(servers)
+        master, replica = await started(redis_servers), await started(redis_servers)
         buffer = make(replica)
         assert (await buffer.push([b"x"])).weakness is None
-        servers.ask(replica, "REPLICAOF", "127.0.0.1", master)
-        await servers.follow(replica)
+        redis_servers.ask(replica, "REPLICAOF", "127.0.0.1", master)
+        await redis_servers.follow(replica)
         with pytest.raises(BufferUnavailable, match="read only replica"):
             await buffer.push([b"y"])
-        servers.ask(replica, "CONFIG", "SET", "replica-read-only", "no")
+        redis_servers.ask(replica, "CONFIG", "SET", "replica-read-only", "no")
         assert "Redis is a replica" in str(await buffer.weakness())
         assert "Redis is a replica" in str((await buffer.push([b"y"])).weakness)
-        servers.ask(replica, "REPLICAOF", "NO", "ONE")
+        redis_servers.ask(replica, "REPLICAOF", "NO", "ONE")
         assert await buffer.weakness() is None
-        servers.kill(replica)
+        redis_servers.kill(replica)
         with pytest.raises(BufferUnavailable):
             await buffer.weakness()
 
@@ -236,25 +230,25 @@ async def test_godots_own_redis_without_a_file_is_not_called_durable(environ: di
 
 
 async def test_a_redis_that_comes_late_and_one_that_changes_are_told_of_and_so_is_the_end_of_it(
-    place: Workplace, servers: RedisServers
+    place: Workplace, redis_servers: RedisServers
 ) -> None:
     """REL-001, MAINT-001: it is away when Godot starts, is a cache when it comes, and is mended while both run."""
     with trio.fail_after(ENOUGH):
-        port = await started(servers, "appendonly no\n")
-        servers.kill(port)
+        port = await started(redis_servers, "appendonly no\n")
+        redis_servers.kill(port)
         environ = {"REDIS_URL": f"redis://127.0.0.1:{port}", "DEWEY_MCP_URL": "ws://127.0.0.1:9"}
         async with running(place, "serve", **environ) as (godot, peer):
             await godot.event("redis_down")
-            servers.start_again(port)
+            redis_servers.start_again(port)
             assert OF_THE_FILE in (await godot.event("redis_not_durable"))["reason"]
-            servers.ask(port, "CONFIG", "SET", "appendfsync", "always")
-            servers.ask(port, "CONFIG", "SET", "appendonly", "yes")
+            redis_servers.ask(port, "CONFIG", "SET", "appendfsync", "always")
+            redis_servers.ask(port, "CONFIG", "SET", "appendonly", "yes")
             await godot.event("redis_durable")
             assert await peer.log("durable again", ack="durable")
             assert "not_durable" not in await peer.status()
-            servers.signal(port, signal.SIGSTOP)
+            redis_servers.signal(port, signal.SIGSTOP)
             await until(lambda: len(godot.events("redis_down")) == 2)
-            servers.signal(port, signal.SIGCONT)
+            redis_servers.signal(port, signal.SIGCONT)
             await until(lambda: len(godot.events("redis_back")) == 2)
             assert len(godot.events("redis_durable")) == 1, "what was away was not changed"
 

@@ -25,9 +25,7 @@ from dewey_logs.store.protocol import ENOUGH_BYTES
 from godot.entries.entry import IdSource
 from godot.errors import EntryRejected
 from tests.fakes import entry
-from tests.postgres_fixture import VERSIONS, Database, Server, binaries, postgres, running_server, servers
-
-__all__ = ["VERSIONS", "postgres", "servers"]
+from tests.postgres_servers import Database, Server, binaries, running_server
 
 ids = IdSource()
 

@@ -19,9 +19,7 @@ from dewey_logs.search import SEARCHED_CHARS, Search
 from dewey_logs.store.batch import Batch
 from godot.entries.entry import admit_json
 from godot.errors import ConfigError
-from tests.postgres_fixture import Database, Server, database, postgres, servers
-
-__all__ = ["database", "postgres", "servers"]
+from tests.postgres_servers import Database, Server
 
 
 @pytest.fixture

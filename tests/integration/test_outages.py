@@ -29,8 +29,7 @@ import trio
 from godot.embedded import EmbeddedPostgres, EmbeddedRedis, server
 from godot.entries.entry import IdSource
 from tests.chaos.link import Link
-from tests.contract.conftest import RedisServer
-from tests.postgres_fixture import Database, Server, binaries, running_server
+from tests.postgres_servers import Database, Server, binaries, running_server
 from tests.programs import (
     ENOUGH,
     POLL_S,
@@ -45,6 +44,7 @@ from tests.programs import (
     until,
     workplace,
 )
+from tests.redis_servers import RedisServer, running_redis
 
 AT_ONCE_S: Final = 10.0
 """Ten times what is promised: the machine may be busy. The clock of `test_channel.py` is exact."""
@@ -134,9 +134,7 @@ def stage() -> Iterator[Stage]:
     with ExitStack() as held:
         place = held.enter_context(workplace())
         disk = held.enter_context(small_disk("96m"))
-        redis_server = RedisServer(place.path)
-        held.callback(redis_server.kill)
-        redis_server.start()
+        redis_server = held.enter_context(running_redis())
         postgres = held.enter_context(running_server(binaries()["18"]))
         database = Database(postgres)
         if disk is not None:

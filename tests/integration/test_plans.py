@@ -16,9 +16,7 @@ import trio
 from dewey_logs.postgres import PostgresStore
 from dewey_logs.postgres.store import attempts
 from dewey_logs.query import Query
-from tests.postgres_fixture import VERSIONS, Database, Servers, servers
-
-__all__ = ["servers"]
+from tests.postgres_servers import VERSIONS, Database, Servers
 
 DAYS: Final = 14
 TODAY: Final = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -43,9 +41,9 @@ Explain: TypeAlias = Callable[..., str]
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
-def explain(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Explain]:
+def explain(request: pytest.FixtureRequest, postgres_servers: Servers) -> Iterator[Explain]:
     """The plan of a query, with PostgreSQL's own settings."""
-    with Database(servers[request.param]) as database:
+    with Database(postgres_servers[request.param]) as database:
 
         async def make_partitions() -> None:
             with trio.fail_after(60), closing(PostgresStore(database.url)) as store:

@@ -32,9 +32,8 @@ from godot.mcp.server import serve
 from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Toolbox
 from tests.fakes import entry
-from tests.postgres_fixture import Database, Server, binaries, database, postgres, running_server, servers
-
-__all__ = ["database", "postgres", "servers"]
+from tests.postgres_servers import Database, Server, binaries, running_server
+from tests.programs import until
 
 ids = IdSource()
 
@@ -56,12 +55,6 @@ def mortal() -> Iterator[Server]:
     """A server that the test may kill."""
     with running_server(next(reversed(binaries().values()))) as server:
         yield server
-
-
-async def until(condition: Any) -> None:
-    """Wait until PostgreSQL says so."""
-    while not await trio.to_thread.run_sync(condition):  # noqa: ASYNC110 - another process decides
-        await trio.sleep(0.01)
 
 
 def slow_queries(database: Database) -> int:

@@ -17,18 +17,16 @@ from godot.buffer.protocol import Counts, DeadEntry, Drops
 from godot.buffer.redis import RedisBuffer, lane
 from godot.errors import BufferUnavailable, ConfigError
 from tests.fakes import Held
-from tests.integration.redis_servers import (
-    POLL_S,
+from tests.postgres_servers import Database, Servers
+from tests.programs import POLL_S, CallFault, Peer, Workplace, connect, stored_messages
+from tests.redis_servers import (
     RedisServers,
     Topology,
-    redis_servers,
+    running_servers,
     start_cluster,
     start_sentinel,
     until,
 )
-from tests.postgres_fixture import Database, Servers
-from tests.postgres_fixture import servers as postgres_servers  # noqa: F401 - a fixture
-from tests.programs import CallFault, Peer, Workplace, connect, stored_messages
 
 ENOUGH = 40
 TAG = "{logs}"
@@ -46,14 +44,8 @@ def topology(request: pytest.FixtureRequest) -> Iterator[Topology]:
                 start_sentinel(made) if request.param == "sentinel" else start_cluster(made, key_slot(b"logs"))
             )
 
-    with redis_servers() as made:
+    with running_servers() as made:
         yield trio.run(start)
-
-
-@pytest.fixture
-def servers() -> Iterator[RedisServers]:
-    with redis_servers() as made:
-        yield made
 
 
 Make = Callable[..., RedisBuffer]
@@ -216,7 +208,7 @@ async def test_what_must_not_get_another_id_is_confirmed_before_it_is_sent(
 async def test_daemons_that_share_the_work_go_through_a_failover_and_lose_and_double_nothing(
     topology: Topology,
     place: Workplace,
-    postgres_servers: Servers,  # noqa: F811 - the fixture
+    postgres_servers: Servers,
 ) -> None:
     """REL-004: two of `godot serve` under load, and kill -9 of the Redis that has the queue."""
     acknowledged: list[str] = []
@@ -268,11 +260,11 @@ async def test_daemons_that_share_the_work_go_through_a_failover_and_lose_and_do
             assert await each.stop() == 0
 
 
-async def test_a_cluster_that_cannot_be_reached_or_is_none_is_unavailable(servers: RedisServers) -> None:
+async def test_a_cluster_that_cannot_be_reached_or_is_none_is_unavailable(redis_servers: RedisServers) -> None:
     """REL-004: as any Redis that is away; the batcher and the sender go on trying."""
     with trio.fail_after(ENOUGH):
-        single = servers.start()
-        await until(partial(servers.ask, single, "PING"))
+        single = redis_servers.start()
+        await until(partial(redis_servers.ask, single, "PING"))
         buffer = RedisBuffer(f"redis+cluster://127.0.0.1:9,127.0.0.1:{single}", queue=TAG, daemon="d", max_size=1)
         with pytest.raises(BufferUnavailable, match=r"no node of the cluster says where the queue is: .*127.0.0.1:9: "):
             await buffer.push([b"x"])

@@ -16,9 +16,7 @@ from dewey_logs.query import Query
 from dewey_logs.store.batch import Batch
 from godot.entries.entry import Entry, IdSource, admit_json
 from godot.errors import StoreUnavailable
-from tests.postgres_fixture import Database, Server, postgres, servers
-
-__all__ = ["postgres", "servers"]
+from tests.postgres_servers import Database, Server
 
 ENOUGH = 60
 INSERT = (

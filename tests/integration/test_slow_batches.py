@@ -23,9 +23,7 @@ from godot.mcp.toolbox import Toolbox
 from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.sender import Sender
 from tests.fakes import raw_entries, raw_entry
-from tests.postgres_fixture import Database, Server, binaries, database, postgres, running_server, servers
-
-__all__ = ["database", "postgres", "servers"]
+from tests.postgres_servers import Database, Server, binaries, running_server
 
 ENOUGH = 60
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,22 +16,10 @@ import trio.testing
 from godot.buffer.redis import RedisBuffer, sending
 from godot.errors import BufferUnavailable
 from tests.chaos.link import CHUNK_BYTES, Link
-from tests.contract.conftest import RedisServer
+from tests.redis_servers import RedisServer
 
 TIMEOUT_S: Final = 0.5
 LARGE: Final = b"x" * 32 * CHUNK_BYTES
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    directory = Path(tempfile.mkdtemp(prefix="godot-", dir="/tmp"))  # the path of a unix socket has 108 bytes
-    server = RedisServer(directory)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
-        shutil.rmtree(directory)
 
 
 @asynccontextmanager

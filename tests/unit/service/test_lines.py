@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pytest
 
 from godot.service.lines import MAX_BYTES, MAX_LINES, Lines, logfmt
-from tests.stuck import stuck
+from tests.terminals import stuck
 
 
 def fields(line: str) -> dict[str, str]:

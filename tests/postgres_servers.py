@@ -187,16 +187,16 @@ _servers = Servers()  # one for all modules that import the fixtures
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def postgres_servers() -> Iterator[Servers]:
     """PostgreSQL by major version."""
     yield _servers
     _servers.stop()
 
 
 @pytest.fixture(params=VERSIONS)
-def postgres(request: pytest.FixtureRequest, servers: Servers) -> Server:
+def postgres(request: pytest.FixtureRequest, postgres_servers: Servers) -> Server:
     """One server after the other."""
-    return servers[request.param]
+    return postgres_servers[request.param]
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Several real Redis servers on TCP: a master with replicas and a Sentinel, or a cluster."""
+"""Real Redis for tests: one on a unix socket, or several on TCP: a master with replicas and a Sentinel, or a cluster.
+
+All of them are the oldest Redis that is supported, and have every write on disk where nothing else is said.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,26 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import pytest
 import redis
-import trio
 
 from godot.embedded import find_redis
+from tests import programs
 
-POLL_S: Final = 0.02
 BUS: Final = 10_000
 """Redis 6.2 speaks to the rest of its cluster on its own port and this."""
 
 SLOTS: Final = 16_384
 DURABLE: Final = 'save ""\nappendonly yes\nappendfsync always\nrepl-diskless-sync-delay 0\n'
+ON_A_SOCKET: Final = "port 0\nunixsocket s\n"
 SERVICE: Final = "main"
 
 DOWN_AFTER_MS: Final = 1_200
@@ -47,14 +52,63 @@ def free_port() -> int:
 
 
 async def until(look: Callable[[], object]) -> None:
-    """Look again and again until something true is seen; what cannot be asked yet is not true yet."""
-    while True:
-        try:
-            if look():
-                return
-        except redis.RedisError:
-            pass
-        await trio.sleep(POLL_S)
+    """Look again and again until something true is seen; a server that cannot be asked yet shows nothing."""
+
+    def seen() -> object:
+        with suppress(redis.RedisError):
+            return look()
+        return None
+
+    await programs.until(seen)
+
+
+class RedisServer:
+    """One server, which is started and ended synchronously.
+
+    :param folder: its own; it is made here.
+    :param config: lines of its redis.conf.
+    :param options: of its command line, such as `--sentinel`.
+    """
+
+    def __init__(self, folder: Path, config: str, *options: str) -> None:
+        self._folder, self._options = folder, options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{folder}/s"
+        """Where one with `ON_A_SOCKET` is."""
+        folder.mkdir()
+        (folder / "redis.conf").write_text(f"dir {folder}\n{config}")
+
+    def launch(self, *more: str) -> None:
+        """Start it, perhaps with more options; it takes connections some time later."""
+        with (self._folder / "log").open("wb") as log:
+            command = [str(find_redis()), str(self._folder / "redis.conf"), *self._options, *more]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def start(self) -> None:
+        """Start it; return when it takes connections."""
+        self.launch()
+        assert self._process is not None
+        while "ready to accept connections" not in (said := (self._folder / "log").read_text().lower()):
+            if self._process.poll() is not None:
+                raise RuntimeError(f"redis-server did not start: {said}")
+            time.sleep(programs.POLL_S)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power failure would, if it runs."""
+        if self._process is not None:
+            with self._process:
+                self._process.kill()
+            self._process = None
+
+    def client(self) -> redis.Redis:
+        """Return what any other local process would use (GOD-001)."""
+        client: redis.Redis = redis.Redis.from_url(self.url, socket_timeout=5)
+        return client
 
 
 class RedisServers:
@@ -62,24 +116,19 @@ class RedisServers:
 
     def __init__(self, place: Path) -> None:
         self._place = place
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._servers: dict[int, RedisServer] = {}
 
     def start(self, *options: str, config: str = "") -> int:
         """Start a server, or with `--sentinel` a Sentinel; return its port."""
         port = free_port()
-        folder = self._place / str(port)
-        folder.mkdir()
-        (folder / "redis.conf").write_text(f"port {port}\nbind 127.0.0.1\ndir {folder}\n{config}")
-        self.start_again(port, *options)
+        config = f"port {port}\nbind 127.0.0.1\n{config}"
+        self._servers[port] = RedisServer(self._place / str(port), config, *options)
+        self.start_again(port)
         return port
 
     def start_again(self, port: int, *options: str) -> None:
-        """Start one that was killed, as it was."""
-        folder = self._place / str(port)
-        with (folder / "log").open("ab") as log:
-            self._processes[port] = subprocess.Popen(
-                [str(find_redis()), str(folder / "redis.conf"), *options], stdout=log, stderr=log
-            )
+        """Start one that was killed, as it was, or with more options."""
+        self._servers[port].launch(*options)
 
     def ask(self, port: int, *command: Any) -> Any:
         """Say something to one of them, as `redis-cli` does."""
@@ -88,17 +137,16 @@ class RedisServers:
 
     def signal(self, port: int, number: signal.Signals) -> None:
         """Send a signal to one of them."""
-        self._processes[port].send_signal(number)
+        self._servers[port].signal(number)
 
     def kill(self, port: int) -> None:
         """End one of them as a power failure would."""
-        with self._processes.pop(port) as process:
-            process.kill()
+        self._servers[port].kill()
 
     def close(self) -> None:
         """End all."""
-        for port in list(self._processes):
-            self.kill(port)
+        for each in self._servers.values():
+            each.kill()
 
     async def follow(self, port: int) -> None:
         """Wait until a replica has all that its master has."""
@@ -106,15 +154,64 @@ class RedisServers:
 
 
 @contextmanager
-def redis_servers() -> Iterator[RedisServers]:
-    """Make a place for servers, and remove it with them."""
-    place = Path(tempfile.mkdtemp(prefix="godot-redis-", dir="/tmp"))
-    servers = RedisServers(place)
+def _directory() -> Iterator[Path]:
+    """Make a place for servers; the path of a unix socket has 108 bytes."""
+    place = Path(tempfile.mkdtemp(prefix="godot-", dir="/tmp"))
     try:
-        yield servers
+        yield place
     finally:
-        servers.close()
         shutil.rmtree(place)
+
+
+@contextmanager
+def running_redis() -> Iterator[RedisServer]:
+    """Run one server."""
+    with _directory() as place:
+        server = RedisServer(place / "redis", ON_A_SOCKET + DURABLE)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def running_servers() -> Iterator[RedisServers]:
+    """Make a place for several servers, and end them with it."""
+    with _directory() as place:
+        servers = RedisServers(place)
+        try:
+            yield servers
+        finally:
+            servers.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """Return the Redis that tests share; each takes a queue of its own."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """Return a Redis that a test may kill."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def stranger(redis_server: RedisServer) -> Iterator[Any]:
+    """Return another client of the shared Redis."""
+    with closing(redis_server.client()) as client:
+        yield client
+
+
+@pytest.fixture
+def redis_servers() -> Iterator[RedisServers]:
+    """Return a place for servers on TCP."""
+    with running_servers() as servers:
+        yield servers
 
 
 @attrs.frozen
