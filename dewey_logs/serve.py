@@ -28,7 +28,7 @@ from godot.mcp.session import ServerInfo
 from godot.mcp.toolbox import Toolbox
 from godot.mcp.websocket.listen import serve_websocket
 from godot.service.backoff import delays
-from godot.service.doors import open_doors
+from godot.service.doors import Doors, open_doors
 from godot.service.exposition import Registry
 from godot.service.lag import Watchdog
 from godot.service.lines import PeerLog, choose_format, print_line, ready_line, status_line
@@ -136,60 +136,65 @@ async def run_serve(settings: DeweyServeSettings, life: Lifecycle) -> int:
 
     metrics = DeweyMetrics(Registry(), tell)
     async with open_dewey(settings, metrics) as dewey:
-        store = dewey.store
         doors = await open_doors(settings)
-        server = Server(
-            DEWEY_INFO,
-            dewey.toolbox,
-            report=PeerLog(print_line).note,
-            gate=doors.gate,
-            max_message_bytes=settings.max_message_bytes,
-            max_in_flight=settings.max_inflight,
-            peer_timeout_s=settings.peer_timeout_s,
-            max_connections=doors.connections.mcp,
-            prefix="DEWEY",
-            http_port=doors.http[0].socket.getsockname()[1],
-            received=Pool(settings.max_bytes_in_flight),
-            answers=Pool(settings.max_bytes_in_flight),
-        )
-        url = http_url(doors.http)
-
-        async def refresh() -> None:
-            await metrics.refresh(store.count_partitions)
-
-        async def health() -> tuple[int, dict[str, Any]]:
-            await refresh()
-            state = "ready" if metrics.database_up else "down"
-            return (200 if metrics.database_up else 503), {"status": state, "database": metrics.database_up}
-
-        site = Site(
-            "Dewey",
-            ABOUT,
-            doors.gate,
-            health,
-            metrics.registry,
-            refresh,
-            PeerLog(print_line).note,
-            max_connections=doors.connections.http,
-            prefix="DEWEY",
-        )
-        await _wait_for_database(store)
+        server = _server(settings, dewey, doors)
+        site = _site(dewey, metrics, doors)
+        await _wait_for_database(dewey.store)
         async with trio.open_nursery() as nursery:
             if os.getpid() == 1:
                 nursery.start_soon(reap_orphans, name="orphans")
             nursery.start_soon(doors.watch_tokens, name="tokens")
             nursery.start_soon(Watchdog(metrics.registry, "dewey", say).run, name="watchdog")
-            nursery.start_soon(run_own_retention, store, settings, name="retention")
-            nursery.start_soon(run_own_maintenance, store, settings, name="maintenance")
+            nursery.start_soon(run_own_retention, dewey.store, settings, name="retention")
+            nursery.start_soon(run_own_maintenance, dewey.store, settings, name="maintenance")
             nursery.start_soon(_run_status_line, metrics, name="status line")
             await nursery.start(partial(serve_websocket, server, doors.mcp), name="listener")
             await nursery.start(serve_http, site, doors.http, name="http")
-            print_line(ready_line(listening_url(doors.mcp), url, __version__))
+            print_line(ready_line(listening_url(doors.mcp), http_url(doors.http), __version__))
             life.ready.set()
             await life.stop.wait()
             nursery.cancel_scope.cancel()
         print_line(status_line("stopped", **metrics.state()))
     return 0
+
+
+def _server(settings: DeweyServeSettings, dewey: OpenDewey, doors: Doors) -> Server:
+    return Server(
+        DEWEY_INFO,
+        dewey.toolbox,
+        report=PeerLog(print_line).note,
+        gate=doors.gate,
+        max_message_bytes=settings.max_message_bytes,
+        max_in_flight=settings.max_inflight,
+        peer_timeout_s=settings.peer_timeout_s,
+        max_connections=doors.connections.mcp,
+        prefix="DEWEY",
+        http_port=doors.http[0].socket.getsockname()[1],
+        received=Pool(settings.max_bytes_in_flight),
+        answers=Pool(settings.max_bytes_in_flight),
+    )
+
+
+def _site(dewey: OpenDewey, metrics: DeweyMetrics, doors: Doors) -> Site:
+    async def refresh() -> None:
+        await metrics.refresh(dewey.store.count_partitions)
+
+    async def health() -> tuple[int, dict[str, Any]]:
+        await refresh()
+        state = "ready" if metrics.database_up else "down"
+        return (200 if metrics.database_up else 503), {"status": state, "database": metrics.database_up}
+
+    return Site(
+        "Dewey",
+        ABOUT,
+        doors.gate,
+        health,
+        metrics.registry,
+        refresh,
+        PeerLog(print_line).note,
+        max_connections=doors.connections.http,
+        prefix="DEWEY",
+    )
 
 
 async def _run_status_line(metrics: DeweyMetrics) -> None:

@@ -95,53 +95,7 @@ async def serve_http(
 
 
 def _app(site: Site) -> ASGIApp:
-    async def livez(request: Request) -> Response:
-        _check_host(site, request)
-        return JSONResponse({"status": "alive"})
-
-    async def readyz(request: Request) -> Response:
-        _check_host(site, request)
-        code, state = await site.health()
-        return JSONResponse(state, code)
-
-    async def metrics(request: Request) -> Response:
-        _admit(site, request, "read")
-        await site.refresh()
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-
-        def note(bug: Exception) -> None:
-            site.report("bug", _peer(request.scope), f"/metrics: {bug!r}")
-
-        return Response(site.registry.expose(encode, note), media_type=content_type)
-
-    async def page(request: Request) -> Response:
-        _admit(site, request, None)
-        links = ["/livez", "/readyz", "/metrics"]
-        items = "".join(f'<li><a href="{each}"><code>{each}</code></a></li>' for each in links)
-        items += "".join(f"<li><code>{each.method} {each.path}</code>: {each.about}</li>" for each in site.ways)
-        return HTMLResponse(_PAGE.format(title=site.title, what=site.what, links=items, version=__version__))
-
-    async def refused(_: Request, exc: Exception) -> Response:
-        refusal = cast("PeerRefused", exc)  # for no other it is called
-        headers = {"WWW-Authenticate": "Bearer"} if refusal.status == HTTPStatus.UNAUTHORIZED else {}
-        return PlainTextResponse(f"{refusal.reason}\n", refusal.status, headers)
-
-    routes = [
-        Route("/", page),
-        Route("/livez", livez),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
-    ]
-
-    def opened(way: Way) -> Route:
-        async def answer(request: Request) -> Response:
-            _admit(site, request, way.role)
-            return await way.answer(request, site)
-
-        return Route(way.path, answer, methods=[way.method])
-
-    routes += map(opened, site.ways)
-    starlette = Starlette(routes=routes, exception_handlers={PeerRefused: refused})
+    starlette = Starlette(routes=_routes(site), exception_handlers={PeerRefused: _refusal})
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -164,6 +118,55 @@ def _app(site: Site) -> ASGIApp:
                 await PlainTextResponse("a bug of ours; it is in the log of the daemon\n", 500)(scope, receive, send)
 
     return app
+
+
+def _routes(site: Site) -> list[Route]:
+    async def livez(request: Request) -> Response:
+        _check_host(site, request)
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(request: Request) -> Response:
+        _check_host(site, request)
+        code, state = await site.health()
+        return JSONResponse(state, code)
+
+    async def metrics(request: Request) -> Response:
+        _check_access(site, request, "read")
+        await site.refresh()
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+
+        def note(bug: Exception) -> None:
+            site.report("bug", _peer(request.scope), f"/metrics: {bug!r}")
+
+        return Response(site.registry.expose(encode, note), media_type=content_type)
+
+    async def page(request: Request) -> Response:
+        _check_access(site, request, None)
+        links = ["/livez", "/readyz", "/metrics"]
+        items = "".join(f'<li><a href="{each}"><code>{each}</code></a></li>' for each in links)
+        items += "".join(f"<li><code>{each.method} {each.path}</code>: {each.about}</li>" for each in site.ways)
+        return HTMLResponse(_PAGE.format(title=site.title, what=site.what, links=items, version=__version__))
+
+    def opened(way: Way) -> Route:
+        async def answer(request: Request) -> Response:
+            _check_access(site, request, way.role)
+            return await way.answer(request, site)
+
+        return Route(way.path, answer, methods=[way.method])
+
+    return [
+        Route("/", page),
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        *map(opened, site.ways),
+    ]
+
+
+async def _refusal(_: Request, exc: Exception) -> Response:
+    refusal = cast("PeerRefused", exc)  # it is called for no other
+    headers = {"WWW-Authenticate": "Bearer"} if refusal.status == HTTPStatus.UNAUTHORIZED else {}
+    return PlainTextResponse(f"{refusal.reason}\n", refusal.status, headers)
 
 
 def _misframed(scope: Scope) -> Response | None:
@@ -195,7 +198,7 @@ def _check_host(site: Site, request: Request) -> None:
         raise
 
 
-def _admit(site: Site, request: Request, role: Role | None) -> None:
+def _check_access(site: Site, request: Request, role: Role | None) -> None:
     """Check who asks, as on the MCP port.
 
     :param role: that it takes, where tokens are needed; None: anybody may see it.

@@ -110,7 +110,7 @@ async def _handle(server: Server, stopping: trio.Event, place: Place, stream: tr
                     receive_buffer_size=READ_BYTES,
                 )
             if request is not None:
-                await _admit(server, peer, place, request, meter, giving)
+                await _upgrade(server, peer, place, request, meter, giving)
             if stopping.is_set():
                 # The answer to our goodbye is read by a task in here; whoever says it cancels us when it is done.
                 await trio.sleep_forever()
@@ -137,7 +137,7 @@ async def _send_elsewhere(server: Server, peer: str, stream: trio.SocketStream) 
             pass
 
 
-async def _admit(
+async def _upgrade(
     server: Server, peer: str, place: Place, request: WebSocketRequest, meter: Meter, giving: _Giving
 ) -> None:
     # trio-websocket's public `headers` leave out Host.
