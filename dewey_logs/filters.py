@@ -20,6 +20,9 @@ from godot.json.structure import shown
 MAX_NAMES: Final = 100
 """Components in one list."""
 
+MAX_WORD_CHARS: Final = 100
+"""Of an id, a level, a time."""
+
 
 @attrs.frozen
 class Components:

@@ -20,7 +20,7 @@ import trio
 from dewey_logs.inside import InsideStore
 from dewey_logs.metrics import DeweyMetrics
 from dewey_logs.serve import DEWEY_INFO, open_dewey, run_own_retention
-from dewey_logs.tools import ARGUMENTS
+from dewey_logs.tools import DEFINITIONS
 from godot import __version__
 from godot.buffer.redis import RedisBuffer
 from godot.buffer.redis.servers import find_servers
@@ -224,7 +224,7 @@ async def _run(
             dewey,
             doors.mcp,
             doors.gate,
-            ARGUMENTS,
+            DEFINITIONS,
             print_line,
             doors.http,
             registry,

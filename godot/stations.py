@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
@@ -21,7 +21,7 @@ from godot.mcp.access import Gate
 from godot.mcp.budget import Pool
 from godot.mcp.server import Server, Watched
 from godot.mcp.session import ServerInfo
-from godot.mcp.toolbox import Toolbox
+from godot.mcp.toolbox import Definition, Toolbox
 from godot.pipeline.batcher import Batcher
 from godot.pipeline.channel import Inlet, open_entry_channel
 from godot.pipeline.dewey import Dewey
@@ -56,7 +56,7 @@ class Dependencies:
 
     :param listeners: bound, and accepting nothing yet.
     :param gate: who may connect.
-    :param dewey_arguments: what Dewey's tools take, by their names.
+    :param dewey_definitions: of Dewey's tools, by their names: Godot offers the same.
     :param write: gets each line for the operator.
     :param http: as `listeners`, for HTTP; none: nothing is served there.
     :param registry: what is scraped, Godot's own metrics aside.
@@ -68,7 +68,7 @@ class Dependencies:
     dewey: Dewey
     listeners: list[trio.SocketListener]
     gate: Gate
-    dewey_arguments: Mapping[str, type[Any]]
+    dewey_definitions: Mapping[str, Definition]
     write: Callable[[str], None]
     http: list[trio.SocketListener] = attrs.Factory(list)
     registry: Registry = attrs.Factory(Registry)
@@ -103,7 +103,7 @@ def build(settings: GodotSettings, dependencies: Dependencies) -> Stations:
     inlet, outlet = open_entry_channel(entry_max_bytes=settings.max_queue_bytes)
     wake_sender, pushed = trio.open_memory_channel[None](1)
     door = Door(inlet, status, levels, ack=settings.ack, on_accepted=metrics.accepted)
-    toolbox = godot_toolbox(door, dewey, status, buffer, levels, dewey_arguments=dependencies.dewey_arguments)
+    toolbox = godot_toolbox(door, dewey, status, buffer, levels, definitions=dependencies.dewey_definitions)
     server = _server(settings, dependencies, toolbox, status, levels)
     bodies = Pool(settings.max_bytes_in_flight)
 
@@ -193,10 +193,10 @@ def godot_toolbox(
     buffer: Buffer,
     levels: Levels,
     *,
-    dewey_arguments: Mapping[str, type[Any]],
+    definitions: Mapping[str, Definition],
 ) -> Toolbox:
     """Make the table of tools of Godot's port.
 
-    :param dewey_arguments: what Dewey's tools take, by their names; the facades here take the same.
+    :param definitions: of Dewey's tools, by their names; Godot offers the same under names of its own.
     """
-    return Toolbox([*intake_tools(door), *facade_tools(dewey, status, buffer, levels, dewey_arguments=dewey_arguments)])
+    return Toolbox([*intake_tools(door), *facade_tools(dewey, status, buffer, levels, definitions=definitions)])

@@ -16,7 +16,7 @@ from dewey_logs.query import Query
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import Maintained, Page, Stored
-from dewey_logs.tools import ARGUMENTS, dewey_tools
+from dewey_logs.tools import DEFINITIONS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import QUEUE_MAX_BYTES, Counts, DeadEntry, Taken
 from godot.entries.entry import Entry, admit_json
@@ -217,7 +217,7 @@ class Table:
         self.status = Status(self.lines.append, self.buffer, max_size=100_000)
         self.inlet, self.outlet = open_entry_channel(self.max_entries, entry_max_bytes=self.entry_max_bytes)
         door = Door(self.inlet, self.status, self.levels, ack=self.ack, on_accepted=self._note)
-        self.toolbox = godot_toolbox(door, self.dewey, self.status, self.buffer, self.levels, dewey_arguments=ARGUMENTS)
+        self.toolbox = godot_toolbox(door, self.dewey, self.status, self.buffer, self.levels, definitions=DEFINITIONS)
 
     def _note(self, component: str, level: str) -> None:
         self.accepted.append((component, level))
@@ -244,7 +244,7 @@ class SlowTool:
     def __init__(self) -> None:
         self.running = 0
         self.let = trio.Event()
-        self.toolbox = Toolbox([Tool("slow", "Slow", "Waits.", Nothing, self.run)])
+        self.toolbox = Toolbox([Tool(name="slow", title="Slow", description="Waits.", arguments=Nothing, run=self.run)])
 
     async def run(self, _: Nothing) -> Answer:
         self.running += 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
 import attrs
 
+from dewey_logs.filters import MAX_WORD_CHARS
 from dewey_logs.follow import LAG_MAX, Followers
 from dewey_logs.query import (
     DEFAULT_LIMIT,
@@ -32,18 +33,13 @@ from dewey_logs.tools.answers import (
     page_answer,
     tail_answer,
 )
-from dewey_logs.tools.keeping import (
-    FOR_PEER,
-    MAX_WORD_CHARS,
-    where_from,
-)
+from dewey_logs.tools.callers import FOR_PEER, where_from
 from godot.entries.entry import MAX_COMPONENT_CHARS
 from godot.entries.levels import LEVELS
 from godot.errors import EntryRejected
 from godot.json.structure import argument
 from godot.mcp.heavy import message_weight, off_the_loop
-from godot.mcp.toolbox import Answer, Later, Tool
-from godot.toolnames import DEWEY_QUERY, DEWEY_TAIL
+from godot.mcp.toolbox import Answer, Definition, Later
 
 DEFAULT_WAIT_S: Final = 20.0
 MOST_WAIT_S: Final = 30.0
@@ -183,23 +179,63 @@ class TailArguments:
     for_peer: str | None = FOR_PEER
 
 
-def finding_tools(
-    store: LogStore, followers: Followers, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
-) -> list[Tool]:
-    """Return the tools that find and follow.
+QUERY_TOOL: Final = Definition(
+    title="Find log entries",
+    description=(
+        "Find log entries of all components: follow one request by its trace_id, see what a component said between two "
+        "times, list the errors, search for words, or in the data. Filters combine; without any, the newest entries "
+        "are shown. Answers {entries, count, next_cursor, shortened}. An entry has id, trace_id, component, level "
+        "(ERROR, WARN, INFO, DEBUG, TRACE), message, data, created_at (when it happened), ingested_at (when it was "
+        "stored; both UTC) and age (seconds since it happened). next_cursor is null when there is no more; else pass "
+        "it as cursor for the next page. An entry too large for the answer has a field shortened, which gives the full "
+        "length, in characters, of each field that was cut (cut data is text in data._godot.begins, data that could "
+        "not be read in time has data._godot.unread), and the answer's shortened counts them; ask with a larger "
+        "max_bytes, or with fields for fewer fields, to see more of it."
+    ),
+    arguments=QueryArguments,
+    role="read",
+    read_only=True,
+    idempotent=True,
+)
+
+TAIL_TOOL: Final = Definition(
+    title="Follow log entries",
+    description=(
+        "Wait for log entries, and get them in the order in which they are stored: nothing is left out and nothing "
+        "comes twice, also of entries that happened long before they came. Answers {entries, cursor, missed, "
+        "shortened} as soon as there is an entry, or after wait_s with none. Call again with cursor, and the same "
+        "filters, to go on; a cursor stays valid over restarts. missed is not 0 when the cursor was so old that more "
+        f"than {LAG_MAX:,} entries had come since: these are left out."
+    ),
+    arguments=TailArguments,
+    role="read",
+    read_only=True,
+    waits=True,
+)
+
+
+@attrs.frozen
+class Finding:
+    """Finds and follows the entries of a store.
 
     :param now: what relative times count from.
     """
 
-    async def query(arguments: QueryArguments) -> Answer:
+    store: LogStore
+    followers: Followers
+    now: Callable[[], datetime]
+
+    async def query(self, arguments: QueryArguments) -> Answer:
+        """Return a page of what is found."""
         asked = attrs.asdict(arguments, recurse=False)
         fields = asked.pop("fields")
         max_bytes = checked_max_bytes(asked.pop("max_bytes"))
-        asking = await off_the_loop(message_weight.get(), partial(Query.parse, **asked, now=now))
-        page = await store.query(attrs.evolve(asking, long=LONG & set(fields or FIELDS)))
+        asking = await off_the_loop(message_weight.get(), partial(Query.parse, **asked, now=self.now))
+        page = await self.store.query(attrs.evolve(asking, long=LONG & set(fields or FIELDS)))
         return await off_the_loop(_size(page.entries), page_answer, page, max_bytes, fields or FIELDS)
 
-    async def tail(arguments: TailArguments) -> Later:
+    async def tail(self, arguments: TailArguments) -> Later:
+        """Wait for entries; making the answer comes later."""
         asked = attrs.asdict(arguments, recurse=False)
         fields = asked.pop("fields")
         max_bytes = checked_max_bytes(asked.pop("max_bytes"))
@@ -209,8 +245,8 @@ def finding_tools(
             raise EntryRejected(f"last: from 0 to {MAX_LIMIT:,}, not {last:,}")
         if not 0 <= (wait_s := DEFAULT_WAIT_S if wait_s is None else wait_s) <= MOST_WAIT_S:
             raise EntryRejected(f"wait_s: from 0 to {MOST_WAIT_S:g} seconds, not {wait_s:g}")
-        asking = await off_the_loop(message_weight.get(), partial(Query.parse, **asked, now=now))
-        found = await followers.tail(
+        asking = await off_the_loop(message_weight.get(), partial(Query.parse, **asked, now=self.now))
+        found = await self.followers.tail(
             attrs.evolve(asking, long=LONG & set(fields or FIELDS)),
             cursor,
             last=last,
@@ -219,54 +255,8 @@ def finding_tools(
             who=who,
         )
         size = _size([entry for _, entry in found.entries])
-
-        async def answer() -> Answer:
-            newest_only = cursor is None
-            return await off_the_loop(size, tail_answer, found, max_bytes, fields or FIELDS, newest_only=newest_only)
-
-        return Later(answer)
-
-    return [
-        Tool(
-            name=DEWEY_QUERY,
-            title="Find log entries",
-            description=(
-                "Find log entries of all components: follow one request by its trace_id, see what a "
-                "component said between two times, list the errors, search for words, or in the data. Filters combine; "
-                "without any, the newest entries are shown. Answers {entries, count, next_cursor, "
-                "shortened}. An entry has id, trace_id, component, level (ERROR, WARN, INFO, DEBUG, TRACE), "
-                "message, data, created_at (when it happened), ingested_at (when it was stored; both UTC) "
-                "and age (seconds since it happened). next_cursor is null when there is no more; else pass "
-                "it as cursor for the next page. An entry too large for the answer has a field shortened, "
-                "which gives the full length, in characters, of each field that was cut (cut data is text in "
-                "data._godot.begins, data that could not be read in time has data._godot.unread), and the answer's "
-                "shortened counts them; ask with a larger max_bytes, or "
-                "with fields for fewer fields, to see more of it."
-            ),
-            arguments=QueryArguments,
-            run=query,
-            role="read",
-            read_only=True,
-            idempotent=True,
-        ),
-        Tool(
-            name=DEWEY_TAIL,
-            title="Follow log entries",
-            description=(
-                "Wait for log entries, and get them in the order in which they are stored: nothing is left out and "
-                "nothing comes twice, also of entries that happened long before they came. Answers {entries, cursor, "
-                "missed, shortened} as soon as there is an entry, or after wait_s with none. Call again with "
-                "cursor, and the same filters, to go on; a cursor stays valid over restarts. missed is not 0 when the "
-                f"cursor was so old that more than {LAG_MAX:,} entries had come since: these are left out, find "
-                f"them with {DEWEY_QUERY}."
-            ),
-            arguments=TailArguments,
-            run=tail,
-            role="read",
-            read_only=True,
-            waits=True,
-        ),
-    ]
+        fit = partial(tail_answer, found, max_bytes, fields or FIELDS, newest_only=cursor is None)
+        return Later(partial(off_the_loop, size, fit))
 
 
 def _size(entries: Sequence[StoredEntry]) -> int:

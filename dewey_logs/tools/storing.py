@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -16,8 +16,7 @@ from godot.errors import BatchRefused, EntryRejected
 from godot.json.schema import object_schema
 from godot.json.structure import argument
 from godot.mcp.heavy import message_weight, off_the_loop
-from godot.mcp.toolbox import Answer, Tool
-from godot.toolnames import DEWEY_STORE
+from godot.mcp.toolbox import Answer, Definition
 
 
 @attrs.frozen
@@ -42,6 +41,23 @@ class StoreArguments:
     )
 
 
+STORE_TOOL: Final = Definition(
+    title="Store log entries",
+    description=(
+        f"Store up to {MAX_BATCH:,} log entries in one transaction: all of them or none. For programs "
+        "that deliver logs; Godot's sender is one. Storing the same entries (by id) again is "
+        "harmless. Answers {stored, duplicates, warnings}: how many were new, how many were there "
+        "already, and what was changed in which entry. When entries are invalid nothing is stored, "
+        "and the error names each of them by its index. An empty list stores nothing, and fails "
+        "when the database cannot be written to now."
+    ),
+    arguments=StoreArguments,
+    role="write",
+    idempotent=True,
+    in_order=True,
+)
+
+
 @attrs.frozen
 class Storing:
     """What happens with a batch, whether it came over MCP or from the Godot of the same process.
@@ -61,34 +77,11 @@ class Storing:
             self.followers.note_stored()
         return result
 
-
-def storing_tools(storing: Storing) -> list[Tool]:
-    """Return the tool that stores."""
-
-    async def store_batch(arguments: StoreArguments) -> Answer:
+    async def store_batch(self, arguments: StoreArguments) -> Answer:
+        """Store what came over MCP."""
         batch, warnings = await off_the_loop(message_weight.get(), _admit_all, arguments.logs)
-        result = await storing.keep(batch)
+        result = await self.keep(batch)
         return Answer.of({"stored": result.stored, "duplicates": result.duplicates, "warnings": warnings})
-
-    return [
-        Tool(
-            name=DEWEY_STORE,
-            title="Store log entries",
-            description=(
-                f"Store up to {MAX_BATCH:,} log entries in one transaction: all of them or none. For programs "
-                "that deliver logs; Godot's sender is one. Storing the same entries (by id) again is "
-                "harmless. Answers {stored, duplicates, warnings}: how many were new, how many were there "
-                "already, and what was changed in which entry. When entries are invalid nothing is stored, "
-                "and the error names each of them by its index. An empty list stores nothing, and fails "
-                "when the database cannot be written to now."
-            ),
-            arguments=StoreArguments,
-            run=store_batch,
-            role="write",
-            idempotent=True,
-            in_order=True,
-        ),
-    ]
 
 
 def _admit_all(logs: list[Any]) -> tuple[Batch, list[str]]:

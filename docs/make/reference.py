@@ -16,7 +16,7 @@ import godot.pipeline.metrics
 import godot.service.lag
 from dewey_logs.settings import DeweyServeSettings
 from dewey_logs.store.memory import MemoryStore
-from dewey_logs.tools import ARGUMENTS, dewey_tools
+from dewey_logs.tools import DEFINITIONS, dewey_tools
 from godot.buffer.memory import MemoryBuffer
 from godot.cli.main import cli
 from godot.combined import CombinedSettings
@@ -75,7 +75,7 @@ def toolboxes() -> Mapping[str, Toolbox]:
     status = Status(lambda _: None, buffer, max_size=1)
     levels = Levels()
     door = Door(inlet, status, levels)
-    ours = godot_toolbox(door, DirectDewey(Toolbox([])), status, buffer, levels, dewey_arguments=ARGUMENTS)
+    ours = godot_toolbox(door, DirectDewey(Toolbox([])), status, buffer, levels, definitions=DEFINITIONS)
     return {"Godot, port 9060": ours, "Dewey, port 9020": Toolbox(dewey_tools(MemoryStore()))}
 
 

@@ -77,32 +77,54 @@ class Later:
     answer: Callable[[], Awaitable[Answer]]
 
 
-@attrs.frozen
-class Tool:
-    """One tool of the table.
+Run: TypeAlias = Callable[[Any], Awaitable[Answer | Later]]
+"""Runs a tool: gets an instance of the class of its arguments."""
+
+
+@attrs.frozen(kw_only=True)
+class Definition:
+    """What a tool is for its callers, apart from its name: two programs may offer it under names of their own.
 
     :param arguments: an attrs class made with `argument`.
     :param role: who may call it; `admin` may call everything.
-    :param run: gets an instance of `arguments`; raises `ToolError` for an answer that is an error.
-    :param aliases: further names it is called by, not listed (deployed clients use them).
-    :param in_order: `run` returns before the next frame of its connection is read. For what takes entries
-        in: calls of one connection keep their order.
-    :param waits: `run` waits until something happens, and no call waits for that one: any number of them do so at
-        once. What is work comes after it, in `Later`.
+    :param in_order: the next frame of a connection is read when this call has begun. For what takes entries in: calls
+        of one connection keep their order.
+    :param waits: to begin with, the call waits until something happens, and no other call waits for it: any number of
+        them do so at once. The work comes after it, in `Later`.
     """
 
-    name: str
     title: str
     description: str
     arguments: type[Any]
-    run: Callable[[Any], Awaitable[Answer | Later]]
     role: Role = "admin"
     read_only: bool = False
     destructive: bool = False
     idempotent: bool = False
     in_order: bool = False
     waits: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Tool(Definition):
+    """One tool of the table.
+
+    :param run: gets an instance of `arguments`, and begins the call; raises `ToolError` for an answer that is an error.
+    :param aliases: further names it is called by, not listed (deployed clients use them).
+    """
+
+    name: str
+    run: Run
     aliases: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, definition: Definition, name: str, run: Run, *, more: str = "", aliases: Sequence[str] = ()) -> Tool:
+        """Offer a tool under a name.
+
+        :param more: what there is to say of it here, beside its description.
+        """
+        fields = attrs.asdict(definition, recurse=False)
+        fields["description"] = f"{definition.description} {more}".rstrip()
+        return cls(name=name, run=run, aliases=aliases, **fields)
 
     def allowed(self, roles: frozenset[Role]) -> bool:
         """Whether someone with these roles may call it."""

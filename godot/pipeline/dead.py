@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -12,7 +13,7 @@ from godot.errors import EntryRejected
 from godot.json.structure import MAX_ITEMS, argument
 from godot.json.text import dumps
 from godot.mcp.heavy import off_the_loop
-from godot.mcp.toolbox import Answer, Tool
+from godot.mcp.toolbox import Answer, Definition, Tool
 from godot.toolnames import DEAD, DEAD_PURGE, DEAD_RETRY, STATUS
 
 PAGE_MAX: Final = 1_000
@@ -47,78 +48,85 @@ class ChosenArguments:
     all: bool = argument("true instead of ids: every one there is.", default=False)
 
 
+LIST_TOOL: Final = Definition(
+    title="Entries that could not be stored",
+    description=(
+        "Show the entries that were put aside because they can never be stored as they are, oldest first, "
+        "each with its id here and the reason. Answers {dead: [{id, reason, entry, chars}], kept, next_skip}. "
+        f"entry is the JSON text as it came, the first {SHOWN_MAX_CHARS:,} of its chars. kept is how many "
+        f"there are altogether; the newest {DEAD_MAX:,} are kept, up to {DEAD_MAX_BYTES // 1024**2} MiB. When "
+        f"the reason has been mended in the database or in Dewey, use {DEAD_RETRY}."
+    ),
+    arguments=ListArguments,
+    role="admin",
+    read_only=True,
+)
+
+RETRY_TOOL: Final = Definition(
+    title="Try to store them again",
+    description=(
+        "Put entries that could not be stored back into the queue, to be stored before all others. What "
+        "still cannot be stored is put aside again, so this is safe to try. No more are put back than the "
+        "queue has room for. Answers {retried, kept}: how many were put back, how many are still aside."
+    ),
+    arguments=ChosenArguments,
+    role="admin",
+    idempotent=True,
+)
+
+PURGE_TOOL: Final = Definition(
+    title="Delete them for ever",
+    description=(
+        "DELETE entries that could not be stored, for ever. Nothing brings them back; they stay counted in "
+        f"dead of {STATUS}. Look at them with {DEAD} first. Answers {{purged, kept}}."
+    ),
+    arguments=ChosenArguments,
+    role="admin",
+    destructive=True,
+    idempotent=True,
+)
+
+
 def dead_tools(dead: DeadLetters) -> list[Tool]:
     """Return the tools: to look, to try again, to delete."""
-
-    async def show(arguments: ListArguments) -> Answer:
-        if arguments.skip < 0 or not 1 <= arguments.limit <= PAGE_MAX:
-            raise EntryRejected(f"skip: 0 or more; limit: from 1 to {PAGE_MAX:,}")
-        page = await dead.dead_letters(arguments.skip, arguments.limit)
-        shown: list[dict[str, object]] = []
-        room = PAGE_MAX_BYTES
-        for entry in page.entries:
-            value = await off_the_loop(len(entry.raw), _shown, entry)
-            room -= len(dumps(value))
-            if room < 0 and shown:
-                break
-            shown.append(value)
-        seen = arguments.skip + len(shown)
-        return Answer.of({"dead": shown, "kept": page.kept, "next_skip": seen if shown and seen < page.kept else None})
-
-    def act(
-        name: str, do: Callable[[Collection[str] | None], Awaitable[int]]
-    ) -> Callable[[ChosenArguments], Awaitable[Answer]]:
-        async def run(arguments: ChosenArguments) -> Answer:
-            if arguments.all == bool(arguments.ids):
-                raise EntryRejected("give either ids, at least one, or all=true")
-            done = await do(None if arguments.all else frozenset(arguments.ids or ()))
-            return Answer.of({name: done, "kept": (await dead.dead_letters(0, 0)).kept})
-
-        return run
-
     return [
-        Tool(
-            name=DEAD,
-            title="Entries that could not be stored",
-            description=(
-                "Show the entries that were put aside because they can never be stored as they are, oldest first, "
-                "each with its id here and the reason. Answers {dead: [{id, reason, entry, chars}], kept, next_skip}. "
-                f"entry is the JSON text as it came, the first {SHOWN_MAX_CHARS:,} of its chars. kept is how many "
-                f"there are altogether; the newest {DEAD_MAX:,} are kept, up to {DEAD_MAX_BYTES // 1024**2} MiB. When "
-                f"the reason has been mended in the database or in Dewey, use {DEAD_RETRY}."
-            ),
-            arguments=ListArguments,
-            run=show,
-            role="admin",
-            read_only=True,
-        ),
-        Tool(
-            name=DEAD_RETRY,
-            title="Try to store them again",
-            description=(
-                "Put entries that could not be stored back into the queue, to be stored before all others. What "
-                "still cannot be stored is put aside again, so this is safe to try. No more are put back than the "
-                "queue has room for. Answers {retried, kept}: how many were put back, how many are still aside."
-            ),
-            arguments=ChosenArguments,
-            run=act("retried", dead.retry),
-            role="admin",
-            idempotent=True,
-        ),
-        Tool(
-            name=DEAD_PURGE,
-            title="Delete them for ever",
-            description=(
-                "DELETE entries that could not be stored, for ever. Nothing brings them back; they stay counted in "
-                f"dead of {STATUS}. Look at them with {DEAD} first. Answers {{purged, kept}}."
-            ),
-            arguments=ChosenArguments,
-            run=act("purged", dead.purge),
-            role="admin",
-            destructive=True,
-            idempotent=True,
-        ),
+        Tool.of(LIST_TOOL, DEAD, partial(_list, dead)),
+        Tool.of(RETRY_TOOL, DEAD_RETRY, partial(_act, dead, "retried", dead.retry)),
+        Tool.of(PURGE_TOOL, DEAD_PURGE, partial(_act, dead, "purged", dead.purge)),
     ]
+
+
+async def _list(dead: DeadLetters, arguments: ListArguments) -> Answer:
+    if arguments.skip < 0 or not 1 <= arguments.limit <= PAGE_MAX:
+        raise EntryRejected(f"skip: 0 or more; limit: from 1 to {PAGE_MAX:,}")
+    page = await dead.dead_letters(arguments.skip, arguments.limit)
+    shown: list[dict[str, object]] = []
+    room = PAGE_MAX_BYTES
+    for entry in page.entries:
+        value = await off_the_loop(len(entry.raw), _shown, entry)
+        room -= len(dumps(value))
+        if room < 0 and shown:
+            break
+        shown.append(value)
+    seen = arguments.skip + len(shown)
+    return Answer.of({"dead": shown, "kept": page.kept, "next_skip": seen if shown and seen < page.kept else None})
+
+
+async def _act(
+    dead: DeadLetters,
+    done: str,
+    act: Callable[[Collection[str] | None], Awaitable[int]],
+    arguments: ChosenArguments,
+) -> Answer:
+    """Do something with the entries that were chosen.
+
+    :param done: what the answer calls how many it was done with.
+    :param act: gets their ids; None: all of them.
+    """
+    if arguments.all == bool(arguments.ids):
+        raise EntryRejected("give either ids, at least one, or all=true")
+    count = await act(None if arguments.all else frozenset(arguments.ids or ()))
+    return Answer.of({done: count, "kept": (await dead.dead_letters(0, 0)).kept})
 
 
 def _shown(entry: DeadEntry) -> dict[str, Any]:

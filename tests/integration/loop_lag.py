@@ -21,7 +21,7 @@ from dewey_logs.serve import DEWEY_INFO
 from dewey_logs.store.batch import Batch
 from dewey_logs.store.memory import MemoryStore
 from dewey_logs.store.protocol import Stored
-from dewey_logs.tools import ARGUMENTS, dewey_tools
+from dewey_logs.tools import DEFINITIONS, dewey_tools
 from dewey_logs.tools.storing import Storing
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import run_pipeline
@@ -156,7 +156,7 @@ async def pipeline() -> AsyncIterator[Pipeline]:
         for client in clients:
             await nursery.start(client.run)
         dewey = RemoteDewey(store, *clients, timeout_s=settings.dewey_timeout_s)
-        dependencies = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append, http)
+        dependencies = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), DEFINITIONS, lines.append, http)
         ended = trio.Event()
 
         async def run() -> None:

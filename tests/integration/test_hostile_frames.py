@@ -17,7 +17,7 @@ from typing import Any, Final
 import trio
 import trio.testing
 
-from dewey_logs.tools import ARGUMENTS
+from dewey_logs.tools import DEFINITIONS
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import run_pipeline
 from godot.mcp.access import Gate
@@ -46,7 +46,7 @@ async def pipeline() -> AsyncIterator[tuple[int, list[str]]]:
     lines: list[str] = []
     listeners = await open_listeners("127.0.0.1", 0)
     dewey = FakeDewey()
-    dependencies = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), ARGUMENTS, lines.append)
+    dependencies = Dependencies(MemoryBuffer(100_000), dewey, listeners, Gate(), DEFINITIONS, lines.append)
     life = Lifecycle()
     settings = GodotSettings(max_message_bytes=MAX_BYTES)
     async with trio.open_nursery() as nursery:

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from dewey_logs.tools import ARGUMENTS
+from dewey_logs.tools import DEFINITIONS
 from godot.buffer.protocol import Counts
 from godot.daemon import LAST_WORD_S, run_pipeline
 from godot.json.text import dumps, loads
@@ -60,7 +60,7 @@ class Bench:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         listeners = cast("list[trio.SocketListener]", [self.listener])
-        dependencies = Dependencies(self.buffer, self.dewey, listeners, Gate(), ARGUMENTS, self.lines.append)
+        dependencies = Dependencies(self.buffer, self.dewey, listeners, Gate(), DEFINITIONS, self.lines.append)
         self.code = await run_pipeline(GodotSettings(), dependencies, self.life, task_status.started)
         self.ended_at = trio.current_time()
         self.ended.set()

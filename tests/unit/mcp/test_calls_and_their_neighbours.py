@@ -17,7 +17,7 @@ from godot.mcp.client import PING_S, CallFailed, CallRefused, Client
 from godot.mcp.memory import MemoryTransport, in_process, memory_transports
 from godot.mcp.server import MAX_RUNNING, Server, Watched, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.toolbox import Answer, Later, Tool, Toolbox, trace
+from godot.mcp.toolbox import Answer, Later, Run, Tool, Toolbox, trace
 from godot.mcp.transport import Connect, Transport
 from tests.fakes import Nothing
 
@@ -75,20 +75,24 @@ class Bench:
 
     def server(self, watched: Watched | None = None) -> Server:
         tools = [
-            Tool("echo", "Echo", "Answers.", Nothing, self.echo),
-            Tool("echo_in_order", "Echo", "Answers in order.", Nothing, self.echo, in_order=True),
-            Tool("wait", "Wait", "Waits for something to happen.", Nothing, self.wait, waits=True),
-            Tool("work", "Work", "Takes its time.", Nothing, self.wait),
-            Tool("bug", "Bug", "Has a bug.", Nothing, _raise_at_once),
-            Tool("bug_in_order", "Bug", "Has a bug.", Nothing, _raise_at_once, in_order=True),
-            Tool("bug_later", "Bug", "Has a bug in what comes later.", Nothing, _raise_later, in_order=True),
-            Tool("bug_after_waiting", "Bug", "Has a bug in what comes later.", Nothing, _raise_later, waits=True),
-            Tool("bug_in_a_group", "Bug", "Has a bug in a nursery.", Nothing, _raise_a_group),
-            Tool("bug_in_its_answer", "Bug", "Has a bug in its answer.", Nothing, _answer_what_is_no_json),
+            tool("echo", self.echo),
+            tool("echo_in_order", self.echo, in_order=True),
+            tool("wait", self.wait, waits=True),
+            tool("work", self.wait),
+            tool("bug", _raise_at_once),
+            tool("bug_in_order", _raise_at_once, in_order=True),
+            tool("bug_later", _raise_later, in_order=True),
+            tool("bug_after_waiting", _raise_later, waits=True),
+            tool("bug_in_a_group", _raise_a_group),
+            tool("bug_in_its_answer", _answer_what_is_no_json),
         ]
         return Server(
             ServerInfo("test", "1", ""), Toolbox(tools), lambda *report: self.reports.append(report), watched=watched
         )
+
+
+def tool(name: str, run: Run, *, in_order: bool = False, waits: bool = False) -> Tool:
+    return Tool(name=name, title=name, description="", arguments=Nothing, run=run, in_order=in_order, waits=waits)
 
 
 BUGS = ["bug", "bug_in_order", "bug_later", "bug_after_waiting", "bug_in_a_group", "bug_in_its_answer"]
@@ -323,9 +327,7 @@ async def test_when_a_client_goes_what_it_asked_the_server_behind_is_cancelled_t
         async def ask(_: Nothing) -> Answer:
             return await to_behind.call("work", b"{}")
 
-        facade = Server(
-            ServerInfo("front", "1", ""), Toolbox([Tool("ask", "Ask", "Asks.", Nothing, ask)]), lambda *_: None
-        )
+        facade = Server(ServerInfo("front", "1", ""), Toolbox([tool("ask", ask)]), lambda *_: None)
         async with served(facade) as goes, served(facade) as cancels, served(facade) as stays:
             for number, client in enumerate((goes, cancels, stays)):
                 await client.send(frame(number, "tools/call", name="ask"))

@@ -146,7 +146,7 @@ async def test_one_websocket_carries_what_many_wait_for_also_when_it_is_large(ch
         await go.wait()
         return Answer.of({"said": "x" * chars})
 
-    tools = Toolbox([Tool("wait", "Wait", "Waits.", Nothing, wait, waits=True)])
+    tools = Toolbox([Tool(name="wait", title="Wait", description="Waits.", arguments=Nothing, run=wait, waits=True)])
     reports: list[tuple[str, ...]] = []
     server = Server(ServerInfo("test", "1", ""), tools, lambda *each: reports.append(each))
     sizes: list[int] = []

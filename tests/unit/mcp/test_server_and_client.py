@@ -62,11 +62,18 @@ class Tools:
         self.open = trio.Event()
         self.toolbox = Toolbox(
             [
-                Tool("echo", "Echo", "Says it again at once.", Ask, self.echo),
-                Tool("wait", "Wait", "Says it again when it may.", Ask, self.wait),
-                Tool("wait_in_order", "Wait in order", "The same, in order.", Ask, self.wait, in_order=True),
-                Tool("fail", "Fail", "Has a bug.", Ask, self.fail),
-                Tool("away", "Away", "Redis is away.", Ask, self.away),
+                Tool(name="echo", title="Echo", description="Says it again at once.", arguments=Ask, run=self.echo),
+                Tool(name="wait", title="Wait", description="Says it again when it may.", arguments=Ask, run=self.wait),
+                Tool(
+                    name="wait_in_order",
+                    title="Wait in order",
+                    description="The same, in order.",
+                    arguments=Ask,
+                    run=self.wait,
+                    in_order=True,
+                ),
+                Tool(name="fail", title="Fail", description="Has a bug.", arguments=Ask, run=self.fail),
+                Tool(name="away", title="Away", description="Redis is away.", arguments=Ask, run=self.away),
             ]
         )
 

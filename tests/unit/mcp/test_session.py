@@ -34,8 +34,22 @@ async def never_run(_: Text) -> Answer:
 
 TOOLBOX = Toolbox(
     [
-        Tool("logger_echo", "Echo", "Says it again.", Text, never_run, aliases=["godot_logger_echo"]),
-        Tool("logger_other", "Other", "Does nothing.", Text, never_run, read_only=True),
+        Tool(
+            name="logger_echo",
+            title="Echo",
+            description="Says it again.",
+            arguments=Text,
+            run=never_run,
+            aliases=["godot_logger_echo"],
+        ),
+        Tool(
+            name="logger_other",
+            title="Other",
+            description="Does nothing.",
+            arguments=Text,
+            run=never_run,
+            read_only=True,
+        ),
     ]
 )
 

@@ -41,11 +41,11 @@ class Bench:
         self.connections = 0
         tools = [
             Tool(
-                name,
-                name,
-                "",
-                Anything,
-                partial(self.take, name),
+                name=name,
+                title=name,
+                description="",
+                arguments=Anything,
+                run=partial(self.take, name),
                 in_order=name == DEWEY_STORE,
                 waits=name == DEWEY_TAIL,
             )
