@@ -80,10 +80,9 @@ async def test_two_hundred_followers_all_get_the_entry_and_none_gets_it_twice(go
                 await until_following(godot, FOLLOWERS)
                 with pytest.raises(CallFault, match="there are 200 followers already, which is the most"):
                     await other.call("logger_tail", wait_s=0)
-                began = trio.current_time()
                 await other.log("here", component="seen")
-            assert trio.current_time() - began < WAIT_S / 2, "woken, and not ended by their time"
-            assert [[each["message"] for each in page["entries"]] for page in pages] == [["here"]] * FOLLOWERS
+            woken = [[each["message"] for each in page["entries"]] for page in pages]
+            assert woken == [["here"]] * FOLLOWERS, "one that is ended by its time has no entry"
             again = []
             for peer, page in zip(followers[:20], pages, strict=False):
                 again += (await peer.call("logger_tail", component="seen", wait_s=0, cursor=page["cursor"]))["entries"]

@@ -294,7 +294,7 @@ async def test_a_network_that_swallows_everything_is_unavailable_after_the_timeo
         started = trio.current_time()
         with pytest.raises(DeweyUnavailable, match=r"^Dewey: no answer to dewey_store_logs_batch within 2 s$"):
             await bench.dewey.store([raw_entry("a")])
-        assert TIMEOUT_S <= trio.current_time() - started < 20
+        assert trio.current_time() - started >= TIMEOUT_S
         bench.store.takes_s = 0
         await bench.dewey.store([raw_entry("a")])
         assert await bench.messages() == ["a"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import random
 import socket
 import struct
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
+import pytest
 import trio
 import trio.testing
 
@@ -21,7 +23,7 @@ from dewey_logs.tools import DEFINITIONS
 from godot.buffer.memory import MemoryBuffer
 from godot.daemon import run_pipeline
 from godot.mcp.access import Gate
-from godot.mcp.websocket.listen import HANDSHAKE_S
+from godot.mcp.websocket import listen
 from godot.service.ports import open_listeners
 from godot.service.signals import Lifecycle
 from godot.settings import GodotSettings
@@ -227,7 +229,10 @@ async def test_100_000_hostile_frames_leave_nothing_behind_and_the_next_call_is_
             assert not [line for line in lines if "event=bug" in line]
 
 
-async def test_1_000_connections_that_break_off_in_the_middle_of_the_handshake_leave_nothing_behind() -> None:
+async def test_1_000_connections_that_break_off_in_the_middle_of_the_handshake_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listen, "HANDSHAKE_S", math.inf)  # a peer that is gone is not waited for
     with trio.fail_after(60):
         async with pipeline() as (port, lines):
             await send_and_find(port, good_call("first"), "first")
@@ -238,9 +243,7 @@ async def test_1_000_connections_that_break_off_in_the_middle_of_the_handshake_l
                     await stream.send_all(UPGRADE[: number % len(UPGRADE)])
                     if number % 2:  # every other one is reset instead of closed
                         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            began = trio.current_time()
             while tasks() > before:
                 await trio.testing.wait_all_tasks_blocked(0.01)
-            assert trio.current_time() - began < HANDSHAKE_S  # nobody is waited for who is gone
             await send_and_find(port, good_call("last"), "last")
             assert not [line for line in lines if "event=bug" in line]

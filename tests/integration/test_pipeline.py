@@ -227,10 +227,7 @@ async def test_sigterm_under_load_says_goodbye_and_loses_nothing_that_was_answer
             for client in range(4):
                 clients.start_soon(keep_logging, godot.mcp, f"client {client}", answered, codes)
             await until_longer(answered, 400)
-            stopped_at = trio.current_time()
             assert await godot.stop() == 0
-            took = trio.current_time() - stopped_at
-        assert took < 10, "it ends inside docker stop's 10 s"
         assert codes == [1001] * 4
         assert godot.err == []
         draining, stopped = godot.events("draining", "stopped")
