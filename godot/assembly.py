@@ -53,7 +53,7 @@ DEWEY_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 
 ENDPOINTS_CHECK_S: Final = 5.0
 ENDPOINTS_RETRY_S: Final = 60.0
-"""How often it is looked whether `endpoints.json` is still there; and tried, and told, when it cannot be written."""
+"""How often `endpoints.json` is checked for; and how often writing it is tried again, and reported, when that fails."""
 
 PRIVATE_DAEMON: Final = "private"
 """The name of a daemon that has its Redis to itself."""
@@ -77,7 +77,7 @@ async def run_up(settings: CombinedSettings, life: Lifecycle) -> int:
                 try:
                     directory.write_endpoints({**endpoints, "pids": pids})
                 except ConfigError as exc:
-                    _tell(str(exc))  # the daemon is as well as before
+                    _tell(str(exc))  # the daemon itself goes on
 
         redis = EmbeddedRedis(directory.path / "redis", aof=settings.aof, notify=_tell, on_change=write_endpoints)
         postgres = EmbeddedPostgres(directory.path / "postgres", notify=_tell, on_change=write_endpoints)
@@ -167,7 +167,7 @@ def _check_destination(settings: CombinedSettings) -> None:
 
 
 async def _keep_endpoints(directory: DataDir, write: Callable[[], None]) -> None:
-    """Write `endpoints.json` again when somebody has taken it away. Runs until cancelled."""
+    """Write `endpoints.json` again when it has been deleted. Runs until cancelled."""
     pause_s = ENDPOINTS_CHECK_S
     while True:
         await trio.sleep(pause_s)

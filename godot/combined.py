@@ -1,4 +1,4 @@
-"""The settings of a process that may hold both programs: Dewey runs inside of Godot, or its own address is given."""
+"""The settings of `godot up` and `godot serve`, which may run Dewey inside themselves."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class CombinedSettings(DeweySettings, GodotSettings):
 def load_combined(
     environ: Mapping[str, str], overrides: Mapping[str, object | None]
 ) -> tuple[CombinedSettings, list[str]]:
-    """Read them from the environment; see `load_settings`. The other daemon's names are known, too."""
+    """Read them from the environment; see `load_settings`. The names of `dewey serve` count as known."""
     return load_settings(CombinedSettings, environ, overrides, beside=(DeweyServeSettings,))

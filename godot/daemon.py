@@ -3,9 +3,10 @@
     clients ─▶ listener ─▶ [channel] ─▶ batcher ─▶ buffer ─▶ sender ─▶ Dewey
                                         100/100 ms  Redis    backoff   PostgreSQL
 
-What PRODUCES (listener, http, maintenance, status line) runs inside the cancel scope `intake`; what must FINISH
-(batcher, sender) does not. A stop cancels `intake`. With it the channel's last sender closes; the batcher runs dry and
-closes its own channel; the sender delivers what is left and returns; the nursery's deadline bounds it all.
+The producers (listener, http, maintenance, status line) run inside the cancel scope `intake`; the batcher and the
+sender run outside of it, because they have to finish. A stop cancels `intake`. With it the channel's last sender
+closes; the batcher runs dry and closes its own channel; the sender delivers the rest and returns; the nursery's
+deadline bounds it all.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from godot.settings import GodotSettings
 from godot.stations import Dependencies, build
 
 LAST_WORD_S: Final = 1.0
-"""How long a drain waits, when all is delivered, for what the sender still does: it tells of drops, or it asks whether
-a Dewey that is away is back. What is not told then is kept, and told after the next start."""
+"""How long the sender has, when everything is delivered, to tell of drops, or to ask whether a Dewey that was away is
+back. Drops that it could not tell of are kept, and told of after the next start."""
 
 POLL_S: Final = 0.1
 """How often a drain asks whether all is delivered."""

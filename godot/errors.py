@@ -14,7 +14,7 @@
             ├── StoreBusy         the same, because others hold what the call needs
             └── StoreFailed       the same, perhaps because of what it was asked to do
 
-What is none of these is a bug and stays a plain exception.
+Any other exception is a bug, and stays a plain exception.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ConfigError(GodotError):
     """A setting, a file or a server that the operator has to put right.
 
     :param problems: one line each: what, where, what to do.
-    :param warnings: the same, of what would not have ended the start.
+    :param warnings: the same, for what would not have prevented the start.
     """
 
     def __init__(self, *problems: str, warnings: Sequence[str] = ()) -> None:
@@ -47,7 +47,7 @@ class EntryRejected(GodotError):
 
 
 class ChannelFull(EntryRejected):
-    """There is no room for an entry, and was none for as long as a client is made to wait."""
+    """There was no room for an entry in all the time that a client is made to wait."""
 
 
 class BatchRefused(GodotError):
@@ -70,7 +70,7 @@ class BatchRefused(GodotError):
 
 
 class NotInFlight(GodotError):
-    """What a sender took was given to another meanwhile, so that it must neither send nor settle it."""
+    """The batch of a sender belongs to another one by now; the first must neither send nor settle it."""
 
 
 class Unavailable(GodotError):
@@ -90,7 +90,7 @@ class DeweyUnavailable(Unavailable):
 class DeweyFailed(DeweyUnavailable):
     """Dewey gave no answer, or one that says neither what is away nor which entry is at fault.
 
-    It may be away; or it may fail on something in what it was asked to store.
+    It may be away, or it may fail on something that it was asked to store.
     """
 
 
@@ -107,7 +107,7 @@ class StoreBusy(StoreUnavailable):
 class StoreFailed(StoreUnavailable):
     """PostgreSQL broke off one call: it took too long, or needed too much. It is up, as far as is known.
 
-    The call itself may be the reason, or how busy the database is: nobody can tell from one such failure.
+    The reason may be the call itself, or a busy database; one such failure does not tell which.
     """
 
     kind: ClassVar[str] = "failed"

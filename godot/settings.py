@@ -99,7 +99,7 @@ class GodotSettings(DaemonSettings):
     status_s: float = setting("GODOT_STATUS_S", seconds(0.1), "seconds between status lines", default=60.0)
 
     def doubts(self) -> list[str]:
-        """Return a line for each set of values that goes together, and is hardly meant."""
+        """Return a line for each set of values that is allowed, but hardly meant."""
         if self.max_queue_bytes < self.max_message_bytes:
             return [
                 f"GODOT_MAX_QUEUE_BYTES is {self.max_queue_bytes:,}, and GODOT_MAX_MESSAGE_BYTES lets messages of "

@@ -35,7 +35,7 @@ class Unanswered(Exception):
     """The daemon did not do what it was asked; the text says why.
 
     :param code: the exit code that follows from it.
-    :param refusal: of whom was asked, when that is why: an HTTP status, a close code of WebSocket, or the code of a
+    :param refusal: how the daemon refused, if it did: an HTTP status, a close code of WebSocket, or the code of a
         JSON-RPC error.
     """
 
@@ -91,7 +91,7 @@ Work = Callable[[Daemon], Awaitable[int]]
 
 
 async def run_asking(work: Work, target: Target, life: Lifecycle, *, interrupted: int = EXIT_INTERRUPTED) -> int:
-    """Do what a command does with the daemon; return the exit code.
+    """Do the work of a command; return the exit code.
 
     :param interrupted: the exit code after Ctrl-C.
     """
@@ -134,7 +134,7 @@ def write(text: str, *, end: str = "\n") -> None:
     except UnicodeEncodeError:  # the terminal's encoding
         write(text.encode("ascii", "backslashreplace").decode(), end=end)
     except BrokenPipeError:
-        # What is in Python's buffer would be written once more at the end, with the same result.
+        # Python would write its buffer again at exit, with the same result.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise ReaderGone from None
 
@@ -155,7 +155,7 @@ def _is_pipe(descriptor: int) -> bool:
 
 
 async def _until_reader_is_gone() -> None:
-    """Return when the other end of stdout, a pipe, is closed: only then is there something to read from it."""
+    """Return when the other end of stdout, a pipe, is closed: only then does it become readable."""
     await trio.lowlevel.wait_readable(sys.stdout.fileno())
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -173,7 +173,7 @@ class Style:
 
     @classmethod
     def of_stdout(cls, color: str = "auto") -> Style:
-        """Look at what stdout is.
+        """Find out what stdout is.
 
         :param color: auto, always or never; auto heeds `NO_COLOR` (no-color.org).
         """

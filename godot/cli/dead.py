@@ -38,7 +38,7 @@ def list_dead(limit: int | None, *, as_json: bool) -> Work:
 def act_on_dead(action: str, ids: tuple[str, ...], *, as_json: bool) -> Work:
     """Put entries back (`retry`) or delete them (`purge`): those of these ids or, without any, all.
 
-    Ids of entries that are not there are told.
+    Ids without an entry are reported.
     """
     tool, count = (DEAD_RETRY, "retried") if action == "retry" else (DEAD_PURGE, "purged")
 

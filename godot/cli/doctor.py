@@ -1,4 +1,4 @@
-"""`godot doctor`: looks at what usually goes wrong, and says what to do about it."""
+"""`godot doctor`: checks what usually goes wrong, and says what to do about it."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _binaries(settings: CombinedSettings) -> Iterator[Finding]:
 
 
 def _disk(settings: CombinedSettings) -> Finding:
-    """Look at the room on the disk of the data directory."""
+    """Check the room on the disk of the data directory."""
     try:
         directory = settings.data_dir or default_data_dir()
     except ConfigError as exc:
@@ -182,7 +182,7 @@ async def _newest(daemon: Daemon) -> Finding:
 
 
 def _why_not(daemon: Daemon, exc: Unanswered) -> Finding:
-    """Tell who does not answer, and why: a daemon that refuses is there, and says so itself."""
+    """Tell why there was no answer. A daemon that refuses is there, and says why."""
     address = daemon.target.address
     why = str(exc).removeprefix(f"cannot connect to {address}: ")
     match exc.refusal:

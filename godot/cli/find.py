@@ -28,7 +28,7 @@ RETRY_S: Final = 0.25
 WATCH_S: Final = 2.0
 
 LAST_SEEN_MAX: Final = 100
-"""Components that are asked for their last entry; further ones are listed without."""
+"""Components whose last entry is asked for; further ones are listed without it."""
 
 
 def query_entries(asked: dict[str, Any], lines: int, output: str, style: Style, *, reverse: bool) -> Work:
@@ -200,7 +200,7 @@ def show_stats(style: Style, *, as_json: bool, watch: bool) -> Work:
 def stats_lines(stats: Mapping[str, Any], rate: float | None, *, color: bool) -> list[str]:
     """Return the statistics for a reader.
 
-    :param rate: entries a second, stored since they were looked at before.
+    :param rate: entries a second since the statistics before; None: these are the first.
     """
     total = stats["total"]
     grown = "" if rate is None else f"  ({rate:+,.0f} a second)"
@@ -264,7 +264,7 @@ def _fixed(moment: str | None, now: datetime) -> str | None:
 
 
 def _shower(output: str, style: Style) -> Callable[[Entry], None]:
-    """Return what writes an entry."""
+    """Return a function that writes an entry; write the heading now."""
     head, render = renderer(output, color=style.color, width=style.width)
     if head is not None:
         write(head)

@@ -1,7 +1,7 @@
 """The command `godot`: which commands there are, and where each is declared.
 
 The modules in `godot.cli.commands` declare options and texts, and import nothing slow: `--help` reads all of
-them. What a command does is imported when it is run.
+them. The code of a command is imported when it runs.
 """
 
 from __future__ import annotations

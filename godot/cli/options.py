@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 LEVELS: Final = ("ERROR", "WARN", "INFO", "DEBUG", "TRACE")
 FORMATS: Final = ("pretty", "json", "logfmt", "csv", "raw")
-"""As in `godot.entries.levels` and `godot.cli.render`, which take a while to import; a test compares."""
+"""As in `godot.entries.levels` and `godot.cli.render`, which take a while to import; a test compares them."""
 
 
 class Span(click.ParamType[Any]):
@@ -185,14 +185,14 @@ def json_object(name: str, text: str) -> dict[str, Any]:
 
 
 def style_of(color: str) -> Style:
-    """Return how to write to what stdout is."""
+    """Return how to write to stdout."""
     from godot.cli.daemon import Style
 
     return Style.of_stdout(color)
 
 
 def ask(work: Work, url: str | None, token_file: Path | None, *, interrupted: int = EXIT_INTERRUPTED) -> None:
-    """Do something with the daemon, and exit."""
+    """Do the work of a command with the daemon, and exit."""
     from functools import partial
 
     from godot.cli.daemon import run_asking

@@ -1,7 +1,7 @@
 """How entries are written: for a reader, and for a program. Pure.
 
-Law of this module: what a component wrote reaches a terminal only through `harmless`, or as JSON, whose escapes
-a terminal does not obey either.
+Law of this module: the text of a component reaches a terminal only through `harmless`, or as JSON, whose escapes a
+terminal does not obey either.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Entry = Mapping[str, Any]
 
 
 def harmless(text: str) -> str:
-    """Write what a terminal would obey, and what would break a line, as escapes: the text may be anybody's."""
+    """Escape all that is not printable: the text may be anybody's, and a terminal would obey it."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
@@ -101,7 +101,7 @@ def pretty(entry: Entry, *, color: bool, width: int | None) -> str:
 
 
 def as_json(entry: Entry) -> str:
-    """Return the entry as a line of JSON, in which also those control characters are escapes that JSON leaves alone."""
+    """Return the entry as a line of JSON; control characters that JSON allows are escaped, too."""
     text = dumps(entry).decode()
     return text if text.isprintable() else "".join(map(_json_escape, text))
 
@@ -134,7 +134,7 @@ def csv_row(values: list[str]) -> str:
 
 
 def renderer(output: str, *, color: bool, width: int | None) -> tuple[str | None, Callable[[Entry], str]]:
-    """Return the first line, if there is one, and what makes a line of an entry.
+    """Return the heading, if there is one, and the function that makes a line of an entry.
 
     :param output: one of `FORMATS`.
     """
@@ -142,7 +142,7 @@ def renderer(output: str, *, color: bool, width: int | None) -> tuple[str | None
         case "pretty":
             return None, lambda entry: pretty(entry, color=color, width=width)
         case "csv":
-            # A field is what was written, line breaks and all, unless it is for a terminal.
+            # A field keeps its line breaks, unless it is for a terminal.
             return csv_row(list(COLUMNS)), as_csv if width is None else lambda entry: harmless(as_csv(entry))
         case "raw":  # the message as it is, unless it is for a terminal
             return None, lambda entry: str(entry["message"]) if width is None else harmless(entry["message"])

@@ -26,12 +26,12 @@ from godot.toolnames import LOG, LOG_BATCH
 
 BATCH: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024
-"""Far under what a message may have (`GODOT_MAX_MESSAGE_BYTES`, 16 MiB); less is tried where it has less."""
+"""Far under the limit of a message (`GODOT_MAX_MESSAGE_BYTES`, 16 MiB); where that is lower, less is sent at once."""
 
 READ_BYTES: Final = 256 * 1024
 
 BUSY_S: Final = 60.0
-"""How long a batch is sent again that the daemon cannot take."""
+"""How long a batch is sent again while the daemon cannot take it."""
 
 RETRY_S: Final = 0.5
 
@@ -60,7 +60,7 @@ def log_entry(level: str, message: str, component: str, trace: str | None, data:
 class Line:
     """A line of the file.
 
-    :param entry: that is in it; None: none.
+    :param entry: the entry in it; None: it has none.
     :param size: bytes of the line.
     :param fault: why it is refused, once that is known.
     """
@@ -122,14 +122,14 @@ class Ingest:
         filtered = f", {self.filtered:,} below the level of their component" if self.filtered else ""
         rejected = f", {counted(self.rejected, 'line', 'lines')} refused" if self.rejected else ""
         disk = " and on disk" if self.durable and self.accepted else ""
-        # Whether they are new shows when they are stored, which the daemon does not wait for.
+        # The daemon answers before they are stored, so it does not know which of them are new.
         once = "; those that came from this file before are stored once" if self._known_as and self.accepted else ""
         complain(f"{counted(self.accepted)} taken in{disk}{filtered}{rejected}{once}")
 
     async def _lines(self) -> AsyncGenerator[tuple[int, bytes, bool], None]:
         """Yield each line with its number, and whether another one is there already.
 
-        The thread is left alone when we are cancelled: nothing bounds how long a pipe has nothing to say.
+        Cancelling abandons the thread: nothing bounds how long a pipe has nothing to say.
         """
         number, rest, ended = 0, b"", False
         while not ended:
@@ -165,7 +165,7 @@ class Ingest:
     def _next_id(self) -> UUID:
         """Return an id that is the same when the file is sent again, and another one for each of its lines.
 
-        It follows from all that is in the file up to the line: equal lines differ by what is before them, and a file
+        It is a hash of the file up to and with the line. So equal lines differ by what stands before them, and a file
         that was emptied and filled anew differs from what it was.
         """
         if self._known_as is None:
@@ -189,7 +189,7 @@ class Ingest:
             complain("further lines that are refused are only counted")
 
     async def _send(self, batch: list[Line]) -> None:
-        """Send until all of it is on disk, or was refused for what it is: with its ids, that stores it once."""
+        """Send until all of it is on disk, or was refused for its content; the ids keep it from being stored twice."""
         began = trio.current_time()
         waits = False
         while batch:
@@ -232,7 +232,7 @@ class Ingest:
                 await trio.sleep(RETRY_S)
 
     async def _send_in_parts(self, batch: list[Line], reason: str) -> None:
-        """Send what is too large for one message, and from now on less at once; a line that is refuses itself."""
+        """Send a batch that is too large for one message in halves, and less from now on; refuse a single line."""
         if len(batch) == 1:
             batch[0].fault = f"{batch[0].size:,} bytes are too large: {reason}"
             return
@@ -261,9 +261,9 @@ def ingest_file(path: Path, *, again: bool) -> Work:
             return EXIT_USAGE
         with opened as file:
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):  # a pipe is another one each time
+            if not stat.S_ISREG(found.st_mode):  # every pipe is a new one
                 return await Ingest(daemon, file, known_as=None, size=None).run()
-            # Not by its name: a rotated log has another one, and logs of two programs often have the same.
+            # Not by its name: rotation changes it, and the logs of two programs often have the same.
             known_as = None if again else f"{found.st_dev}:{found.st_ino}"
             return await Ingest(daemon, file, known_as=known_as, size=found.st_size).run()
 

@@ -35,7 +35,7 @@ HEALTH_S: Final = 4.0
 """Under the 5 s that the image gives the command."""
 
 GUESS_S: Final = 1.0
-"""How long /readyz may take where it is only looked for."""
+"""How long /readyz may take at an address that is only a guess."""
 
 ANSWER_BYTES: Final = 4_096
 
@@ -118,7 +118,7 @@ def _readyz(url: str, timeout_s: float) -> tuple[int, str]:
     make = {"http": HTTPConnection, "https": HTTPSConnection}[parts.scheme]
     connection = make(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
-        # By this name every daemon may be asked; behind a proxy it is the proxy that has to know the name.
+        # Every daemon answers to this name. Behind https stands a proxy, which has to know its own.
         names = {"Host": "localhost"} if parts.scheme == "http" else {}
         connection.request("GET", "/readyz", headers=names)
         answer = connection.getresponse()
@@ -135,7 +135,7 @@ def _judge(url: str, status: int, said: str) -> int:
 
 
 def _http_beside(url: str) -> str | None:
-    """Return where the daemon with this port for MCP should answer HTTP; None: nobody can tell."""
+    """Return where the daemon with this port for MCP should answer HTTP; None: that is unknown."""
     parts = urlsplit(url)
     try:
         settings, _ = load_combined(os.environ, {})
@@ -143,7 +143,7 @@ def _http_beside(url: str) -> str | None:
         if here.get("mcp") == url.rstrip("/") and "http" in here:
             return str(here["http"])
         port = http_port(parts.port or 0, settings.http_port)
-    except (ConfigError, ValueError):  # others judge the settings, and the URL
+    except (ConfigError, ValueError):  # asking over MCP reports the URL, and settings do not matter there
         return None
     return f"http://{parts.netloc.rpartition(':')[0]}:{port}" if parts.scheme == "ws" and parts.port and port else None
 
@@ -199,9 +199,8 @@ def _shown(value: object) -> str:
 
 def check_settings(environ: Mapping[str, str]) -> int:
     """Say whether the daemon would take its settings; return the exit code."""
-    from godot.assembly import (
-        check_serve,  # here, so that healthcheck, which containers run often, need not wait for it
-    )
+    # Imported here, so that healthcheck, which containers run often, need not wait for it.
+    from godot.assembly import check_serve
 
     try:
         settings, warnings = load_combined(environ, {})

@@ -1,8 +1,8 @@
 """A trace, told: who called whom, in order, with durations. Pure.
 
-What is a JSON-RPC message is recognised in the data of an entry: there itself (as components log it at TRACE), or
-under `message`, `request` or `response`. Who the other side is comes from `to` and `from` (also `peer` with
-`direction`) in the data. Where nothing of this is there, an entry is told as it is.
+A JSON-RPC message is recognised in the data of an entry: as the data itself (components log it so at TRACE), or under
+`message`, `request` or `response`. The other side is named in the data, by `to` or `from`, or by `peer` with
+`direction`. An entry with none of this is told as it is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Message:
 
     @property
     def what(self) -> str:
-        """Name it: the method, and what of: the tool, the prompt, the resource."""
+        """Name it: the method, and the tool, prompt or resource that it is about."""
         method = str(self.rpc.get("method", ""))
         params = self.rpc.get("params")
         name = params.get("name") or params.get("uri") if isinstance(params, Mapping) else None
@@ -112,7 +112,7 @@ def tell(trace_id: str, entries: Sequence[Entry], *, color: bool, width: int | N
 
 
 def _told(component: str, message: Message, at: float, asked: dict[tuple[str, str, str], tuple[float, str]]) -> str:
-    """Word a message, and pair a response with its request: the same component, the other side and the id."""
+    """Word a message, and pair a response with its request by component, other side and id."""
     arrow = ""
     if message.to is not None:
         arrow = f"→ {harmless(message.to)}  "
@@ -130,7 +130,7 @@ def _told(component: str, message: Message, at: float, asked: dict[tuple[str, st
 
 
 def _outcome(rpc: Mapping[str, Any]) -> tuple[str, str]:
-    """Say how a request ended, and what with."""
+    """Say how a request ended, and with what."""
     if isinstance(error := rpc.get("error"), Mapping):
         return "error", harmless(f"{error.get('message', '')} ({error.get('code', '')})")
     result = rpc.get("result")

@@ -3,11 +3,11 @@
     host ── stdin ──▶ a line is a message ──▶ text frame ──▶ Godot
          ◀─ stdout ── one line ◀──────────── text frame ◀──
 
-Rule 1: what is remembered, dropped, or answered in Godot's place is decided in `Conversation`, which
-does no I/O and is told the time.
-Rule 2: a request gets one answer, Godot's or ours. What is not a request may be lost with a connection.
-Rule 3: messages pass as they are. They are read for their ids, and for the three methods that
-reconnecting and cancelling need; never written anew.
+Rule 1: `Conversation` decides what is remembered, dropped, or answered in Godot's place. It does no I/O, and is told
+the time.
+Rule 2: a request gets one answer, Godot's or ours. Any other message may be lost with a connection.
+Rule 3: messages pass as they are. They are read for their ids, and for the three methods that reconnecting and
+cancelling need; they are never rewritten.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The state of a conversation, from whose loss a host is kept: what waits, what is in flight, how it was opened."""
+"""The state of a conversation, which outlives its connections: what waits, what is in flight, how it was opened."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MAX_WAITING_CHARACTERS: Final = 1024 * 1024
 """Beyond either, stdin is left unread. The line that goes beyond is kept."""
 
 MAX_IN_FLIGHT: Final = 10_000
-"""Requests that are remembered until their answer; Godot itself takes fewer at once. Beyond, the oldest is
-forgotten: a host may send what is never answered, such as a batch in a version without batches."""
+"""Requests that are remembered until they are answered; Godot itself takes fewer at once. Beyond, the oldest is
+forgotten: some are never answered, such as a batch in a version without batches."""
 
 PATIENCE_S: Final = 10.0
 """How long a request waits for a connection."""
@@ -32,7 +32,7 @@ class _Line:
     """A message of the host.
 
     :param ids: of the requests in it that have to be answered.
-    :param answered: the host has its answer; another one is kept from it.
+    :param answered: the host has its answer; a later one is withheld.
     """
 
     text: str
@@ -43,10 +43,10 @@ class _Line:
 
 
 class Conversation:
-    """What has to be known of a conversation so that it outlives its connection.
+    """A conversation of the host with Godot, over one connection after the other.
 
-    The opening of a legacy session (`initialize`, `notifications/initialized`) is kept, and said again on
-    each new connection: `greet` returns it. Until that is through, nothing counts as connected.
+    The opening of a legacy session (`initialize`, `notifications/initialized`) is kept, and repeated on each new
+    connection: `greet` returns it. A connection counts as connected once the opening has been answered.
 
     :param where: the URL, for the errors.
     """
@@ -93,7 +93,7 @@ class Conversation:
                 self._initialized = line
             case {"method": "initialize"} if ids:
                 before, self._hello, self._initialized = self._unanswered_hello, line, None
-                if not self._connected:  # `greet` sends it; one that it was still to send goes behind
+                if not self._connected:  # `greet` sends it; an older one, not sent yet, goes behind
                     if before is not None and before is not self._greeted:
                         self._push(before)
                     return
@@ -103,7 +103,7 @@ class Conversation:
     def greet(self) -> str | None:
         """Return what a new connection begins with, None when it is ready.
 
-        Called again when `greeting` has become false.
+        Call it again when `greeting` has become false.
         """
         if self._hello is not None and self._hello is not self._greeted:
             self._greeted = self._hello
@@ -224,6 +224,6 @@ class Conversation:
         in_flight, self._in_flight = self._in_flight, {}
         open_ids: dict[_Line, list[Id]] = {}
         for request_id, line in in_flight.items():
-            if not line.answered and line is not self._hello:  # that is sent again
+            if not line.answered and line is not self._hello:  # the opening is sent again
                 open_ids.setdefault(line, []).append(request_id)
         return [failure(ids, CONNECTION_LOST, text, batch=line.batch) for line, ids in open_ids.items()]

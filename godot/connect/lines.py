@@ -1,4 +1,4 @@
-"""Bytes and frames into lines: a line of stdin or stdout is one message."""
+"""Makes lines of bytes and of frames: a line of stdin or stdout is one message."""
 
 from __future__ import annotations
 

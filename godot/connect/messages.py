@@ -1,4 +1,4 @@
-"""What of a JSON-RPC message has to be understood: which answers it asks for, and which it gives."""
+"""Reads which answers a JSON-RPC message asks for, and which it gives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parse(text: str) -> Any:
 
 
 def is_id(value: object) -> bool:
-    """Whether a request may have this id; True is none, although Python takes it for 1."""
+    """Whether a request may have this id; True is not one, although it is an int in Python."""
     return type(value) is int or type(value) is str
 
 
@@ -54,6 +54,6 @@ def answered(message: Any) -> Iterator[tuple[Id, bool]]:
 
 
 def failure(ids: Sequence[Id], code: int, text: str, *, batch: bool = False) -> str:
-    """Make the error that answers one request, or in one array those of a batch."""
+    """Make the error that answers a request, or one array of errors for a batch."""
     errors = [{"jsonrpc": "2.0", "id": each, "error": {"code": code, "message": text}} for each in ids]
     return dumps(errors if batch else errors[0]).decode()

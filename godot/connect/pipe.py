@@ -28,7 +28,7 @@ LONGEST_PAUSE_S: Final = 5.0
 """Between tries to connect. The longest is shorter than the patience, so that each request sees a try."""
 
 STEADY_S: Final = 10.0
-"""A connection that lasted as long makes the pauses short again; one that Godot closes at once does not."""
+"""A connection that lasted this long makes the pauses short again; one that Godot closes at once does not."""
 
 
 class HostGone(Exception):
@@ -67,8 +67,8 @@ class Pipe:
         self._over = trio.CancelScope()
         self._writing = trio.Lock()
         self._changes = trio.lowlevel.ParkingLot()
-        """Where tasks wait until the conversation is in a state that is good for them. Whoever changes it wakes
-        them all: there are never more than three."""
+        """Where tasks wait for a change of the conversation. Each change wakes them all: there are never more than
+        three."""
 
     async def run(self) -> str | None:
         """Work until stdin ends, the host is gone, or Godot refuses us.
@@ -107,7 +107,7 @@ class Pipe:
         self._changes.unpark_all()
 
     async def _drain(self) -> None:
-        """Wait for the answers that are owed, answer the rest, and let what is being written be written."""
+        """Wait for the answers that are owed, answer the other requests ourselves, and finish what is being written."""
         with trio.move_on_after(DRAIN_S):
             while self._conversation.busy:
                 await self._changes.park()
@@ -186,7 +186,7 @@ class Pipe:
                 await self._deliver(frame)
 
     async def _send_lines(self, transport: Transport) -> None:
-        # A connection that takes nothing any more may still hold answers: its end is noticed by receiving.
+        # A connection that takes nothing any more may still hold answers: the receiving task notices its end.
         with suppress(TransportClosed):
             while True:
                 while (text := self._conversation.next_line()) is not None:

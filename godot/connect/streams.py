@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr of this process, used from worker threads."""
+"""The three streams with which a host has started this process."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TELL_S: Final = 1.0
 class Streams:
     """stdin, stdout and stderr of this process, used from worker threads.
 
-    The streams may be pipes, sockets, files or a terminal, and the mark that makes one non-blocking belongs
-    to everybody who has it open: the shell, the host. So they are left as they are, and a thread blocks.
-    Such a thread is abandoned when its task is cancelled, for nothing bounds what it waits for: the host's
-    next line, or the host's reading. That happens at the end of the process only, which takes the thread
-    along; and its limiter has one token, which it keeps until it is through, so that two threads are never
-    in one stream.
+    A stream may be a pipe, a socket, a file or a terminal. Its flag for non-blocking is shared with all who have it
+    open, such as the shell and the host. So the flag is left as it is, and a thread blocks.
+
+    Cancelling abandons that thread, for nothing bounds how long it waits: for the host's next line, or for the host
+    to read. This happens only at the end of the process, which ends the thread, too. A stream's limiter has one token,
+    and the thread keeps it until it is done; so two threads are never in one stream.
     """
 
     def __init__(self, stdin: int = 0, stdout: int = 1, stderr: int = 2) -> None:
@@ -66,5 +66,5 @@ def _read(descriptor: int) -> bytes:
     while True:
         try:
             return os.read(descriptor, READ_BYTES)
-        except BlockingIOError:  # somebody else has marked it
+        except BlockingIOError:  # another process has made it non-blocking
             select.select([descriptor], [], [])

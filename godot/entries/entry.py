@@ -1,9 +1,8 @@
-"""What a valid entry is, for whoever takes one in: Godot's listener, its sender, and Dewey.
+"""What a valid entry is, for all that take one in: Godot's listener, its sender, and Dewey.
 
-`admit` is the only way to an `Entry`; it decides what is accepted, what is repaired with a warning
-and what is refused (DESIGN "What comes in broken", MCP-001 to MCP-003, DEW-003). An entry gets its
-`id` and its `created_at` here, before it is first written anywhere, which is what makes sending it
-again harmless.
+`admit` is the only way to an `Entry`. It decides what is accepted, what is repaired with a warning and what is refused
+(MCP-001 to MCP-003, DEW-003). An entry gets its `id` and its `created_at` here, before it is first written anywhere;
+therefore sending it again is harmless.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MAX_ENTRY_BYTES: Final = 32 * 1024 * 1024
 """An entry as JSON. With a batch around it, it has to fit into one frame to Dewey (`DEWEY_MAX_MESSAGE_BYTES`)."""
 
 MAX_DEPTH: Final = 500
-"""Objects and arrays inside each other. Parsers give up at about 1,000, and an entry travels inside of others."""
+"""Objects and arrays inside each other. Parsers give up at about 1,000, and an entry travels inside other objects."""
 
 UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 NUL_SHOWN: Final = "\N{SYMBOL FOR NULL}"
@@ -45,7 +44,7 @@ REPLACED: Final = (
 _UUID: Final = re.compile("[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\\1){3}[0-9a-fA-F]{12}")
 _OUR_UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OUR_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z", re.ASCII)
-"""What is written like this need not be written anew: an entry is looked at by Godot, and by Dewey once more."""
+"""Ids and times in these forms stay as they are: Dewey checks once more what Godot has written."""
 _OF_ENTRY: Final = re.compile("entry ([0-9]+): ")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS: Final = 253_402_300_799_999
@@ -54,7 +53,7 @@ _LAST_MS: Final = 253_402_300_799_999
 
 @attrs.frozen
 class EntryFields:
-    """An entry as a client writes it: types are right, meanings not yet looked at."""
+    """An entry as a client writes it: its types are checked, its meaning is not."""
 
     component: str = argument(
         "Who says it: the name of the server or program, at most 255 characters.",
@@ -156,7 +155,7 @@ def admit(fields: EntryFields, warnings: list[str], trace_id: str | None = None)
             f"component: at most {MAX_COMPONENT_CHARS} characters, not {len(fields.component)}; "
             "put what does not fit into data"
         )
-    # Here and not when it is serialised: levels, metrics and lines go by the name under which it is stored.
+    # Replaced here and not when it is serialised: levels, metrics and lines use the name that is stored.
     if (component := storable(fields.component)) != fields.component:
         warnings.append(REPLACED)
     data = fields.data
@@ -226,7 +225,7 @@ def parse_uuid(value: object) -> str | None:
 
 
 def kept_by_us(data: dict[str, Any]) -> dict[str, Any]:
-    """Return what was put into `data` beside what its sender said."""
+    """Return what Godot itself has added to `data`."""
     kept = data.get("_godot")
     return kept if isinstance(kept, dict) else {}
 
@@ -252,9 +251,9 @@ def of_entry(index: int, warning: str) -> str:
 
 
 def by_line(warning: str, lines: Sequence[int]) -> str:
-    """Say of which line a warning is, to somebody who knows lines and not the batches that were made of them.
+    """Name the line of a file in a warning, instead of the entry of the batch that was made of its lines.
 
-    :param warning: as `of_entry` has made it; one that is not of an entry stays as it is.
+    :param warning: as `of_entry` makes it; any other stays as it is.
     :param lines: the number of the line that each entry of the batch came from.
     """
     if (found := _OF_ENTRY.match(warning)) is None:

@@ -19,7 +19,7 @@ from godot.toolnames import DEAD, DEAD_PURGE, DEAD_RETRY, STATUS
 PAGE_MAX: Final = 1_000
 SHOWN_MAX_CHARS: Final = 10_000
 PAGE_MAX_BYTES: Final = 200 * 1024
-"""Common clients drop the connection at 1 MiB (MCP.md 2.3)."""
+"""Common clients drop the connection at a message of 1 MiB."""
 
 _ID: Final = "5f0c8e1d2a3b4c6d"
 
@@ -88,7 +88,7 @@ PURGE_TOOL: Final = Definition(
 
 
 def dead_tools(dead: DeadLetters) -> list[Tool]:
-    """Return the tools: to look, to try again, to delete."""
+    """Return the tools: to show, to try again, to delete."""
     return [
         Tool.of(LIST_TOOL, DEAD, partial(_list, dead)),
         Tool.of(RETRY_TOOL, DEAD_RETRY, partial(_act, dead, "retried", dead.retry)),

@@ -79,7 +79,7 @@ def facade_tools(
     *,
     definitions: Mapping[str, Definition],
 ) -> list[Tool]:
-    """Return the tools by which entries are found again, and by which the recorder is looked after.
+    """Return the tools that find entries, and those that look after the recorder.
 
     :param definitions: of Dewey's tools, by their names; these here are the same to their callers.
     """

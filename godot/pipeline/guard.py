@@ -1,8 +1,8 @@
-"""Finds the entry on which Dewey fails without naming it, and sees to it that no other is taken for it.
+"""Finds the entry on which Dewey fails without naming it, and blames no other.
 
-Dewey names the entries that it refuses. But one may make it crash, or keep it busy until nobody waits any more;
-then it answers a probe and fails on the batch, again and again. So fewer are taken: half of those that have such an
-entry among them, until it is alone, or all are stored and there was none.
+Dewey names the entries that it refuses. But an entry may also make it crash, or keep it busy until its caller gives
+up: then it answers a probe and fails on the batch, again and again. So the sender takes fewer entries: half of the
+suspects each time, until the one at fault is alone, or until all are stored and there was none.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ from typing import Final
 import attrs
 
 ALONE_FAILURES: Final = 5
-"""How often Dewey has to fail on one entry alone, and to answer a probe in between, until that is put aside."""
+"""How often Dewey has to fail on one entry alone, and to answer a probe in between, until the entry is put aside."""
 
 
 @attrs.define
 class Guard:
-    """What the sender has to know of the failures of the past.
+    """What the sender remembers of failures.
 
-    It is told of batches on which Dewey failed itself (`DeweyFailed`). What is known to be the world's fault, such as
-    a full disk under PostgreSQL, suspects no entry.
+    Only failures of Dewey itself count (`DeweyFailed`). One that is known to be the world's fault, such as a full disk
+    under PostgreSQL, makes no entry suspect.
     """
 
     _suspects: int = 0
-    """Among so many of the oldest entries is one on which Dewey fails, or so it seems."""
+    """How many of the oldest entries may hold the one on which Dewey fails."""
     _narrowing: bool = False
-    """After one failure Dewey was probably down; after two with a good probe between, it probably was not."""
+    """Whether suspects are halved. After one failure Dewey was probably down; after two with a good probe in between,
+    it probably was not."""
     _alone: bytes = b""
     _failures: int = 0
     """How often it has failed on the entry `_alone`."""
     _condemned: int = 0
-    """How many were put aside since something was stored."""
+    """How many were put aside since an entry was last stored."""
 
     @property
     def alert(self) -> bool:
@@ -58,8 +59,8 @@ class Guard:
     def failed(self, batch: list[bytes]) -> bool:
         """Note that Dewey failed on a batch, and return whether its only entry is to be put aside.
 
-        Each one that is put aside without anything stored in between takes twice as many failures: should Dewey
-        fail on whatever it is given, a dozen entries are put aside in a day, and not the whole queue.
+        As long as nothing is stored, each further entry takes twice as many failures. So a Dewey that fails on
+        everything costs a dozen entries a day, and not the whole queue.
         """
         self._narrowing = self.alert
         self._suspects = len(batch)

@@ -1,7 +1,7 @@
 """Levels: from which severity on the entries of a component are taken in (DEW-011).
 
-Dewey keeps them; Godot knows them by heart, so that they hold while Dewey is away, and writes what it knows beside
-its queue, so that they hold after a restart, too.
+Dewey keeps them. Godot has a copy, so that they hold while Dewey is away, and notes it beside its queue, so that they
+hold after a restart, too.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ EVERYBODY: Final = "*"
 """Stands for the components that have no level of their own."""
 
 CAPABILITY: Final = "godot/levels"
-"""A client that names it in `capabilities.experimental` of `initialize` gets the levels in the answer, and whenever
-they change as `notifications/godot/levels`."""
+"""A client that names it in `capabilities.experimental` of `initialize` gets the levels in the answer, and as
+`notifications/godot/levels` whenever they change."""
 
 
 @attrs.frozen
 class Filter:
-    """What is taken in at one instant. It does not change, so that a thread may ask it.
+    """The levels at one instant. A filter never changes, so a thread may ask it.
 
     :param ranks: of the components that have a level of their own; `other` counts for all others.
     """
@@ -71,7 +71,7 @@ class Levels:
         return self._filter
 
     def settings(self) -> dict[str, LevelSetting]:
-        """Return what is set now, by component; what has ended has made way for what follows."""
+        """Return what is set now, by component; a setting that has ended is replaced by its `later`."""
         now = self._now()
         return {
             component: setting if now < setting.ends else LevelSetting(setting.later)
@@ -88,7 +88,7 @@ class Levels:
         await self._changed.wait()
 
     async def recall(self, notes: LevelNotes) -> None:
-        """Take over what was written down, if it can be read."""
+        """Take over what was noted, if it can be read."""
         try:
             noted = await notes.noted_levels()
         except BufferUnavailable:
@@ -97,9 +97,9 @@ class Levels:
             self._take_over({component: LevelSetting(**setting) for component, setting in loads(noted).items()})
 
     async def refresh(self, dewey: Dewey, notes: LevelNotes) -> None:
-        """Ask Dewey, and write down what is new.
+        """Ask Dewey, and note what is new.
 
-        :raises DeweyUnavailable: then what was known before counts on.
+        :raises DeweyUnavailable: then the levels stay as they were.
         """
         answer = await dewey.ask(DEWEY_GET_LEVELS, {})
         if answer.is_error:
@@ -108,7 +108,7 @@ class Levels:
         if self._take_over({component: LevelSetting(**setting) for component, setting in told.items()}):
             self._noted = False
         if not self._noted:
-            with suppress(BufferUnavailable):  # the next time
+            with suppress(BufferUnavailable):  # noted at the next refresh
                 await notes.note_levels(dumps(told))
                 self._noted = True
 
@@ -119,7 +119,7 @@ class Levels:
         return is_new
 
     def _settle(self) -> None:
-        """Find out what counts now, and tell those who wait when that is something else."""
+        """Work out what counts now, and wake those who wait for a change of it."""
         now = self._now()
         ranks = {component: RANK[level] for component, level in self.current().items()}
         passing = Filter(other=ranks.pop(EVERYBODY, len(LEVELS)), ranks=ranks)

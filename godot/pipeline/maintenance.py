@@ -16,13 +16,13 @@ from godot.service.backoff import delays
 from godot.toolnames import DEWEY_MAINTAIN
 
 INTERVAL_S: Final = 10.0
-"""Partitions are made a week ahead; this short an interval moves entries of a day
-without partition soon after they came."""
+"""Partitions are made a week ahead. The interval is short for entries of a day that has no partition: they are moved
+soon after they came."""
 
 BUSY_FIRST_S: Final = 20.0
 BUSY_LONGEST_S: Final = 600.0
-"""Maintenance needs `logs` for itself for a moment, and everybody waits while it waits for whoever reads. When it was
-refused, it comes back ever later: partitions are there for a week, and a long report or a backup has to end first."""
+"""Maintenance needs `logs` for itself for a moment. It waits for those who read, and all others wait behind it. So it
+waits longer after each refusal: partitions are there for a week, and a long report or a backup has to end first."""
 
 
 async def run_maintenance(

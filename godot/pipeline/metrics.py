@@ -1,7 +1,7 @@
 """What Prometheus scrapes from Godot (OBS-001). All metrics are declared here, by its naming rules.
 
-What happens for every entry is counted in plain dictionaries and turned into samples when it is scraped; totals that
-have to agree with the database over restarts are those that Redis keeps.
+Counts that change with every entry are kept in plain dictionaries, and become samples at a scrape. Totals that have to
+agree with the database over restarts are those that Redis keeps.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Metrics(Collector):
         self._accepted[key] = self._accepted.get(key, 0) + 1
 
     async def refresh(self, status: Status, buffer: Queue) -> None:
-        """Find out what a scrape asks of others; Redis may be away."""
+        """Ask Redis for what a scrape shows; it may be away."""
         self.status = status
         await status.snapshot()
         self.counts = status.counts
@@ -130,7 +130,7 @@ class Metrics(Collector):
             self.oldest_age_s = max(0.0, time.time() - await off_the_loop(weigh(oldest), _created_at, oldest))
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: what is collected is known when it is."""
+        """Return nothing: the metrics are known when they are collected."""
         return []
 
     def collect(self) -> Iterable[Metric]:
@@ -247,7 +247,7 @@ class MeasuredDewey:
 
 
 def _known(states: Mapping[tuple[str, ...], bool | None]) -> dict[tuple[str, ...], float]:
-    """Return those that were looked at: a sample that is not there raises no alarm, and calls nothing well."""
+    """Return the states that are known: a missing sample raises no alarm, and claims no health."""
     return {labels: float(state) for labels, state in states.items() if state is not None}
 
 

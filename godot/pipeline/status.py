@@ -52,21 +52,21 @@ class Status:
         self._buffer = buffer
         self._max_size, self._max_bytes = max_size, max_bytes
         self.counts = Counts()
-        """As last heard of; `received` and what follows are totals over all runs."""
+        """As last answered; `received` and the fields after it are totals over all runs."""
         self.refused = 0
         """Entries that were not accepted because the channel was full, in this run."""
         self.unconfirmed = 0
-        """Accepted entries whose callers asked for `durable` and were told that Redis has not got them in time, in this
-        run. They may get there yet, and are `received` then."""
+        """Accepted entries, in this run, whose callers asked for `durable` and were told that Redis did not have them
+        in time. They may still get there, and count as `received` then."""
         self.filtered = 0
         """Entries that were below the level of their component, in this run. They are not `received`."""
         self.followers = 0
         """Calls of `logger_tail` that are under way."""
         self.refused_peers = 0
-        """Connections and calls that were refused for who made them, in this run."""
+        """Connections and calls that were refused because of who made them, in this run."""
         self._redis_down: Since | None = None
         self._failing: set[str] = set()
-        """Whom Redis fails. A full one answers questions and takes nothing."""
+        """The stations that Redis fails: one that is full answers questions, and takes nothing."""
         self._dewey_down: Since | None = None
         self._dewey_asked = False
         self._unmaintained: Since | None = None
@@ -79,9 +79,9 @@ class Status:
         self._peers = PeerLog(write)
         self._heard = False
         self._began = self._began_before = 0
-        """When counting began, and when those counts that were lost since had begun (`Counts.began`)."""
+        """When counting began (`Counts.began`); and when it had begun before, if the counts were lost since."""
         self._dropped = 0
-        """Entries that were dropped in this run, as far as heard of."""
+        """Entries that were dropped in this run, as far as known."""
 
     @property
     def redis_up(self) -> bool:
@@ -95,11 +95,11 @@ class Status:
 
     @property
     def dewey_up(self) -> bool | None:
-        """Whether Dewey stores; None: it was not asked yet. A question that fails, or takes long, is no sign of it."""
+        """Whether Dewey stores; None: not asked yet. Questions that fail, or take long, do not count."""
         return self._dewey_down is None if self._dewey_asked else None
 
     def line(self, event: str, **fields: Any) -> None:
-        """Write a line: the event, what belongs to it, and the state as last heard of."""
+        """Write a line: the event, its fields, and the state as last known."""
         self.write(event, **fields, **self._state(self.counts))
 
     def write(self, event: str, **fields: Any) -> None:
@@ -151,7 +151,7 @@ class Status:
         # The totals hold over restarts: what the first answer shows was dropped before, and told then.
         before = self.counts if self._heard else counts
         if self._began and counts.began != self._began:
-            if counts.began in (0, self._began_before):  # nothing is counted anew yet, or a later answer was faster
+            if counts.began in (0, self._began_before):  # nothing is counted yet, or answers came out of order
                 self._redis_answered(by)
                 return
             self.line("counts_lost", reason="the totals in Redis were evicted, or deleted by somebody; they begin anew")
@@ -183,7 +183,7 @@ class Status:
         return f"the queue is full ({self._max_size} entries, MAX_QUEUE_SIZE); the oldest entries go"
 
     def pushed(self, counts: Counts, by: str) -> None:
-        """Take note of what a push answered: of its durability, too."""
+        """Take note of what a push answered, its durability included."""
         self.counted(counts, by)
         self.checked(counts.weakness)
 
@@ -210,7 +210,7 @@ class Status:
             self._over("redis_back", since)
 
     def delivered(self) -> None:
-        """Take note that Dewey has stored, or could have."""
+        """Take note that Dewey has stored something, or said that it could."""
         self._dewey_asked = True
         if self._dewey_down is not None:
             since, self._dewey_down = self._dewey_down, None
@@ -239,7 +239,7 @@ class Status:
             self._over("maintenance_back", since)
 
     def not_maintained(self, exc: DeweyUnavailable) -> None:
-        """Take note that maintenance was not done. Whether Dewey is up, what stores finds out."""
+        """Take note that maintenance was not done. That does not make Dewey down: only storing tells."""
         if self._unmaintained is None:
             self._unmaintained = self._since()
             self.line("maintenance_failed", reason=exc)
@@ -248,7 +248,7 @@ class Status:
         return Since(trio.current_time(), self.refused, self.unconfirmed, self._dropped)
 
     def _over(self, event: str, since: Since) -> None:
-        """Write that something is over, how long it was and what it cost; beside the totals, hence the names."""
+        """Write that something is over, how long it lasted and what it cost; the line has the totals, too."""
         self.line(
             event,
             lasted=f"{trio.current_time() - since.began:.1f}s",

@@ -35,13 +35,13 @@ def ingest(file: Path, again: bool, url: str | None, token_file: Path | None) ->
     """Log the entries in FILE, one JSON object a line; - is stdin.
 
     Lines that are no entry, or are too large, are named, and the others are logged: exit code 4. An entry without an
-    id gets one that follows from the file (device and inode) and all that is in it up to this line. So the same file,
-    sent again, longer by now or renamed by rotation, is stored once; equal lines of it, or of two files, are each
-    stored. A copy of a file is another file. Lines of stdin and of pipes get new ids.
+    id gets one that follows from the file (device and inode) and from all that is in it up to this line. So a file is
+    stored once, even if it is sent again when it is longer, or renamed by rotation. Equal lines, of one file or of
+    two, are each stored. A copy of a file is another file. Lines of stdin and of pipes get new ids.
 
-    A file that was emptied and filled anew (copytruncate), or was made anew under the inode of one that is gone, is
-    the same file: its lines are taken for those from before, and not stored again, as far as it begins with the very
-    same lines; from the first other one on all are new. --again stores them all.
+    A file that was emptied and filled anew (copytruncate), or has the inode of a deleted one, counts as the same file:
+    as far as it begins with the very same lines, they are not stored again. From the first different line on, all are
+    new. --again stores them all.
     """
     from godot.cli.send import ingest_file
 
