@@ -157,7 +157,7 @@ def errors_page() -> Iterator[str]:
         "[mcp.md](../mcp.md); exit codes of commands in [commands.md](commands.md).\n"
     )
     yield "Inside, every error says whose fault it is:\n"
-    tree = (godot.errors.__doc__ or "").partition("\n\n")[2].partition("\n\nWhat is none")[0]
+    _, tree, *_ = (godot.errors.__doc__ or "").split("\n\n")
     yield f"```text\n{tree}\n```\n"
     yield "| error | meaning |\n|---|---|"
     for name, value in vars(godot.errors).items():
