@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -206,24 +206,18 @@ async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -
     dealer = Dealer(random.Random(rng.random()), longest_s=plan.longest_hole_s, daemons=plan.daemons)
     recovery = Recovery(frozenset(manner.name for manner in MANNERS))
     ledger = Ledger()
-    longest_backlog = 0.0
-    settings = {} if plan.crowd is None else plan.crowd.settings
 
     def say(text: str) -> None:
         tell(f"{trio.current_time() - began:7.1f} s  {text}")
 
+    settings = {} if plan.crowd is None else plan.crowd.settings
     async with running_system(place, random.Random(rng.random()), daemons=plan.daemons, **settings) as system:
         load = Load(plan.rate, ledger, system.client_urls, recovery.acknowledged)
         watch = Watch(system)
         storms = Storms(system, recovery, say)
-        problems = watch.problems
         crew = None if plan.crowd is None else Crew(system.daemons[0], plan.crowd, ledger, KINDS)
 
-        def tell_silence() -> None:
-            busy = "" if crew is None else ", ".join(f"{name} {n}" for name, n in crew.busy.items() if n)
-            say(f"the bystander is not answered; hostile clients meanwhile: {busy}")
-
-        probe = Probe(system.daemons[0], storms, ledger, Record(plan.silence_s), tell_silence)
+        probe = Probe(system.daemons[0], storms, ledger, Record(plan.silence_s), partial(_tell_silence, say, crew))
         series = [Series(name) for name in ("godot", "dewey", "redis")]
         async with trio.open_nursery() as watchers:
             watchers.start_soon(watch.run)
@@ -231,35 +225,18 @@ async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -
             watchers.start_soon(_tell_progress, say, ledger, storms, watch, probe)
             if crew is not None:
                 watchers.start_soon(crew.run, random.Random(rng.random()), load.permit)
-            try:
+            with _telling_why(tell, probe, crew, series):
                 async with trio.open_nursery() as clients:
                     clients.start_soon(load.run, random.Random(rng.random()))
                     clients.start_soon(probe.run, load.going_on)
-                    for number in range(plan.storms):
-                        say(f"storm {number + 1} of {plan.storms}")
-                        load.resume()
-                        backlog = await _storm(plan, dealer, storms, load)
-                        longest_backlog = max(longest_backlog, backlog)
-                        say(f"{backlog:.1f} s after the storm all that waited then was stored")
+                    longest_backlog = max(
+                        [await _storm(plan, n, dealer, storms, load, say) for n in range(plan.storms)]
+                    )
                     load.stop()
-            except BaseException:  # what is known by then may say why
-                for line in (*probe.lines(), *([] if crew is None else crew.lines()), *map(Series.peak, series)):
-                    tell(line)
-                raise
             watchers.cancel_scope.cancel()
-        await until(partial(is_dry, system), DRY_S)  # the bystander was the last to leave
-        counts = await until(partial(_counts, system), DRY_S)
-        if counts["received"] != sum(value for name, value in counts.items() if name != "received"):
-            problems.append(f"the sum is wrong at the end: {counts}")
-        verdict = await trio.to_thread.run_sync(ledger.compare, system.postgres.url, _dead(system))
-        if counts["stored"] + len(verdict.buried) < ledger.entries:
-            problems.append(f"fewer stored than acknowledged: {counts}")
-        problems += verdict.problems()
-        problems += load.surprises
-    problems += probe.record.problems()
+        counts, verdict, problems = await _compare(system, ledger)
+    problems += [*watch.problems, *load.surprises, *probe.record.problems(), *system.problems()]
     problems += [problem for each in series for problem in each.over(MEMORY_MAX_MIB)]
-    problems += system.problems()
-    seconds = trio.current_time() - began
     return Report(
         plan=plan,
         faults=storms.done,
@@ -269,7 +246,7 @@ async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -
         load=load,
         longest_backlog_s=longest_backlog,
         samples=watch.samples,
-        seconds=seconds,
+        seconds=trio.current_time() - began,
         counts=counts,
         probe=probe,
         crew=crew,
@@ -280,10 +257,41 @@ async def run_chaos(place: Workplace, plan: Plan, tell: Callable[[str], None]) -
     )
 
 
-async def _storm(plan: Plan, dealer: Dealer, storms: Storms, load: Load) -> float:
-    """Let a storm pass. Returns when the load pauses and the buffer is dry: how long it took until everything was
-    stored that had been received at the end of the storm.
+@contextmanager
+def _telling_why(
+    tell: Callable[[str], None], probe: Probe, crew: Crew | None, series: Sequence[Series]
+) -> Iterator[None]:
+    """Tell what is known when the run ends before its time: it may say why."""
+    try:
+        yield
+    except BaseException:
+        for line in (*probe.lines(), *([] if crew is None else crew.lines()), *map(Series.peak, series)):
+            tell(line)
+        raise
+
+
+async def _compare(system: System, ledger: Ledger) -> tuple[dict[str, int], Verdict, list[str]]:
+    """Wait until all is stored; return the counts, what the comparison of ids says, and what is wrong with them."""
+    await until(partial(is_dry, system), DRY_S)  # the bystander was the last to leave
+    counts = await until(partial(_counts, system), DRY_S)
+    verdict = await trio.to_thread.run_sync(ledger.compare, system.postgres.url, _dead(system))
+    problems = list(verdict.problems())
+    if counts["received"] != sum(value for name, value in counts.items() if name != "received"):
+        problems.append(f"the sum is wrong at the end: {counts}")
+    if counts["stored"] + len(verdict.buried) < ledger.entries:
+        problems.append(f"fewer stored than acknowledged: {counts}")
+    return counts, verdict, problems
+
+
+async def _storm(
+    plan: Plan, number: int, dealer: Dealer, storms: Storms, load: Load, say: Callable[[str], None]
+) -> float:
+    """Let a storm pass; return how long it took until all was stored that had been received at its end.
+
+    Returns when the load pauses and the buffer is dry.
     """
+    say(f"storm {number + 1} of {plan.storms}")
+    load.resume()
     ended = trio.current_time() + plan.storm_s
     await storms.run(dealer.storm(plan.faults, plan.storm_s))
     await trio.sleep_until(ended)  # there may be no fault in it
@@ -294,6 +302,7 @@ async def _storm(plan: Plan, dealer: Dealer, storms: Storms, load: Load) -> floa
     load.pause()
     await until(lambda: load.idle, ACK_S)
     await until(partial(is_dry, storms.system), DRY_S)
+    say(f"{backlog_s:.1f} s after the storm all that waited then was stored")
     return backlog_s
 
 
@@ -332,6 +341,11 @@ async def _sample(system: System, series: Sequence[Series]) -> None:
             # Not what Redis forks to write its log anew: it shares the memory.
             each.take(trio.current_time(), system.pids(each.name)[:1])
         await trio.sleep(MEMORY_S)
+
+
+def _tell_silence(say: Callable[[str], None], crew: Crew | None) -> None:
+    busy = "" if crew is None else ", ".join(f"{name} {n}" for name, n in crew.busy.items() if n)
+    say(f"the bystander is not answered; hostile clients meanwhile: {busy}")
 
 
 async def _tell_progress(

@@ -15,7 +15,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -197,13 +197,7 @@ async def running_system(
     links = {name: Link(name, random.Random(rng.random())) for name in (*names, "redis", "dewey", "postgres")}
     async with trio.open_nursery() as servers:
         await _start(servers, redis, postgres)
-        links["redis"].dial = partial(_dial_unix, _socket_of(redis))
-        links["postgres"].dial = partial(_dial_unix, _socket_of(postgres))
-        way_to_postgres = place.path / "way"
-        way_to_postgres.mkdir(mode=0o700)
-        await servers.start(links["postgres"].run_on_unix, way_to_postgres / postgres.socket_name)
-        for name in (*names, "redis", "dewey"):
-            await servers.start(links[name].run_on_tcp)
+        way_to_postgres = await _start_links(servers, links, redis, postgres)
 
         def start_dewey() -> Program:
             return place.start(
@@ -251,6 +245,22 @@ async def _start(servers: trio.Nursery, *embedded: EmbeddedServer) -> None:
     async with trio.open_nursery() as starts:
         for server in embedded:
             starts.start_soon(partial(servers.start, server.run, name=server.name))
+
+
+async def _start_links(
+    servers: trio.Nursery, links: Mapping[str, Link], redis: EmbeddedRedis, postgres: EmbeddedPostgres
+) -> Path:
+    """Open the ways to the servers and to our programs; return the directory of the one to PostgreSQL."""
+    links["redis"].dial = partial(_dial_unix, _socket_of(redis))
+    links["postgres"].dial = partial(_dial_unix, _socket_of(postgres))
+    way_to_postgres = redis.directory.parent / "way"
+    way_to_postgres.mkdir(mode=0o700)
+    for name, link in links.items():
+        if name == "postgres":
+            await servers.start(link.run_on_unix, way_to_postgres / postgres.socket_name)
+        else:
+            await servers.start(link.run_on_tcp)
+    return way_to_postgres
 
 
 def _lead(link: Link, url: str | None) -> None:

@@ -390,16 +390,12 @@ async def test_of_150000_entries_sent_while_dewey_is_down_the_newest_100000_are_
         dewey = await pipeline.dewey()
         godot = await pipeline.godot(dewey.mcp)
         assert await dewey.stop() == 0
-        longest = 0
+        lengths: list[int] = []
 
         async def watch() -> None:
-            nonlocal longest
             while True:
-                longest = max(longest, len(pipeline.queue))
+                lengths.append(len(pipeline.queue))
                 await trio.sleep(0.005)
-
-        async def send_round(peer: Peer, number: int, client: int) -> None:
-            await peer.log_batch([f"{number} {client} {n}" for n in range(size)])
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
@@ -407,7 +403,7 @@ async def test_of_150000_entries_sent_while_dewey_is_down_the_newest_100000_are_
             for number in range(rounds):  # a round after the other, so that it is known which are the newest
                 async with trio.open_nursery() as clients:
                     for client, peer in enumerate(peers):
-                        clients.start_soon(send_round, peer, number, client)
+                        clients.start_soon(peer.log_batch, [f"{number} {client} {n}" for n in range(size)])
             sent = trio.current_time() - begun
             status = await peers[0].status_with(received=MANY, queued=BOUND)
             assert (status["dropped"], status["dewey"]) == (MANY - BOUND, "down")
@@ -416,26 +412,11 @@ async def test_of_150000_entries_sent_while_dewey_is_down_the_newest_100000_are_
             status = await peers[0].status_with(stored=BOUND + 1, queued=0, in_flight=0)  # one tells of the hole
             nursery.cancel_scope.cancel()
         assert (status["received"], status["dropped"], status["dead"]) == (MANY + 1, MANY - BOUND, 0)
-        assert longest == BOUND
+        assert max(lengths) == BOUND
         took = trio.current_time() - begun
 
         assert await godot.stop() == 0
-        (dropping,) = godot.events("dropping")
-        assert str(BOUND) in dropping["reason"]
-        assert int(dropping["dropped"]) > 0
-        ended = godot.events("dropping_ended")[0]
-        assert int(ended["dropped"]) == int(ended["dropped_meanwhile"]) == MANY - BOUND
-        assert godot.events("stopped")[0]["dropped"] == str(MANY - BOUND)
-
-        ((message, data, before),) = select(
-            pipeline.database,
-            "SELECT message, data, (SELECT count(*) FROM logs AS other WHERE other.created_at < logs.created_at) "
-            "FROM logs WHERE component = 'godot' AND level = 'WARN'",
-        )
-        assert message.startswith("50,000 entries are missing")
-        assert (data["dropped"], data["components"], data["others"]) == (MANY - BOUND, {"gates": MANY - BOUND}, 0)
-        assert before == 0, "it stands where the hole is"
-
+        assert_drops_are_told(pipeline, godot)
         newest = range(rounds - BOUND // (connections * size), rounds)
         expected = {f"{number} {client} {n}" for number in newest for client in range(connections) for n in range(size)}
         stored = stored_messages(pipeline.database)
@@ -446,6 +427,25 @@ async def test_of_150000_entries_sent_while_dewey_is_down_the_newest_100000_are_
             assert own == [f"{number} {client} {n}" for number in newest for n in range(size)], "in order"
     with capsys.disabled():
         print(f"\n150,000 entries: sent after {sent:.1f} s, the newest 100,000 stored after {took:.1f} s")  # noqa: T201
+
+
+def assert_drops_are_told(pipeline: Pipeline, godot: Program) -> None:
+    """Look for what was dropped in the lines of the daemon, and in the entry that stands where the gap is."""
+    (dropping,) = godot.events("dropping")
+    assert str(BOUND) in dropping["reason"]
+    assert int(dropping["dropped"]) > 0
+    ended = godot.events("dropping_ended")[0]
+    assert int(ended["dropped"]) == int(ended["dropped_meanwhile"]) == MANY - BOUND
+    assert godot.events("stopped")[0]["dropped"] == str(MANY - BOUND)
+
+    ((message, data, before),) = select(
+        pipeline.database,
+        "SELECT message, data, (SELECT count(*) FROM logs AS other WHERE other.created_at < logs.created_at) "
+        "FROM logs WHERE component = 'godot' AND level = 'WARN'",
+    )
+    assert message.startswith("50,000 entries are missing")
+    assert (data["dropped"], data["components"], data["others"]) == (MANY - BOUND, {"gates": MANY - BOUND}, 0)
+    assert before == 0
 
 
 async def hold_connection(url: str, *, task_status: trio.TaskStatus[Peer]) -> None:
