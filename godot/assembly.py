@@ -126,7 +126,7 @@ async def run_serve(settings: CombinedSettings, life: Lifecycle) -> int:
 
 
 async def check_serve(settings: CombinedSettings) -> list[str]:
-    """Return what would end the start of `godot serve`, as far as that shows without starting anything."""
+    """Return the problems that would end the start of `godot serve`, as far as they show before anything is started."""
     problems: list[str] = []
 
     async def check_dewey() -> None:

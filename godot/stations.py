@@ -52,14 +52,14 @@ ABOUT: Final = (
 
 @attrs.frozen
 class Dependencies:
-    """What the stations stand on: whatever differs between `up`, `serve` and a test.
+    """The things that the stations stand on, and that differ between `up`, `serve` and a test.
 
     :param listeners: bound, and accepting nothing yet.
     :param gate: who may connect.
     :param dewey_definitions: of Dewey's tools, by their names: Godot offers the same.
     :param write: gets each line for the operator.
     :param http: as `listeners`, for HTTP; none: nothing is served there.
-    :param registry: what is scraped, Godot's own metrics aside.
+    :param registry: for the metrics; others may have put theirs in.
     :param refresh: called before a scrape.
     :param connections: how many there may be.
     """

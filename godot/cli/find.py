@@ -1,4 +1,4 @@
-"""What the commands that find entries do: tail, query, trace, export, components, stats."""
+"""The work of the commands that find entries: tail, query, trace, export, components, stats."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def tell_trace(trace_id: str, output: str, style: Style) -> Work:
 
 
 def list_components(*, as_json: bool) -> Work:
-    """Write what components there are."""
+    """Write the components that there are."""
 
     async def work(daemon: Daemon) -> int:
         stats = await daemon.ask(STATS)

@@ -1,4 +1,4 @@
-"""What the commands that change what is kept do: level, pin, clear."""
+"""The work of the commands that change what is kept: level, pin, clear."""
 
 from __future__ import annotations
 

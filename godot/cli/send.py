@@ -1,4 +1,4 @@
-"""What the commands that send entries do: log, ingest."""
+"""The work of the commands that send entries: log, ingest."""
 
 from __future__ import annotations
 

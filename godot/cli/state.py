@@ -1,4 +1,4 @@
-"""What the commands do that tell how Godot is: status, healthcheck, config."""
+"""The work of the commands that tell how Godot is: status, healthcheck, config."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What an entry is, and its bytes."""
+"""What an entry is, its bytes, its level and its times."""

@@ -211,10 +211,10 @@ def is_uuid7(entry_id: str) -> bool:
 
 
 def parse_uuid(value: object) -> str | None:
-    """Return a UUID in lower case with dashes, or None when it is none.
+    """Return a UUID in lower case with dashes; None for anything else.
 
-    Without dashes (a trace-id of W3C), in braces and as a URN it is one too. `uuid.UUID` would also take
-    blanks and underscores anywhere.
+    It may also come without dashes (a trace-id of W3C), in braces, or as a URN. `uuid.UUID` would also take blanks and
+    underscores anywhere.
     """
     if type(value) is str and _OUR_UUID.fullmatch(value):
         return value
