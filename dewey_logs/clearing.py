@@ -21,9 +21,9 @@ MAX_NOTE_CHARS: Final = 1_000
 
 @attrs.frozen
 class Clearing:
-    """What is to be deleted: all entries that answer to everything that is given, but those of pinned traces.
+    """What to delete: the entries for which all that is given holds, except those of pinned traces.
 
-    :param before: what happened before then; ISO 8601 in UTC.
+    :param before: entries that happened earlier than this; ISO 8601 in UTC.
     :param level: entries of this level, and of those that are less severe.
     :param exclude: traces that stay.
     """
@@ -44,7 +44,7 @@ class Clearing:
         exclude_trace_id: str | Sequence[str] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> Clearing:
-        """Check what was asked; without any filter it is what is older than the retention.
+        """Check what was asked; without any filter, everything older than the retention goes.
 
         :raises EntryRejected: naming the argument and what is allowed.
         """
@@ -64,7 +64,7 @@ class Clearing:
 
     @property
     def takes_whole_days(self) -> bool:
-        """Whether of what lies before its end everything goes, but for single traces."""
+        """Whether everything before its end goes, except single traces."""
         return self.before is not None and self.component is None and self.level is None
 
     @property
@@ -147,9 +147,9 @@ def end_of_pin(text: str, now: datetime) -> str:
 
 
 def end_of_retention(now: datetime, retention_days: int) -> str:
-    """Return before when entries go by themselves: the beginning of a UTC day, so that whole partitions can go.
+    """Return the time before which entries go by themselves: the start of a UTC day, so that whole partitions can go.
 
-    Entries are kept for `retention_days`, and until the day that follows has ended.
+    Entries are kept for `retention_days`, and then until the end of that UTC day.
     """
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return iso(today - timedelta(days=retention_days))

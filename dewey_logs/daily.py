@@ -1,4 +1,4 @@
-"""What a store needs every day: at the start, and soon after a UTC day begins."""
+"""Does what a store needs every day: at the start, and soon after a UTC day begins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 from godot.errors import StoreUnavailable
 
 LOOK_S: Final = 60.0
-"""How often the clock is looked at, which may jump: a change of the day is found within that time."""
+"""How often to look at the clock. It may jump; a new day is noticed within this time."""
 
 EVERY: Final = timedelta(hours=1)
 
@@ -19,7 +19,7 @@ EVERY: Final = timedelta(hours=1)
 async def run_daily(work: Callable[[], Awaitable[None]], now: Callable[[], datetime]) -> None:
     """Do some work at the start, every hour, and when a UTC day begins. Runs until cancelled.
 
-    When the store is away or busy it is tried again a minute later.
+    When the store is away or busy, the work is tried again a minute later.
     """
     last: datetime | None = None
     while True:
@@ -29,5 +29,5 @@ async def run_daily(work: Callable[[], Awaitable[None]], now: Callable[[], datet
                 await work()
                 last = instant
             except StoreUnavailable:
-                pass  # those who store notice, and tell
+                pass  # storing meets the same trouble, and reports it
         await trio.sleep(LOOK_S)

@@ -18,10 +18,10 @@ from godot.errors import EntryRejected
 from godot.json.structure import shown
 
 MAX_NAMES: Final = 100
-"""Components in one list."""
+"""How many components one list may have."""
 
 MAX_WORD_CHARS: Final = 100
-"""Of an id, a level, a time."""
+"""The longest id, level or time."""
 
 
 @attrs.frozen
@@ -47,7 +47,9 @@ class Components:
     def to_sql(self) -> tuple[str, dict[str, Any]]:
         """Word it for PostgreSQL: a condition on `logs.component`, and the values of its placeholders."""
         if self.names and not self.patterns and len(self.names) == 1:
-            return "logs.component = %(component)s", {"component": self.names[0]}  # in the order of its index
+            return "logs.component = %(component)s", {
+                "component": self.names[0]
+            }  # this form keeps the order of the index
         conditions: list[str] = []
         values: dict[str, Any] = {}
         if self.names:
@@ -66,8 +68,8 @@ class Components:
 def _fits(pattern: str, name: str) -> bool:
     """Whether a name fits a pattern.
 
-    Each part is looked for behind the one before it, and the first place where it is found is the best: so nothing is
-    tried twice. A regular expression tries every way to divide a name among the `*`, for ever when there are many.
+    Each part is searched behind the one before it. The first place found is the best, so nothing is tried twice. A
+    regular expression tries every way to divide a name among the `*`, which takes for ever when there are many.
     """
     first, *middle, last = pattern.split("*")
     at, end = len(first), len(name) - len(last)

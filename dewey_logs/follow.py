@@ -1,13 +1,13 @@
 """Followers: entries as they are stored, for many at once.
 
-Law of this module: the database is read once for all who wait, whatever their number, and the writer never waits for
-any of them. What is new is kept for a while (`Followers`, bounded in bytes) and each one picks what it asked for. Who
-comes with an older cursor reads the database until it has caught up; so many do so at once, whoever else has one, and
-of a page that was read one keeps no more than its answer has room for.
+Law of this module: the database is read once for all followers that wait, whatever their number, and the writer never
+waits for any of them. New entries are kept for a while (`Followers`, bounded in bytes), and each follower picks what it
+asked for. A follower with an older cursor reads the database itself until it has caught up. Only `CATCHING_UP` of them
+read at once, and each keeps no more of a page than its answer has room for.
 
-The order is that of the inserts which stored the entries, and it is read only as far as every earlier insert has
-ended (schema/0008_log_order.sql): so nothing is ever added before a cursor, however old the `created_at` of
-an entry, and whichever Dewey stored it.
+The order is that of the inserts which stored the entries. It is read only as far as every earlier insert has ended
+(schema/0008_log_order.sql). So nothing is ever added before a cursor, however old the `created_at` of an entry, and
+whichever Dewey stored it.
 """
 
 from __future__ import annotations
@@ -35,33 +35,35 @@ from godot.service.shares import Shares
 MAX_FOLLOWERS: Final = 200
 
 POLL_S: Final = 0.25
-"""How often somebody who waits looks for what another Dewey has stored; what this one stores wakes them."""
+"""How often a waiting follower looks for entries that another Dewey stored. Entries stored here wake it at once."""
 
 GATHER_S: Final = 0.02
-"""Between a store and the reading of what it stored: at a high rate, several batches are read at once."""
+"""Pause between storing and reading: at a high rate, several batches are read at once."""
 
 PAGE: Final = 1_000
 """Entries that are read at once."""
 
 KEPT_BYTES: Final = 16 * 1024 * 1024
-"""Of messages and data that are kept for followers."""
+"""How much memory the entries take that are kept for followers."""
 
 CATCHING_UP: Final = 2
-"""Those who read an older part of the database at once, each caller once; the others wait for their turn."""
+"""Followers that read older parts of the database at once, one of each caller. The others wait for their turn."""
 
 TURN_S: Final = 5.0
-"""So long they do, also when they were to wait for no entry. Then they are told to go on where they are."""
+"""A follower waits at least this long for that turn, even one that would not wait for entries. Then it is told to go on
+from where it is."""
 
 PIECE_BYTES: Final = 256 * 1024
-"""Of what is kept, as one goes through it: it is forgotten meanwhile."""
+"""How much of the kept entries is gone through at once: they may be forgotten meanwhile."""
 
 LAG_MAX: Final = 100_000
-"""Entries that a follower may be behind; what is older is left out, and counted."""
+"""How many entries a follower may be behind. Older ones are left out, and counted."""
 
 COUNTED_MAX: Final = 1_000_000
+"""Counting them stops here."""
 
 PIECE_S: Final = 0.01
-"""After so long with the entries that came, everybody else has a turn."""
+"""After comparing entries for this long, other tasks get a turn."""
 
 
 class Followers:
@@ -72,24 +74,24 @@ class Followers:
         self._stored = trio.Event()
         self._reading = trio.Lock()
         self._deciding = Shares(1, 1)
-        """Followers take no more than one of those who read for queries, too."""
+        """Where the database has to decide: followers use one of the connections for queries, and leave the others."""
         self._catching_up = Shares(CATCHING_UP, 1)
         self._begun = self._ended = 0
-        """Number of the last reading that was begun, and of the last one that ended well."""
+        """Number of the last read that began, and of the last one that ended well."""
         self._identity = ""
-        """Of the database, to which all that is known of it belongs."""
+        """Of the database that the kept entries are from."""
         self._kept: deque[tuple[Place, StoredEntry]] = deque()
         self._kept_bytes = 0
         self._from: Place | None = None
-        """What is kept begins behind this place; None while nobody waits."""
+        """The kept entries begin behind this place; None while nobody waits."""
         self._to = Place(0)
         self._more = False
-        """Whether there was more to be read when this was."""
+        """Whether there was more to read after `_to`."""
         self.count = 0
-        """How many there are now."""
+        """How many followers there are now."""
 
     def note_stored(self) -> None:
-        """Wake those who wait: something was stored."""
+        """Wake the followers that wait: something was stored."""
         self._stored.set()
         self._stored = trio.Event()
 
@@ -103,14 +105,14 @@ class Followers:
         max_bytes: int = READ_CHARS,
         who: str = INSIDE,
     ) -> Tail:
-        """Return what was stored after a cursor and answers a query; wait for it when there is nothing yet.
+        """Return entries that were stored after a cursor and answer a query; wait when there are none yet.
 
-        :param query: its filters, its limit and what it shows count, its order does not.
+        :param query: its filters, its limit and its long fields count; its order does not.
         :param cursor: of an earlier answer; None: begin with the newest entries there are.
         :param last: how many of these.
-        :param max_bytes: what the answer has room for; hardly more is kept for it.
-        :param who: whose call it is, of those who share the store.
-        :raises EntryRejected: the cursor is none, or there are too many followers.
+        :param max_bytes: the room that the answer has; hardly more is kept for it.
+        :param who: the caller, for sharing the store fairly.
+        :raises EntryRejected: the cursor is not one of ours, or there are too many followers.
         """
         with self._one_more():
             deadline = trio.current_time() + wait_s
@@ -131,7 +133,7 @@ class Followers:
                 await self._read_on(reading, deadline)
             except StoreUnavailable:
                 if reading.place == place and not reading.has_something:
-                    raise  # else what was read is an answer, and the next call finds out
+                    raise  # otherwise there is something to answer, and the next call meets the trouble
             return Tail(reading.entries, reading.place, reading.identity, reading.missed)
 
     async def _begin(self, reading: Reading, last: int) -> None:
@@ -147,7 +149,7 @@ class Followers:
     async def _read_on(self, reading: Reading, deadline: float) -> None:
         """Read until there is something and no more for now, until there is no room for more, or until the deadline.
 
-        Also until the database is another one: whoever calls again with the cursor is told so.
+        It also ends when the database has become another one. The next call with the cursor is told so.
         """
         while self._identity == reading.identity and not reading.full:
             stored = self._stored
@@ -180,7 +182,7 @@ class Followers:
                 self._forget()
 
     def _note_identity(self, identity: str) -> None:
-        """Forget what is known of another database."""
+        """Forget the kept entries when they are of another database."""
         if identity != self._identity:
             self._forget()
             self._identity = identity
@@ -192,7 +194,7 @@ class Followers:
         self._more = False
 
     def _has(self, place: Place) -> bool:
-        """Whether all that came after a place, so far as it was read, is kept."""
+        """Whether all entries after a place are kept, as far as they were read."""
         return self._from is not None and self._from <= place
 
     async def _answers(self, reading: Reading, entry: StoredEntry) -> bool:
@@ -211,7 +213,7 @@ class Followers:
             self._deciding.give_back(who)
 
     async def _go_through(self, reading: Reading, rows: Sequence[tuple[Place, StoredEntry]]) -> None:
-        """Take what answers the query of some entries, until there is no room for more."""
+        """Take those of some entries that answer the query, until there is no room for more."""
         pause_at = time.monotonic() + PIECE_S
         for at, entry in rows:
             if time.monotonic() > pause_at:
@@ -224,7 +226,7 @@ class Followers:
                 return
 
     async def _go_through_kept(self, reading: Reading) -> bool:
-        """Take what was read for all; return whether that is all there is for now."""
+        """Take from the kept entries; return whether that is all there is for now."""
         while self._has(reading.place) and reading.place < self._to and not reading.full:
             first = bisect_right(self._kept, reading.place, key=lambda each: each[0])
             rows = []
@@ -241,7 +243,7 @@ class Followers:
         return self._has(reading.place) and not self._more
 
     async def _catch_up(self, reading: Reading, deadline: float) -> bool:
-        """Read a page of the database for one who is behind; return whether that is all there is for now."""
+        """Read a page of the database for a follower that is behind; return whether that is all there is for now."""
         with trio.move_on_at(max(deadline, trio.current_time() + TURN_S)) as turn:
             await self._catching_up.take(reading.who)
         if turn.cancelled_caught:
@@ -259,16 +261,16 @@ class Followers:
         return not followed.more
 
     async def _read_new(self, place: Place) -> None:
-        """Read what is new, once for all who wait.
+        """Read new entries once for all that wait.
 
-        :param place: where keeping begins when nothing is kept.
+        :param place: where keeping begins when nothing is kept yet.
         """
         begun = self._begun
         async with self._reading:
             if self._ended > begun:
-                return  # somebody has begun and ended reading since
+                return  # another task has read since
             self._begun = number = self._begun + 1
-            if self._from is None or (self._more and place > self._to):  # else the present waits for the past
+            if self._from is None or (self._more and place > self._to):  # or the present would wait for the past
                 self._forget()
                 self._from = self._to = place
             followed = await self._store.follow(self._to, PAGE)

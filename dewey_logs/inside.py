@@ -1,6 +1,6 @@
-"""Dewey inside of Godot's process: what is to be stored comes as it is, over no wire.
+"""Dewey inside Godot's process: entries come to the store as they are, over no wire.
 
-Godot has checked and serialised each entry, so that nothing is looked at again. Questions go over MCP in memory, like
+Godot has checked and serialised each of them, so nothing is looked at again. Questions go over MCP in memory, like
 those to any other Dewey.
 """
 
@@ -23,7 +23,7 @@ class InsideStore:
     """Stores the batches of the Godot of this process; the twin of `godot.pipeline.dewey.RemoteStore`.
 
     :param timeout_s: how long a batch may take.
-    :param report: gets a bug, for the operator.
+    :param report: gets the text of a bug, for the operator.
     """
 
     storing: Storing
@@ -45,6 +45,6 @@ class InsideStore:
         except trio.TooSlowError as exc:
             raise DeweyFailed(f"Dewey: not stored within {self.timeout_s:g} s") from exc
         except Exception as bug:
-            # As over a wire: the sender goes on, and finds the entry that is at fault, if one is.
+            # As over a wire: the sender goes on. If one entry is at fault, the sender finds it.
             self.report(repr(bug))
             raise DeweyFailed(f"Dewey: {bug!r}") from bug

@@ -41,7 +41,7 @@ HISTOGRAMS: Final[Mapping[str, tuple[str, Sequence[str], Sequence[float]]]] = {
 class DeweyMetrics(Collector):
     """Everything that Dewey counts.
 
-    :param on_change: gets whether the database answers, and why not, whenever that is another than before.
+    :param on_change: called when the database goes up or down: whether it is up, and why it is not.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class DeweyMetrics(Collector):
         self._stored = Stored(self._stored.stored + result.stored, self._stored.duplicates + result.duplicates)
 
     def measured(self, tool: Tool) -> Tool:
-        """Return a tool whose answers are measured; of one that waits for entries, only how many wait."""
+        """Return a tool whose answers are measured. Of one that waits for entries, waiting calls are counted."""
 
         async def wait(arguments: Any) -> Answer | Later:
             self._followers += 1
@@ -94,9 +94,9 @@ class DeweyMetrics(Collector):
 
     @contextmanager
     def measuring(self, name: str) -> Iterator[None]:
-        """Measure a call, and see from it whether the database answers.
+        """Measure a call, and learn from it whether the database answers.
 
-        :param name: of the tool that it is, or stands for.
+        :param name: of the tool that is called, or whose place the call takes.
         """
         began = time.perf_counter()
         outcome = "refused"
@@ -114,7 +114,7 @@ class DeweyMetrics(Collector):
             self._tool_s.labels(name, outcome).observe(time.perf_counter() - began)
 
     async def refresh(self, count_partitions: Callable[[], Awaitable[int]]) -> None:
-        """Find out what a scrape asks of the database, which may be away."""
+        """Ask the database for the numbers of a scrape. It may be away."""
         try:
             self.partitions = await count_partitions()
             self._database(is_up=True)
@@ -122,7 +122,7 @@ class DeweyMetrics(Collector):
             self._database(is_up=False, reason=str(exc))
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: what is collected is known when it is."""
+        """Return nothing: what is collected is known only when it is."""
         return []
 
     def collect(self) -> Iterable[Metric]:

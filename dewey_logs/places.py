@@ -30,14 +30,14 @@ class Cursor:
     id: str
 
     def encode(self) -> str:
-        """Return the text that a client passes back; what is in it is nobody else's business."""
+        """Return the text that a client passes back. Its content is ours to change."""
         return urlsafe_b64encode(f"{self.created_at} {self.id}".encode()).decode()
 
     @classmethod
     def decode(cls, text: str) -> Cursor:
         """Read it back.
 
-        :raises EntryRejected: when it is none of ours.
+        :raises EntryRejected: it is not one of our cursors.
         """
         try:
             bounded("cursor", text, MAX_CURSOR_CHARS)
@@ -51,9 +51,9 @@ class Cursor:
 class Place:
     """The place of an entry in the order in which entries were stored.
 
-    Without time and id it stands before all entries that were stored with it.
+    A place without time and id stands before all entries of its insert.
 
-    :param stored_in: the number of the insert that stored it; numbers grow.
+    :param stored_in: the number of the insert that stored the entry. Numbers grow.
     """
 
     stored_in: int
@@ -63,7 +63,7 @@ class Place:
     def encode(self, identity: str) -> str:
         """Return the text that a client passes back.
 
-        :param identity: of the database; the numbers of another one mean nothing here.
+        :param identity: of the database, since numbers mean nothing in another one.
         """
         return urlsafe_b64encode(f"tail {identity} {self.stored_in} {self.created_at} {self.id}".encode()).decode()
 
@@ -71,8 +71,9 @@ class Place:
     def decode(cls, text: str, identity: str, end: int) -> Place:
         """Read it back.
 
-        :param end: no place was ever given beyond this number.
-        :raises EntryRejected: it is none of ours, of another database, or of a time that the database does not know.
+        :param end: the largest number that a place can have by now.
+        :raises EntryRejected: it is not one of our cursors, or is of another database, or of a time that the database
+            has not reached.
         """
         try:
             bounded("cursor", text, MAX_CURSOR_CHARS)
@@ -88,7 +89,7 @@ class Place:
             raise EntryRejected(
                 f"cursor: must be the cursor of an earlier answer of this tool, not {shown(text)}"
             ) from None
-        # Cursors from before schema/0008 know the server only.
+        # Cursors from before schema/0008 name only the server.
         if of not in (identity, identity.partition(".")[0]) or place.stored_in > end:
             raise EntryRejected(
                 "cursor: is of another database than this one, or from before this one was restored or taken over by a "

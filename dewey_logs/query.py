@@ -1,7 +1,7 @@
-"""What can be asked of the log (DEW-006, DEW-007), and the SQL that asks it.
+"""What a query may ask (DEW-006, DEW-007), and its SQL.
 
-Pure: no driver; the clock is handed in. `Query.parse` says what is wrong with a question, `Query.to_sql` words it for
-PostgreSQL, `dewey_logs.store.memory.MemoryStore` answers it from the same fields.
+Pure: no driver; the clock is handed in. `Query.parse` checks a question, `Query.to_sql` words it for PostgreSQL,
+`dewey_logs.store.memory.MemoryStore` answers it from the same fields.
 """
 
 from __future__ import annotations
@@ -25,35 +25,36 @@ DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000
 
 TRACE_ID_SHOWN: Final = "0193a1b2-7c3d-4e4f-8a9b-0123456789ab"
-"""In descriptions of tools."""
+"""An example, for descriptions of tools."""
 
 MAX_SEARCH_CHARS: Final = 1_000
 MAX_TEXT_CHARS: Final = 10_000
 MAX_WANTED: Final = 1_000
-"""Values in `data`. A follower compares each of them with each entry that is stored."""
+"""How many values the filter `data` may have. Each of them is compared with every new entry for each follower."""
 
 LONG: Final = frozenset({"message", "data"})
-"""The fields of an entry that may be megabytes; they are read only where they are wanted."""
+"""The fields of an entry that may be megabytes. They are read only on request."""
 
 READ_CHARS: Final = 1_000_000
-"""How much of each of them is read: more than the largest answer shows, or a follower compares by itself."""
+"""How much of a long field is read: more than the largest answer shows, and more than a follower compares itself."""
 
 Order = Literal["newest", "oldest"]
 
 
 @attrs.frozen
 class Query:
-    """A question that makes sense.
+    """A question that has been checked.
 
-    :param level: the least severe level that is wanted.
-    :param data: what `data` contains, in the sense of PostgreSQL's `@>`.
-    :param data_path: an SQL/JSON path into `data`, which selects something there or is true of it.
-    :param contains: a part of the message, in any case.
-    :param start_time: ISO 8601 in UTC with microseconds; included.
-    :param end_time: the same; excluded.
-    :param after: show what comes behind this place.
-    :param stored_before: show what was stored before this number.
-    :param only: show none but the entry of this place, if it answers the query.
+    :param level: the least severe level to show.
+    :param data: what `data` has to contain, in the sense of PostgreSQL's `@>`.
+    :param data_path: an SQL/JSON path that selects something in `data`, or is true of it.
+    :param contains: a part of the message, in upper or lower case.
+    :param start_time: the first moment, ISO 8601 in UTC with microseconds.
+    :param end_time: the first moment after the last, written the same.
+    :param after: show only entries behind this place.
+    :param stored_before: show only entries whose insert has a smaller number.
+    :param only: show only the entry at this place, if it answers the query.
+    :param long: the long fields to read.
     """
 
     trace_id: str | None = None
@@ -90,7 +91,7 @@ class Query:
         cursor: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> Query:
-        """Check what was asked; None is "not asked". Whether `data_path` is a path, the store finds out.
+        """Check what was asked; None means "not asked". The store checks `data_path`.
 
         :param now: what relative times count from.
         :raises EntryRejected: naming the argument and what is allowed.
@@ -144,16 +145,16 @@ class Query:
 
     @property
     def by_content(self) -> bool:
-        """Whether it looks for what the indexes of words and of data find."""
+        """Whether the index of words or of data can answer it."""
         return self.search is not None or self.data is not None or self.data_path is not None
 
     def to_sql(self, *, path_is_condition: bool = False) -> tuple[str, dict[str, Any]]:
-        """Word it for PostgreSQL, asking for one entry more than the limit: whether there is more.
+        """Word it for PostgreSQL. It asks for one entry more than the limit, to see whether there are more.
 
-        :param path_is_condition: `data_path` is true or false of an entry (`$.ms > 5`); else it selects
+        :param path_is_condition: `data_path` is true or false of an entry (`$.ms > 5`). Otherwise it selects
             something there, or nothing (`$.steps[*] ? (@.ms > 5)`).
-        :return: a statement with `%(name)s` placeholders, and their values. Values never get into the
-            text, but for levels, which are known words: a partial index is chosen by its condition.
+        :return: a statement with `%(name)s` placeholders, and their values. The text contains no value but levels:
+            these are known words, and PostgreSQL chooses a partial index by them.
         """
         conditions, values = [], {}
         for wording, name, value in (
@@ -191,7 +192,7 @@ class Query:
             values |= {"only_id": self.only.id, "only_time": self.only.created_at}
         behind, direction = ("<", "DESC") if self.order == "newest" else (">", "ASC")
         if self.after is not None:
-            # The row comparison finds the place in the index; the other one spares whole partitions.
+            # The row comparison finds the place in the index; the second one skips whole partitions.
             conditions += [
                 f"(logs.created_at, logs.id) {behind} (%(after_time)s::timestamptz, %(after_id)s::uuid)",
                 f"logs.created_at {behind}= %(after_time)s::timestamptz",
@@ -209,13 +210,13 @@ ISO_FORMAT: Final = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
 def read_back(chosen: str, in_order: str, long: frozenset[str]) -> str:
     """Return the SQL that reads entries as `StoredEntry` has them, and `stored_in`.
 
-    The page is chosen first, and its columns made afterwards, one row after the other as they are fetched: where the
-    plan has to sort, it must not unpack the data of every entry that it looks at.
+    The page is chosen first. Its columns are made afterwards, row by row as they are fetched: a plan that sorts must
+    not unpack the data of every entry that it looks at.
 
     :param chosen: selects the rows, in order.
-    :param long: which long fields are read; of those no more than `READ_CHARS`, and how long they are.
+    :param long: the long fields to read: up to `READ_CHARS` of each, and its length.
     """
-    # OFFSET keeps data from being written twice; each part says that it is in order, or the last one would sort.
+    # OFFSET keeps data from being written out twice. Each part repeats the order, or the last one would sort again.
     written = f"SELECT *, data::text AS written FROM ({chosen}) AS logs {in_order} OFFSET 0"  # noqa: S608 - see above
     columns = ["id::text", "trace_id::text", "component", "level"]
     for name, source, nothing in (("message", "message", "''"), ("data", "written", "NULL::text")):
@@ -244,7 +245,7 @@ def _wanted(data: dict[str, Any]) -> dict[str, Any]:
     check_bounds(raw, data)
     if (count := _count(data)) > MAX_WANTED:
         raise EntryRejected(f"data: at most {MAX_WANTED:,} values in a filter, not {count:,}")
-    # The bytes may also be an escaped backslash with letters behind it, as in a path of Windows.
+    # The bytes may also be an escaped backslash and letters, as in a Windows path.
     if b"\\u0000" in raw or b"\\ud" in raw:
         _check_storable(data)
     return data

@@ -1,4 +1,4 @@
-"""What one follower reads: how far it has come, what it has got, and whether an entry answers its query. Pure."""
+"""One follower's reading: how far it has come, what it has got, and whether an entry answers its query. Pure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from godot.json.text import loads
 
 MATCHED_CHARS: Final = 262_144
 MATCHED_VALUES: Final = 20_000
-"""What is longer, or has more to compare, PostgreSQL compares with a filter: here it would hold up everybody."""
+"""PostgreSQL compares longer texts, and data with more values, with a filter: here that would hold up everybody."""
 
 
 @attrs.frozen
 class Tail:
     """What a follower gets.
 
-    :param entries: each with its place; of `Query.limit`, at most.
-    :param place: where to go on from, when all of the entries have been taken.
-    :param missed: how many were left out because the follower was too far behind.
+    :param entries: each with its place; at most `Query.limit`.
+    :param place: where to go on after the last of these entries.
+    :param missed: how many entries were left out because the follower was too far behind.
     """
 
     entries: list[tuple[Place, StoredEntry]]
@@ -38,8 +38,10 @@ class Tail:
 class Reading:
     """What one follower has got so far.
 
-    :param place: up to where it has read.
-    :param full: the answer has no room for more.
+    :param max_bytes: how much room its answer has.
+    :param who: its caller.
+    :param place: how far it has read.
+    :param full: its answer has no room for more.
     """
 
     query: Query
@@ -53,7 +55,7 @@ class Reading:
     _bytes: int = 0
 
     def add(self, at: Place, entry: StoredEntry) -> None:
-        """Keep what the answer can show of an entry."""
+        """Keep as much of an entry as the answer can show."""
         cut: dict[str, Any] = {} if "message" in self.query.long else {"message": ""}
         cut |= {} if "data" in self.query.long else {"data": None}
         for name in self.query.long:
@@ -66,7 +68,7 @@ class Reading:
     def page(self, most: int) -> tuple[int, frozenset[str], int]:
         """Return how many entries to read at once, which long fields of them, and how many bytes are enough.
 
-        :param most: how many, where a filter will leave some of them out.
+        :param most: how many entries to read where a filter will drop some.
         """
         query = self.query
         if not query.leaves_out:
@@ -76,14 +78,14 @@ class Reading:
 
     @property
     def has_something(self) -> bool:
-        """Whether there is something to say."""
+        """Whether there is something to answer."""
         return bool(self.entries or self.missed)
 
 
 def answers_here(query: Query, found: StoredEntry) -> bool:
-    """Whether an entry answers a query; what no filter asks about is not unpacked.
+    """Whether an entry answers a query. Only fields that a filter asks about are unpacked.
 
-    :raises TooMuch: that is for the database to find out.
+    :raises TooMuch: the database has to decide.
     """
     entry = Entry(
         id=found.id, trace_id=found.trace_id, component=found.component, level=found.level, message=found.message,

@@ -1,7 +1,7 @@
-"""Lets entries go by themselves when they are old (DEW-009).
+"""Deletes old entries by itself (DEW-009).
 
-What goes is gone for ever, and a clock may be wrong: so it counts from the slower of two clocks, ours and the
-database's, and when more days than usual would go at once, an operator has an hour to put a clock right.
+Deleted entries are gone for ever, and a clock may be wrong. So age is counted from the slower of two clocks, ours and
+the database's; and when more days than usual would go at once, an operator has an hour to put a clock right.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from dewey_logs.daily import run_daily
 from dewey_logs.store.protocol import LogStore
 
 DAYS_AT_ONCE: Final = 2
-"""So many days go without a second look: one is usual, two after a night without Dewey."""
+"""More days than this need a second look. One is usual, two come after a night without Dewey."""
 
 SECOND_LOOK_S: Final = 3_600.0
-"""By trio's clock, which does not jump."""
+"""Between the two looks, by trio's clock, which does not jump."""
 
 BY: Final = "retention"
 
 
 @attrs.frozen
 class _Held:
-    """What would have gone at the first look."""
+    """What the first look found.
+
+    :param before: entries that happened earlier would go.
+    :param since: the time of that look, by trio's clock.
+    """
 
     before: datetime
     since: float
@@ -44,10 +48,11 @@ async def run_retention(
 ) -> None:
     """Delete what is older than the retention: at the start, every hour, and when a UTC day begins.
 
-    Runs until cancelled. When the store is away it is tried again a minute later. Several Deweys may do it at once.
+    Runs until cancelled. When the store is away, it tries again a minute later. Several Deweys may do this at once.
 
-    :param tell: gets how many entries went, and before when they happened; only when some did.
-    :param hold: gets how many days would go, and before when; they go at a second look, if that finds the same.
+    :param tell: called when entries went: how many, and the time before which they had happened.
+    :param hold: called when too many days would go at once: how many, and before what time. They go at the second
+        look, if that finds the same.
     """
     held: _Held | None = None
 

@@ -1,4 +1,4 @@
-"""Full-text search: what a person types into a search box, and the words that it is compared with. Pure: no driver."""
+"""Full-text search: how the text of a search box is read, and how a message is split into words. Pure: no driver."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from godot.errors import EntryRejected
 from godot.json.structure import shown
 
 SEARCHED_CHARS: Final = 65_536
-"""How much of a message the full-text index sees (`log_search_vector` in schema/0001_logs.sql)."""
+"""How much of a message the full-text index covers (`log_search_vector` in schema/0001_logs.sql)."""
 
 _WORD: Final = re.compile("[0-9A-Za-z\x80-\ud7ff\ue000-\U0010ffff]+")
-"""ASCII punctuation separates words; what lies beyond ASCII is left to PostgreSQL, on both sides."""
+"""ASCII punctuation separates words. Other characters are left to PostgreSQL, in messages and in searches."""
 
 _TERM: Final = re.compile(r'(-?)"([^"]*)"?|(-?)([^\s"]+)')
 
@@ -34,18 +34,18 @@ class Term:
 
 @attrs.frozen
 class Search:
-    """A full-text search: one of the alternatives, every term of it."""
+    """A full-text search: every term of at least one alternative has to hold."""
 
     alternatives: tuple[tuple[Term, ...], ...]
 
     @classmethod
     def parse(cls, text: str) -> Search:
-        """Read what a person types into a search box: `"a phrase"`, `-without`, `this or that`.
+        """Read the text of a search box: `"a phrase"`, `-without`, `this or that`.
 
-        A word with punctuation inside (`tools/call`, `server.js`) is a phrase, because that is how the
-        messages are indexed.
+        A word with punctuation inside (`tools/call`, `server.js`) is a phrase, because messages are
+        indexed that way.
 
-        :raises EntryRejected: when there is no word in it.
+        :raises EntryRejected: it has no word.
         """
         alternatives: list[list[Term]] = [[]]
         for minus_phrase, phrase, minus_word, word in _TERM.findall(text):
@@ -61,7 +61,7 @@ class Search:
         return cls(kept)
 
     def websearch(self) -> str:
-        """Word it for PostgreSQL's `websearch_to_tsquery`, every term as a phrase."""
+        """Word it for PostgreSQL's `websearch_to_tsquery`: each term becomes a phrase."""
         return " or ".join(
             " ".join(f'{"-" * term.negated}"{" ".join(term.words)}"' for term in terms) for terms in self.alternatives
         )

@@ -12,7 +12,7 @@ from godot.service.settings import DaemonSettings, boolean, dsn, seconds, settin
 
 @attrs.frozen(slots=False)
 class DeweySettings:
-    """What Dewey has to know, alone or inside Godot."""
+    """The settings that Dewey needs wherever it runs."""
 
     database_url: str | None = setting(
         "DATABASE_URL", dsn, "PostgreSQL, where Dewey stores (the database is called winni)", default=None
@@ -39,7 +39,7 @@ class DeweySettings:
 
 @attrs.frozen(slots=False, field_transformer=with_prefix)
 class DeweyServeSettings(DeweySettings, DaemonSettings):
-    """What `dewey serve` has to know."""
+    """The settings of `dewey serve`."""
 
     prefix: ClassVar[str] = "DEWEY"
 

@@ -1,4 +1,4 @@
-"""Deletes entries (DEW-009), so that nobody who stores or reads has to wait long, and no pinned trace goes."""
+"""Deletes entries (DEW-009). Storing and reading do not wait long for it, and no pinned trace goes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from dewey_logs.query import ISO_FORMAT
 from dewey_logs.store.partitions import Partition
 
 LOCK_ATTEMPTS: Final = 10
-"""Of `upkeep.TAKE_ALONE_S` each: longer than a query may take."""
+"""Each takes up to `upkeep.TAKE_ALONE_S`: together they are longer than a query may take."""
 
 CHUNK: Final = 5_000
-"""Entries that one transaction deletes: 0.1 s."""
+"""Entries that one transaction deletes, in 0.1 s."""
 
 _PINS: Final = f"""
 SELECT trace_id::text, note, to_char(pinned_at AT TIME ZONE 'UTC', {ISO_FORMAT}),
@@ -30,7 +30,7 @@ FROM log_pins WHERE until IS NULL OR until > clock_timestamp() ORDER BY log_pins
 """  # noqa: S608 - a constant
 
 _LOCK_PINS: Final = b"LOCK TABLE log_pins IN SHARE MODE"
-"""Who pins waits for the end of the transaction, and pins what is left: nothing that is pinned goes after it."""
+"""Pinning waits for the end of the transaction, and pins what is left. After that, nothing pinned goes."""
 
 
 def count_doomed(connection: Connection, clearing: Clearing) -> int:
@@ -41,7 +41,7 @@ def count_doomed(connection: Connection, clearing: Clearing) -> int:
 
 
 def count_doomed_days(connection: Connection, clearing: Clearing) -> int:
-    """Count the UTC days of which clearing would delete something."""
+    """Count the UTC days from which clearing would delete something."""
     condition, values = clearing.to_sql()
     ((count,),) = connection.execute(
         f"SELECT count(DISTINCT (created_at AT TIME ZONE 'UTC')::date) FROM logs WHERE {condition}".encode(),  # noqa: S608 - no value
@@ -53,8 +53,8 @@ def count_doomed_days(connection: Connection, clearing: Clearing) -> int:
 def clear(connection: Connection, clearing: Clearing, by: str, said_by: str | None) -> int:
     """Delete; return how many entries went.
 
-    The row of the audit is written first, and counts in the same transactions that delete: whatever dies
-    meanwhile, it is right.
+    The note in `log_clears` is written first, and updated in the transactions that delete: it is right whatever dies
+    meanwhile.
     """
     ((audit,),) = connection.execute(
         "INSERT INTO log_clears (cleared_by, said_by, filters) VALUES (%s, %s, %s) RETURNING id",
@@ -79,7 +79,7 @@ def _whole_days(connection: Connection, before: str) -> list[Partition]:
 
 
 def _drop_patiently(connection: Connection, partition: Partition, clearing: Clearing, audit: int) -> int:
-    """Drop a partition; when readers keep it busy, try again: nobody is to wait for us while we wait for them."""
+    """Drop a partition. When readers keep it busy, try again, so that nobody waits for us while we wait for them."""
     for _ in range(LOCK_ATTEMPTS - 1):
         with suppress(psycopg.errors.LockNotAvailable):
             return _drop(connection, partition, clearing, audit)
@@ -87,7 +87,7 @@ def _drop_patiently(connection: Connection, partition: Partition, clearing: Clea
 
 
 def _drop(connection: Connection, partition: Partition, clearing: Clearing, audit: int) -> int:
-    """Drop a partition in one transaction, but for what is to stay, which moves to the default partition."""
+    """Drop a partition in one transaction. Entries that stay move to the default partition."""
     names = {"day": sql.Identifier(partition.name), "logs": sql.SQL("logs")}
     condition, values = clearing.to_sql()
     with connection.transaction():
@@ -96,7 +96,7 @@ def _drop(connection: Connection, partition: Partition, clearing: Clearing, audi
         if not there:
             return 0  # another Dewey was faster
         connection.execute(_LOCK_PINS)
-        # As in upkeep: everybody waits at `logs`, where they learn that the partition is gone.
+        # As in upkeep: all others wait at `logs`, where they then learn that the partition is gone.
         take_alone(connection, "logs", "logs_default", partition.name)
         connection.execute(
             sql.SQL(
@@ -120,13 +120,13 @@ def _drop(connection: Connection, partition: Partition, clearing: Clearing, audi
 
 
 def _delete_in_chunks(connection: Connection, clearing: Clearing, audit: int) -> Iterator[int]:
-    """Delete chunk after chunk, oldest first; yield how many each was."""
+    """Delete chunk after chunk, oldest first; yield the size of each."""
     condition, values = clearing.to_sql()
     behind: tuple[str, str] | None = None
     while True:
         place = ""
         if behind is not None:
-            # The row comparison finds the place in the index; the other one spares whole partitions.
+            # The row comparison finds the place in the index; the second one skips whole partitions.
             place = (
                 "AND (logs.created_at, logs.id) > (%(time)s::timestamptz, %(id)s::uuid) "
                 "AND logs.created_at >= %(time)s::timestamptz"
@@ -157,12 +157,12 @@ def _note(connection: Connection, audit: int, deleted: int) -> None:
 
 
 def read_pins(connection: Connection) -> list[Pin]:
-    """Return what is pinned now, oldest pin first."""
+    """Return the pins that hold now, oldest first."""
     return [Pin(*row) for row in connection.execute(_PINS.encode())]
 
 
 def pin(connection: Connection, trace_id: str, note: str, until: str | None, by: str, said_by: str | None) -> None:
-    """Pin a trace, or say anew why and until when."""
+    """Pin a trace, or change the note and the end of its pin."""
     connection.execute(
         "INSERT INTO log_pins (trace_id, note, until, pinned_by, said_by) VALUES (%s, %s, %s, %s, %s) "
         "ON CONFLICT (trace_id) DO UPDATE SET note = EXCLUDED.note, until = EXCLUDED.until, "

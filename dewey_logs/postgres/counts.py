@@ -22,7 +22,7 @@ SELECT
 
 
 def read_stats(connection: Connection) -> Stats:
-    """Read the statistics, all of them of one instant."""
+    """Read the statistics, all at one instant."""
     ((groups, oldest, newest, size_bytes),) = connection.execute(_STATS.encode())
     by_component: Counter[str] = Counter()
     by_level: Counter[str] = Counter()

@@ -14,8 +14,8 @@ from dewey_logs.postgres.lane import Connection, at_work
 from dewey_logs.query import LONG, read_back
 from dewey_logs.store.protocol import ENOUGH_BYTES, Followed, StoredEntry
 
-# Of the identity, the timeline changes when the database goes back in time: restored to a moment, or taken over by a
-# standby that had not got everything. The control file names the new one only after a while, the WAL at once.
+# The timeline, a part of the identity, changes when the database goes back in time: when it is restored to a moment, or
+# taken over by a standby that lacked something. The WAL names the new timeline at once, the control file only later.
 _HEAD: Final = """
 SELECT below, latest, concat_ws(
     '.', system_identifier,
@@ -46,16 +46,16 @@ def follow(
 ) -> Followed:
     """Read what was stored after a place.
 
-    The head is found first: what was stored below it is seen by a statement that begins later.
+    The head is found first: a statement that begins later sees everything that was stored below it.
 
-    :raises StoreFailed: not even the first entry could be read in time; when one that comes behind it cannot, the page
-        ends before that.
+    :raises StoreFailed: not even the first entry could be read in time. When that happens to a later one, the page ends
+        before it.
     """
     ((below, latest, identity),) = connection.execute(_HEAD.encode())
     head = Place(below)
     if after is None:
         return Followed((), head, identity, latest + 1)
-    head = max(head, after)  # what two readers are told may go back a little; who has read on does not
+    head = max(head, after)  # two reads of the head may go back a little; a reader never does
     found: list[tuple[Place, StoredEntry]] = []
     more = False
     statement = read_back(_CHOSEN, _IN_ORDER, long).encode()
@@ -80,7 +80,7 @@ def follow(
 
 
 def count_after(connection: Connection, after: Place, at_most: int) -> int:
-    """Count what was stored after a place, no further than to a number."""
+    """Count what was stored after a place, up to a maximum."""
     ((below, _, _),) = connection.execute(_HEAD.encode())
     ((count,),) = connection.execute(_COUNT.encode(), _values(after, Place(below), at_most))
     return int(count)

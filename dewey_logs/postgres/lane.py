@@ -1,11 +1,11 @@
 """Calls to PostgreSQL in worker threads, each bounded, and its errors translated.
 
-psycopg knows no trio; it is used synchronously. A lane has connections and threads of its own, so that
-neither a slow search nor the maintenance stands in the way of what is to be stored.
+psycopg does not know trio, so it is used synchronously. A lane has connections and threads of its own, so that neither
+a slow search nor maintenance holds up storing.
 
-A thread cannot be cancelled, so each call is bounded four times over: PostgreSQL's own timeouts; TCP's;
-a deadline here, which asks PostgreSQL to cancel the statement and then cuts the connection; and the
-cancellation of the caller, which does the same at once.
+A thread cannot be cancelled, so each call is bounded four times: by PostgreSQL's own timeouts; by TCP's; by a deadline
+here, which asks PostgreSQL to cancel the statement and then cuts the connection; and by the cancellation of the
+caller, which does the same at once.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _AWAY: Final = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58"})
 resources, locks, operator, system."""
 
 _BROKEN_OFF: Final = frozenset({"53200", "53400", "57014"})
-"""Out of memory, over a configured limit, cancelled (by a timeout, or by whoever asks): PostgreSQL is up, and
-broke off this one call. So are internal errors (class XX), of which too large a request for memory is one."""
+"""Out of memory, over a configured limit, cancelled (by a timeout or on request): PostgreSQL is up, and broke off this
+one call. Internal errors (class XX) are treated alike; too large a request for memory is one of them."""
 
 _LOCKED: Final = "55P03"
 
 _NOT_SET_UP: Final = frozenset({"42501", "42P01", "42883"})
-"""No permission, no such table, no such function: not migrated yet, or an operator's slip."""
+"""No permission, no such table, no such function: the database is not migrated yet, or an operator made a slip."""
 
 
 class PostgresLane:
     """Connections that do one kind of work, each used by one call at a time.
 
     :param timeout_s: for one statement, and (a little more) for one call.
-    :param role: as whom; None: as who logs in.
+    :param role: the role to work as; None: the one that logs in.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class PostgresLane:
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Do some work in a thread, on a connection of its own.
 
-        When cancelled, or when it takes too long, PostgreSQL is asked to cancel the statement; if that
-        does not help, the connection is cut. Either way the thread has ended when this returns.
+        When this is cancelled or takes too long, PostgreSQL is asked to cancel the statement; if that does not help,
+        the connection is cut. Either way the thread has ended when this returns.
 
-        :raises StoreUnavailable: when the database is away.
+        :raises StoreUnavailable: the database is away.
         """
         async with self._vacant:
             call = _Work(self._idle.pop() if self._idle else None)
@@ -108,7 +108,7 @@ class PostgresLane:
         return result.unwrap()
 
     def close_idle(self) -> None:
-        """Close the connections that no call has now."""
+        """Close the connections that no call is using."""
         while self._idle:
             self._idle.pop().close()
 
@@ -135,13 +135,13 @@ class PostgresLane:
             keepalives_count=3,
             keepalives_idle=2,
             keepalives_interval=1,
-            prepare_threshold=None,  # a generic plan would know neither the day nor how rare a word is
+            prepare_threshold=None,  # a generic plan knows neither the day nor how rare a word is
             tcp_user_timeout=5_000,
         )
 
     def _set_up(self, connection: Connection) -> None:
-        # A statement and not `options`, which connection poolers refuse; after the call knows of the
-        # connection, so that it can be cut.
+        # By a statement, because connection poolers refuse `options`. The call knows the connection by now, so it can
+        # cut it.
         try:
             connection.execute(
                 "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
@@ -150,7 +150,7 @@ class PostgresLane:
         except psycopg.Error as exc:
             connection.close()
             if "role" in self._session and (exc.sqlstate or "")[:2] in ("22", "42"):
-                # It blames a value, but none of an entry's.
+                # The error blames a value, but not one of an entry.
                 raise StoreUnavailable(
                     f"PostgreSQL: DEWEY_DATABASE_ROLE={self._session['role']}: {first_line(exc)}"
                 ) from exc
@@ -161,16 +161,16 @@ class PostgresLane:
             return
         if call.spoilt or call.connection.info.transaction_status != TransactionStatus.IDLE:
             call.connection.close()
-            # What spoilt one has probably spoilt the others, and each would cost a call.
+            # The others are probably spoilt too, and each would cost a call.
             self.close_idle()
         else:
             self._idle.append(call.connection)
 
 
 class _Work:
-    """One call of a lane, while a thread works at it.
+    """One call of a lane, while a thread works on it.
 
-    `spoilt`: nobody else is to use its connection. Also one that can only be read from, for after a
+    `spoilt`: no other call may use its connection. Connections that have become read-only are among these: after a
     failover another server may be behind the same URL.
     """
 
@@ -180,7 +180,7 @@ class _Work:
         self.spoilt = False
 
     async def watch(self, timeout_s: float) -> None:
-        """End the thread's work after so many seconds, or when cancelled before the thread has ended."""
+        """End the thread's work after so many seconds, or when this is cancelled before the thread has ended."""
         try:
             await trio.sleep(timeout_s)
         finally:
@@ -218,10 +218,10 @@ def _translated() -> Iterator[None]:
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """Mark the part of a transaction in which a broken connection may be the fault of the work.
+    """Mark the part of a transaction in which the work itself may have broken the connection.
 
-    The connection was good when the transaction began. Since then this call was cut for taking too long, or its
-    server process died, which a single huge value can cause: the kernel ends it when memory runs out.
+    The connection was good when the transaction began. Since then this call was cut for taking too long, or its server
+    process died. A single huge value can cause that: the kernel ends the process when memory runs out.
 
     :raises StoreFailed: the connection broke.
     """
@@ -234,7 +234,7 @@ def at_work() -> Iterator[None]:
 
 
 def blames_content(exc: psycopg.Error) -> bool:
-    """Whether an error is the fault of the values, and not of the world."""
+    """Whether the values are at fault, and not the world."""
     return exc.sqlstate is not None and exc.sqlstate[:2] in _CONTENT
 
 
@@ -249,5 +249,5 @@ def _blames_the_world(exc: psycopg.Error) -> bool:
 
 
 def first_line(exc: psycopg.Error) -> str:
-    """Return what PostgreSQL says in one line."""
+    """Return the first line of what PostgreSQL says."""
     return (exc.diag.message_primary or str(exc)).partition("\n")[0]

@@ -8,7 +8,7 @@ from godot.entries.levels import LevelSetting
 
 
 def read_levels(connection: Connection) -> dict[str, LevelSetting]:
-    """Return the levels that are set; what has ended is not among them."""
+    """Return the levels that are set, without those that have ended."""
     rows = connection.execute(
         f"""
         SELECT component, level, to_char(until AT TIME ZONE 'UTC', {ISO_FORMAT}), later, until <= clock_timestamp()
@@ -27,7 +27,9 @@ def set_level(
 ) -> str | None:
     """Set the level of a component; return the one that counted before."""
     with connection.transaction():
-        connection.execute("LOCK TABLE logger_config IN SHARE ROW EXCLUSIVE MODE")  # two at once would each go back
+        connection.execute(
+            "LOCK TABLE logger_config IN SHARE ROW EXCLUSIVE MODE"
+        )  # of two at once, each would go back to the other
         before = read_levels(connection).get(component, LevelSetting(None))
         if level is None and until is None:
             connection.execute("DELETE FROM logger_config WHERE component = %s", (component,))

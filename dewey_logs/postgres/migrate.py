@@ -1,8 +1,8 @@
 """Brings a database to the schema that this program was written for: schema/NNNN_what_it_does.sql.
 
-Forward only, each file once and in a transaction of its own, together with its row in
-`log_migrations`. All of it happens under an advisory lock, so that two Deweys can start at once.
-Runs in a worker thread of `dewey_logs.postgres`, which translates its errors.
+It goes forward only. Each file is applied once, in a transaction of its own together with its row in `log_migrations`.
+An advisory lock is held, so that two Deweys can start at once. All this runs in a worker thread of
+`dewey_logs.postgres`, which translates its errors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from psycopg import Connection, errors
 from godot.errors import ConfigError
 
 _LOCK: Final = 0x60D07_0001
-"""Key of the advisory lock; any number that nobody else uses."""
+"""Key of the advisory lock. It can be any number that nobody else uses."""
 
 _IN_THE_WAY: Final = """
 SELECT format('%%s %%I.%%I', CASE relkind WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence' ELSE 'table' END,
@@ -56,17 +56,17 @@ def migrations() -> tuple[Migration, ...]:
 
 
 def migrate(connection: Connection[Any], steps: tuple[Migration, ...] | None = None) -> list[str]:
-    """Apply what is missing; return the names of the files that were applied.
+    """Apply the missing steps; return the names of their files.
 
     :param connection: in autocommit mode.
-    :raises ConfigError: when the database has a schema that is newer than this program, does not store text
-        as UTF-8, or has tables of others by the names of ours.
+    :raises ConfigError: the schema of the database is newer than this program, or the database does not store text as
+        UTF-8, or somebody else's tables have our names.
     """
     steps = migrations() if steps is None else steps
     applied = []
     with connection.transaction():
         _check_encoding(connection)
-        # Waiting for the lock comes first: CREATE TABLE IF NOT EXISTS fails when two do it at once.
+        # Take the lock first: CREATE TABLE IF NOT EXISTS fails when two do it at once.
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         _prepare(connection)
     for step in steps:
@@ -88,7 +88,7 @@ def migrate(connection: Connection[Any], steps: tuple[Migration, ...] | None = N
 
 
 def _prepare(connection: Connection[Any]) -> None:
-    """Make the table that says which steps were applied, or take over the one that earlier versions made."""
+    """Make the table of steps that were applied, or take over the one that earlier versions made."""
     ((there,),) = connection.execute("SELECT to_regclass('log_migrations') IS NOT NULL")
     if there:
         return
@@ -98,7 +98,7 @@ def _prepare(connection: Connection[Any]) -> None:
             "SELECT EXISTS (SELECT FROM schema_migrations WHERE version = 1 AND name = '0001_logs.sql')"
         )
     if was_ours:
-        # Others use the old name too. What is in it comes along.
+        # Other programs use the old name too. Its rows come along.
         connection.execute("ALTER TABLE schema_migrations RENAME TO log_migrations")
         return
     ((schema,),) = connection.execute("SELECT current_schema()")

@@ -31,48 +31,48 @@ from godot.entries.levels import LevelSetting
 from godot.errors import ConfigError, EntryRejected, StoreFailed
 
 READERS: Final = 4
-"""Queries that run at once; further ones wait their turn."""
+"""Queries that run at once. Further ones wait their turn."""
 
 FOLLOW_READERS: Final = 4
-"""Those who follow do not wait behind slow queries: they have connections of their own. Two of them are for those who
-are behind (`dewey_logs.follow.CATCHING_UP`), so that these keep nobody waiting who is not."""
+"""Followers have connections of their own, so that they do not wait behind slow queries. Those that are behind use two
+of them (`dewey_logs.follow.CATCHING_UP`), so that the others do not wait for them."""
 
 LOOKERS: Final = 2
-"""Nor do short reads (levels, pins, counts), on which health and maintenance depend."""
+"""Short reads (levels, pins, counts) do not wait behind slow queries, either: health and maintenance depend on them."""
 
 WRITE_TIMEOUT_S: Final = 10.0
-"""For one batch, of which 1,000 entries take 0.04 s."""
+"""For one batch. 1,000 entries take 0.04 s."""
 
 UPKEEP_TIMEOUT_S: Final = 300.0
-"""For one day's partition, however many entries move there."""
+"""For the partition of one day, however many entries move there."""
 
 CLEAR_TIMEOUT_S: Final = 3_600.0
-"""For all of it: ten million entries that have to be deleted one by one take a quarter of an hour."""
+"""For a whole clearing: deleting ten million entries one by one takes a quarter of an hour."""
 
 WRITE_LOCK_TIMEOUT_S: Final = 5.0
 """Longer than maintenance waits for its own locks: it must not make a batch fail."""
 
 UPKEEP_LOCK_TIMEOUT_S: Final = 2.0
-"""For each lock that keeps nobody waiting; those that do have `upkeep.TAKE_ALONE_S` together."""
+"""For each lock that keeps nobody waiting. Those that do share `upkeep.TAKE_ALONE_S`."""
 
 _UNREAD: Final = '{"_godot":{"unread":"PostgreSQL could not write it out in time"}}'
-"""What stands in place of data."""
+"""Stands in place of data that could not be read."""
 
 _FAULTS_OF_A_PATH: Final = frozenset({"0A", "22", "42", "54"})
-"""Classes of SQLSTATE: something PostgreSQL does not have (a flag of a regular expression), data exception (a regular
-expression), syntax, program limit."""
+"""Classes of SQLSTATE: not supported (a flag of a regular expression), data exception (a regular expression), syntax,
+program limit."""
 
 
 class PostgresStore:
     """Keeps entries in PostgreSQL. See `dewey_logs.store.protocol.LogStore` for what its methods promise.
 
-    Connects when it is first used, and again after a connection broke: the call that finds it broken
-    raises `StoreUnavailable`, the next one connects. Whoever made the store calls `close`.
+    It connects when it is first used, and again after a connection broke: the call that finds it broken raises
+    `StoreUnavailable`, and the next one connects. The maker of the store calls `close`.
 
     :param url: a DSN or URL of libpq.
-    :param query_timeout_s: for one query; what takes longer is refused.
-    :param role: as whom entries are stored; `godot_log_writer` may do nothing else (CONST-001).
-    :raises ConfigError: when the URL is none.
+    :param query_timeout_s: for one query; slower ones are refused.
+    :param role: stores entries; `godot_log_writer` may do nothing else (CONST-001).
+    :raises ConfigError: the URL is not one.
     """
 
     def __init__(self, url: str, *, query_timeout_s: float = 10.0, role: str | None = None) -> None:
@@ -89,7 +89,7 @@ class PostgresStore:
             url, connections=READERS, timeout_s=query_timeout_s, lock_timeout_s=query_timeout_s, writes=False
         )
         self._followers = PostgresLane(
-            # In half of the time: what cannot be read in it is read without its data in the other half.
+            # Half of the time: what cannot be read in it is read without its data in the other half.
             url,
             connections=FOLLOW_READERS,
             timeout_s=query_timeout_s / 2,
@@ -104,7 +104,7 @@ class PostgresStore:
         self._marker = PostgresLane(url, timeout_s=WRITE_TIMEOUT_S, lock_timeout_s=WRITE_LOCK_TIMEOUT_S)
 
     def close(self) -> None:
-        """Close the connections; every call has to have ended."""
+        """Close the connections. Every call must have ended."""
         for lane in (
             self._writer, self._readers, self._followers, self._lookers, self._keeper, self._cleaner, self._marker
         ):  # fmt: skip
@@ -113,7 +113,7 @@ class PostgresStore:
     async def migrate(self) -> Sequence[str]:
         """Bring the schema up to date; return the files that were applied.
 
-        :raises ConfigError: when the database cannot be used with this program.
+        :raises ConfigError: this program cannot use the database.
         """
         return await self._keeper.run(migrate)
 
@@ -155,7 +155,7 @@ class PostgresStore:
         return await self._cleaner.run(partial(clear, clearing=clearing, by=by, said_by=said_by))
 
     async def doomed_days(self, clearing: Clearing) -> int:
-        """Count the days of which something would go."""
+        """Count the days from which entries would go."""
         return await self._cleaner.run(partial(count_doomed_days, clearing=clearing))
 
     async def now(self) -> datetime:
@@ -168,7 +168,7 @@ class PostgresStore:
         return await self._lookers.run(read)
 
     async def pins(self) -> Sequence[Pin]:
-        """Return what is pinned."""
+        """Return the pins."""
         return await self._lookers.run(read_pins)
 
     async def pin(self, trace_id: str, *, note: str, until: str | None, by: str, said_by: str | None = None) -> None:
@@ -224,11 +224,11 @@ def _read(connection: Connection, query: Query, timeout_s: float) -> Page:
                 more = _read_page(connection, statement, values, settings, entries)
             except psycopg.OperationalError as exc:
                 late = isinstance(exc, psycopg.errors.QueryCanceled) and time.monotonic() - began >= limit_s
-                if tries and late:  # else it is the caller who has cancelled
+                if tries and late:  # otherwise the caller has cancelled it
                     continue
                 if not entries:
                     raise
-                more = True  # the next page begins with what could not be read in time
+                more = True  # the next page begins with the entry that could not be read in time
             return Page(entries[: query.limit], more=more or len(entries) > query.limit)
     except psycopg.errors.QueryCanceled as exc:
         raise EntryRejected(
@@ -236,20 +236,20 @@ def _read(connection: Connection, query: Query, timeout_s: float) -> Page:
             "narrow it with trace_id, component, start_time and end_time, or leave data out with fields"
         ) from exc
     except psycopg.Error as exc:
-        # Of class 0A is a path that compares a time without a zone with one that has one; it fails where it finds both.
+        # Class 0A: a path that compares a time without a zone with one that has a zone. It fails where it meets both.
         if not blames_content(exc) and (exc.sqlstate or "")[:2] != "0A":
             raise
         raise EntryRejected(f"PostgreSQL refuses the query: {first_line(exc)}") from exc
 
 
 def attempts(timeout_s: float) -> list[tuple[float, dict[str, str]]]:
-    """Return for how many seconds, and under which settings, a query for words or for data is tried.
+    """Return the attempts for a query for words or for data: seconds, and settings for them.
 
-    PostgreSQL has to guess how rare such a thing is, and whether to go through the entries from the newest one until
-    enough are found, or to look into the index of words or data and sort. Its sample of `data` makes it believe of
-    some values in 500 of 10 million entries that they are in 100,000: the walk takes 1.5 s, the index 0.01 s.
-    So what the guess does not answer at once is looked for in the index; and as that knows nothing of a path such
-    as `$.ms > 5`, the guess gets the rest of the time.
+    PostgreSQL has to guess how rare the words or values are. It either walks from the newest entry until it has found
+    enough, or looks into the index of words or data and sorts. Its sample of `data` misleads it: it takes some values
+    that are in 500 of 10 million entries to be in 100,000. Then the walk takes 1.5 s, the index 0.01 s. So when its
+    own plan does not answer at once, the index is tried. The index does not help with a path such as `$.ms > 5`, so
+    its own plan gets the rest of the time.
     """
     by_index = {"enable_indexscan": "off", "enable_indexonlyscan": "off", "enable_seqscan": "off"}
     return [
@@ -265,9 +265,9 @@ def _read_page(
     settings: Mapping[str, str],
     entries: list[StoredEntry],
 ) -> bool:
-    """Execute a query, with settings of its own if there are any; return whether it was left before its end.
+    """Execute a query, with settings of its own if there are any; return whether the page ended before the result.
 
-    :param entries: gets what is found, one by one.
+    :param entries: gets the entries that are found, one by one.
     """
     size = 0
     with ExitStack() as stack:
@@ -291,10 +291,11 @@ def _read_page(
 def _is_condition(connection: Connection, path: str) -> bool:
     """Tell an SQL/JSON path that is true or false of a value from one that selects something in it.
 
-    They need different operators, and each takes the other kind and finds nothing, or everything. Of an
-    empty object the one yields a single truth value ("unknown" is null), the other nothing or no truth value.
+    They need different operators, and each operator accepts the other kind, and then finds nothing or everything. On an
+    empty object the first kind yields a single truth value ("unknown" is null); the second yields nothing, or something
+    that is not a truth value.
 
-    :raises EntryRejected: it is no path.
+    :raises EntryRejected: it is not a path.
     """
     try:
         ((found,),) = connection.execute("SELECT jsonb_path_query_array('{}', %s::jsonpath, '{}', true)::text", (path,))

@@ -38,8 +38,8 @@ def store_batch(connection: Connection, batch: Batch) -> int:
     except psycopg.Error as exc:
         if not blames_content(exc):
             raise
-    # Rare, and worth being exact about: who is at fault is found by storing each on its own. When nobody
-    # is, the batch is stored in this way.
+    # This is rare, and worth being exact about: storing each entry on its own finds those at fault. When none is, the
+    # batch is stored in this way.
     with connection.transaction(), at_work():
         stored = 0
         faults = []
@@ -59,26 +59,26 @@ def store_batch(connection: Connection, batch: Batch) -> int:
 def _insert(connection: Connection, entries: bytes | None) -> int:
     """Insert a JSON array of entries; return how many were new."""
     if entries is None:
-        # A probe that writes nothing would pass where the disk below the write-ahead log hangs, and every entry that
-        # fails there would look guilty. This writes, and its commit waits for the disk as every other one does.
+        # A probe that writes nothing would pass while the disk of the write-ahead log hangs, and every entry that fails
+        # there would look guilty. This one writes, and its commit waits for the disk like every other.
         connection.execute("SELECT pg_logical_emit_message(true, 'dewey', 'probe')")
         return 0
     return connection.execute(_INSERT, (entries.decode(),)).rowcount
 
 
 def _without_known_ids(connection: Connection, batch: Batch) -> Sequence[int]:
-    """Return the indices of a batch without what would be a second row with its id although its `created_at` differs.
+    """Return the indices of a batch, without entries whose id is stored already, even under another `created_at`.
 
-    The key is (id, created_at), so PostgreSQL itself would take it. To look first is safe only when nobody stores
-    the same id at the same time. Where every id names the time of its entry, nobody does: the same id would come
-    with the same time. Batches with other ids go one at a time, and with none of these beside them.
+    The key is (id, created_at), so PostgreSQL itself would accept a second row. To look first is safe only when nobody
+    stores the same id at the same time. Where every id names the time of its entry, that cannot matter: the same id has
+    the same time. Batches with other ids go one at a time, and alone.
     """
     if not batch:
         return ()
     of_their_time = all(map(_is_of_its_time, batch.ids, batch.times))
     lock = "pg_advisory_xact_lock_shared" if of_their_time else "pg_advisory_xact_lock"
     connection.execute(f"SELECT {lock}(%s)".encode(), (_IDS_LOCK,))
-    # Who stores may not be allowed to read: schema/0006_roles.sql. 1,000 ids take 2 ms, 5 % of the insert.
+    # The role that stores may not be allowed to read: schema/0006_roles.sql. 1,000 ids take 2 ms, 5 % of the insert.
     found = connection.execute("SELECT known::text FROM log_known_ids(%s::uuid[]) AS known", (batch.ids,))
     known = {entry_id for (entry_id,) in found}
     if not known and len(set(batch.ids)) == len(batch):
@@ -92,7 +92,7 @@ def _without_known_ids(connection: Connection, batch: Batch) -> Sequence[int]:
 
 
 def _is_of_its_time(entry_id: str, created_at: str) -> bool:
-    """Whether an id names the millisecond of its entry, as one does that Godot made."""
+    """Whether an id names the millisecond of its entry, as the ids that Godot makes do."""
     if not is_uuid7(entry_id):
         return False
     return int(entry_id[:8] + entry_id[9:13], 16) == _milliseconds(created_at[:19]) + int(created_at[20:23])
@@ -100,5 +100,5 @@ def _is_of_its_time(entry_id: str, created_at: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _milliseconds(second: str) -> int:
-    """Return a second without its offset, which is UTC, in milliseconds since 1970."""
+    """Return a second in UTC, written without its offset, in milliseconds since 1970."""
     return (datetime.fromisoformat(second).replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)

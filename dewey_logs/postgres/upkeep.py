@@ -14,19 +14,19 @@ from dewey_logs.store.partitions import Partition, on_demand, standing
 from dewey_logs.store.protocol import Maintained
 
 PARTITIONS_LOCK: Final = 0x60D07_0003
-"""Key of an advisory lock, beside those of `dewey_logs.postgres.migrate` and `store`."""
+"""Key of an advisory lock, beside those of `dewey_logs.postgres.migrate` and `storing`."""
 
 
 TAKE_ALONE_S: Final = 2.0
-"""For all the tables together: whoever stores waits meanwhile, and gives up after 5 s. Longer than deadlock_timeout
+"""For all the tables together. Storing waits meanwhile, and gives up after 5 s. It is longer than deadlock_timeout
 (1 s), after which PostgreSQL takes a lock away from autovacuum."""
 
 
 def take_alone(connection: Connection, *tables: str) -> None:
-    """Lock tables, without their partitions, against everybody else until the transaction ends.
+    """Lock tables, without their partitions, against all other transactions until this one ends.
 
-    :raises LockNotAvailable: they are not to be had in time. PostgreSQL itself would wait that long for each of
-        them, while it keeps those that it has.
+    :raises LockNotAvailable: the locks were not free in time. PostgreSQL itself would wait that long for each of them,
+        and hold the others meanwhile.
     """
     deadline = time.monotonic() + TAKE_ALONE_S
     ((usual,),) = connection.execute("SELECT current_setting('lock_timeout')")
@@ -38,7 +38,7 @@ def take_alone(connection: Connection, *tables: str) -> None:
 
 
 def maintain(connection: Connection, ahead_days: int, retention_days: int) -> Maintained:
-    """Migrate, and make the partitions that are missing."""
+    """Migrate, and make missing partitions."""
     migrate(connection)
     ((today,),) = connection.execute("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
     wanted = {
@@ -62,7 +62,7 @@ def maintain(connection: Connection, ahead_days: int, retention_days: int) -> Ma
 
 
 def _days_waiting(connection: Connection, start: datetime, end: datetime) -> list[Partition]:
-    """Return the partitions that entries in the default partition wait for."""
+    """Return the missing partitions of entries that wait in the default partition."""
     found = connection.execute(
         "SELECT DISTINCT (created_at AT TIME ZONE 'UTC')::date FROM logs_default "
         "WHERE created_at >= %s AND created_at < %s",
@@ -91,14 +91,14 @@ def _create(connection: Connection, new: Partition) -> int | None:
         ((there,),) = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (new.name,))
         if there:
             return None
-        # PARTITION OF would refuse the day while entries of it lie in the default partition. The indexes
-        # that LIKE makes are those that ATTACH looks for; the constraint spares it a scan.
+        # PARTITION OF would refuse the day while the default partition holds entries of it. LIKE makes the indexes
+        # that ATTACH looks for; the constraint saves it a scan.
         execute("CREATE TABLE {new} (LIKE logs INCLUDING ALL)")
         execute("ALTER TABLE {new} ADD CONSTRAINT {bounds} CHECK (created_at >= {start} AND created_at < {end})")
-        # Everybody waits from here to the commit, at `logs`, where they learn of the new partition. Who
-        # waited further down, at the default partition, has decided already where to go: a writer would
-        # be told that its entry does not belong there any more, a reader would miss what moved. Whoever
-        # holds these locks waits for nothing else, so there is no deadlock.
+        # From here to the commit, all others wait at `logs`, where they then learn of the new partition. A
+        # statement that waited further down, at the default partition, would have decided already where to
+        # go: a writer would be told that its entry does not belong there any more, a reader would miss the
+        # entries that moved. The holder of these locks waits for nothing else, so there is no deadlock.
         take_alone(connection, "logs", "logs_default")
         moved = execute(
             "WITH moving AS (DELETE FROM logs_default WHERE created_at >= {start} AND created_at < {end} "

@@ -1,4 +1,4 @@
-"""A batch on its way into the store: each entry is checked, and serialised once."""
+"""A batch on its way into the store. Each entry has been checked, and is serialised once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Batch:
     :param times: `created_at` of each.
     :param json: all of them as a JSON array.
     :param single: returns the JSON of one entry, by its index.
-    :param warnings: what was changed in which of them, `entry <index>: …`.
+    :param warnings: what was changed in which entry, as `entry <index>: …`.
     """
 
     ids: Sequence[str]
@@ -39,7 +39,7 @@ class Batch:
 
     @classmethod
     def of_serialised(cls, entries: Sequence[bytes]) -> Batch:
-        """Make it of what `encode_entry` serialised: nothing is looked at again."""
+        """Make it of entries that `encode_entry` serialised. Nothing is looked at again."""
         return cls(
             ids=[id_of(raw) for raw in entries],
             times=[created_at_of(raw) for raw in entries],
@@ -49,9 +49,9 @@ class Batch:
 
     @classmethod
     def of_entries(cls, entries: Sequence[Entry]) -> Batch:
-        """Make it of entries that are checked, in one go where they are plain.
+        """Make it of entries that have been checked, in one go where they are plain.
 
-        :raises BatchRefused: for what cannot be JSON.
+        :raises BatchRefused: some entries cannot be written as JSON.
         """
         ids = [entry.id for entry in entries]
         times = [entry.created_at for entry in entries]

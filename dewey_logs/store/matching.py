@@ -1,7 +1,7 @@
 """Whether an entry answers a query, without a database.
 
-What `Query.to_sql` means, in Python; the contract of `LogStore` holds the two together. SQL/JSON paths are
-PostgreSQL's alone.
+It does in Python what `Query.to_sql` asks for; the contract of `LogStore` holds the two together. Only PostgreSQL knows
+SQL/JSON paths.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from godot.errors import EntryRejected
 
 
 class TooMuch(Exception):
-    """It takes more work than was allowed to find out whether an entry answers a query."""
+    """Deciding whether an entry answers a query would take more work than is allowed."""
 
 
 @attrs.define
 class Work:
-    """How much may be done to find out whether an entry answers a query.
+    """How much work may be done to decide whether an entry answers a query.
 
-    :param values: of JSON that may be looked at.
-    :param chars: that a text may have in which another is looked for.
+    :param values: how many values of JSON may be looked at.
+    :param chars: how long a text may be that is searched.
     """
 
     values: float = math.inf
     chars: float = math.inf
 
     def read(self, text: str) -> str:
-        """Return a text that is about to be read.
+        """Return a text that is about to be searched.
 
         :raises TooMuch: it is too long.
         """
@@ -44,9 +44,9 @@ class Work:
         return text
 
     def take(self, values: int) -> None:
-        """Count what is about to be looked at.
+        """Count values that are about to be looked at.
 
-        :raises TooMuch: it is more than is left.
+        :raises TooMuch: they are more than are left.
         """
         self.values -= values
         if self.values < 0:
@@ -56,12 +56,12 @@ class Work:
 def answers(
     query: Query, entry: Entry, words: Callable[[], Sequence[str]], data: Callable[[], Any], work: Work
 ) -> bool:
-    """Whether an entry answers a query, its place among the pages aside.
+    """Whether an entry answers a query, whatever page it is on.
 
-    :param words: returns those of the message that full-text search sees; called only when they matter.
-    :param data: returns that of the entry; called only when it matters.
-    :raises EntryRejected: there is a `data_path`.
-    :raises TooMuch: more than `work`.
+    :param words: returns the words of the message for full-text search; called only when they matter.
+    :param data: returns the data of the entry; called only when it matters.
+    :raises EntryRejected: the query has a `data_path`.
+    :raises TooMuch: it would take more than `work`.
     """
     if query.data_path is not None:
         raise EntryRejected("data_path: the store in memory knows no SQL/JSON paths; ask with data")
@@ -78,7 +78,7 @@ def answers(
 
 
 def _matches(search: Search, words: Sequence[str]) -> bool:
-    # No word has a blank in it: a phrase is in a text as its words are, one beside the other.
+    # No word has a blank in it. So a phrase is in a text when its words stand there side by side.
     text = f" {' '.join(words)} "
     return any(
         all((f" {' '.join(term.words)} " in text) is not term.negated for term in terms)
@@ -87,7 +87,7 @@ def _matches(search: Search, words: Sequence[str]) -> bool:
 
 
 def _holds(value: Any, wanted: Any, work: Work) -> bool:
-    """Whether JSON contains other JSON, as `@>` has it: an array in any order, a number of equal value."""
+    """Whether JSON contains other JSON in the sense of `@>`: arrays in any order, numbers by value."""
     match value, wanted:
         case dict(), dict():
             work.take(1 + len(wanted))
@@ -110,5 +110,5 @@ def _holds_each(values: list[Any], wanted: list[Any], work: Work) -> bool:
 
 
 def _scalar(value: Any) -> tuple[bool, Any]:
-    """Return what is equal when two scalars of JSON are: 1 and 1.0, but not 1 and true."""
+    """Return a key that is equal for equal scalars of JSON: for 1 and 1.0, but not for 1 and true."""
     return isinstance(value, bool), value

@@ -28,7 +28,11 @@ from godot.json.text import dumps, loads
 
 @attrs.frozen
 class _Row:
-    """What the store in memory keeps; `words` are those that full-text search sees."""
+    """An entry in memory.
+
+    :param words: of its message, for full-text search.
+    :param stored_in: the number of its batch.
+    """
 
     entry: Entry
     ingested_at: datetime
@@ -40,7 +44,7 @@ class _Row:
 
 
 class MemoryStore:
-    """Keeps entries in memory; for tests, and for whoever wants Dewey's tools without a database.
+    """Keeps entries in memory: for tests, and for Dewey's tools without a database.
 
     :param now: the store's clock.
     """
@@ -54,7 +58,7 @@ class MemoryStore:
         self._pins: dict[str, Pin] = {}
         self._levels: dict[str, LevelSetting] = {}
         self.clears: list[tuple[str, str | None, Mapping[str, object], int]] = []
-        """Who has cleared, who they said they were, what, and how many entries that were."""
+        """The notes of clearings: `by`, `said_by`, the filters, and how many entries went."""
 
     async def store(self, batch: Batch) -> Stored:
         """Keep a batch."""
@@ -137,7 +141,7 @@ class MemoryStore:
         ]
 
     async def doomed_days(self, clearing: Clearing) -> int:
-        """Count the days of which something would go."""
+        """Count the days from which entries would go."""
         return len({place.created_at[:10] for place in await self._doomed(clearing)})
 
     async def now(self) -> datetime:
@@ -145,7 +149,7 @@ class MemoryStore:
         return self._now()
 
     async def pins(self) -> Sequence[Pin]:
-        """Return what is pinned."""
+        """Return the pins."""
         now = iso(self._now())
         return [each for each in self._pins.values() if each.until is None or each.until > now]
 
@@ -192,7 +196,7 @@ class MemoryStore:
         return before.level
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
-        """Count off the partitions that a database would have."""
+        """Note the partitions that a database would make."""
         if not partitioned:
             return Maintained((), 0)
         today = self._now().astimezone(UTC).date()
@@ -213,7 +217,7 @@ def _behind(place: Cursor, after: Cursor, newest_first: bool) -> bool:
 
 
 def _enough(entries: Sequence[StoredEntry], enough_bytes: int = ENOUGH_BYTES) -> Sequence[StoredEntry]:
-    """Cut a page where it is large enough."""
+    """End a page where it is large enough."""
     size = 0
     for index, entry in enumerate(entries):
         if size > enough_bytes:

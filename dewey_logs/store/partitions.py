@@ -1,4 +1,4 @@
-"""The partitions of `logs`: which days there are to be, what each is called, where it begins and ends.
+"""The partitions of `logs`: which days get one, its name, and where it begins and ends.
 
 Pure date arithmetic. A day is a UTC day, whatever the time zones of the server and of this process.
 """
@@ -35,15 +35,15 @@ class Partition:
 def standing(today: date, *, ahead_days: int) -> list[Partition]:
     """Return the partitions that always stand ready, from yesterday's to that of so many days ahead.
 
-    Yesterday's too, because what Redis held over midnight arrives late.
+    Yesterday's is among them because entries that Redis held over midnight arrive late.
     """
     return [Partition(today + timedelta(days=offset)) for offset in range(-1, ahead_days + 1)]
 
 
 def on_demand(today: date, *, ahead_days: int, retention_days: int) -> tuple[datetime, datetime]:
-    """Return the span (start, end) of the days that get a partition as soon as they have an entry.
+    """Return the span (start, end) of the days that get a partition once they have an entry.
 
-    What is older than the retention is about to be deleted, what lies further ahead is the mistake of
-    somebody's clock: both stay in the default partition.
+    Entries older than the retention are about to be deleted, and entries further ahead come from a wrong clock: both
+    stay in the default partition.
     """
     return Partition(today - timedelta(days=retention_days)).start, Partition(today + timedelta(days=ahead_days)).end

@@ -16,12 +16,12 @@ from dewey_logs.store.batch import Batch
 from godot.entries.levels import LevelSetting
 
 ENOUGH_BYTES: Final = 2 * 1024 * 1024
-"""A page ends with the entry that goes beyond: it is more than any answer holds (dewey_logs.tools.finding)."""
+"""A page ends with the entry that exceeds this. It is more than any answer holds (dewey_logs.tools.answers)."""
 
 
 @attrs.frozen
 class Stored:
-    """What became of a batch.
+    """The outcome of a batch.
 
     :param duplicates: entries that were there already, or twice in the batch.
     """
@@ -34,12 +34,12 @@ class Stored:
 class StoredEntry:
     """An entry as it is read back (DEW-002, DEW-008).
 
-    :param message: empty where it was not to be read; of a long one the first `READ_CHARS`, as of data.
+    :param message: empty where it was not asked for; cut to the first `READ_CHARS`, as data is.
     :param data: JSON text: it may be megabytes, and hold numbers that a parser would round.
-    :param message_chars: how long it is where this is the beginning of it only; may be None where it is all.
-    :param data_chars: the same of data.
-    :param unread: there is data, which took too long to be read; what stands in its place says so.
-    :param created_at: ISO 8601 in UTC with microseconds, as is `ingested_at`.
+    :param message_chars: its full length where `message` is only the beginning; may be None where it is all.
+    :param data_chars: the same for data.
+    :param unread: reading the data took too long, and `data` says so instead.
+    :param created_at: ISO 8601 in UTC with microseconds, like `ingested_at`.
     :param age: seconds between `created_at` and now, by the clock of the database.
     """
 
@@ -58,18 +58,18 @@ class StoredEntry:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes in memory, about."""
+        """About how much memory it takes."""
         return 500 + sys.getsizeof(self.message) + sys.getsizeof(self.data)
 
     def begin(self, name: str, chars: int) -> dict[str, Any]:
-        """Return what is to change where a long field is cut to so many characters."""
+        """Return the fields that change when a long field is cut to so many characters."""
         text = getattr(self, name)
         if text is None or len(text) <= chars:
             return {}
         return {name: text[:chars], f"{name}_chars": self.length(name)}
 
     def length(self, name: str) -> int:
-        """Return the length in full of a long field."""
+        """Return the full length of a long field."""
         return getattr(self, f"{name}_chars") or len(getattr(self, name) or "")
 
 
@@ -77,7 +77,7 @@ class StoredEntry:
 class Page:
     """The entries that answer a query, in its order.
 
-    :param more: there are, or may be, further ones behind the last.
+    :param more: further entries follow the last one, or may.
     """
 
     entries: Sequence[StoredEntry]
@@ -86,10 +86,10 @@ class Page:
 
 @attrs.frozen
 class Maintained:
-    """What maintenance did.
+    """What maintenance has done.
 
     :param created: names of the new partitions.
-    :param moved: entries that left the default partition for one of them.
+    :param moved: how many entries moved there from the default partition.
     """
 
     created: Sequence[str]
@@ -100,11 +100,11 @@ class Maintained:
 class Stats:
     """How much is stored (DEW-010).
 
-    :param by_component: entries by component; only components that have some.
-    :param by_level: the same by level.
+    :param by_component: how many entries each component has; components without entries are left out.
+    :param by_level: the same for levels.
     :param oldest: the smallest `created_at`, ISO 8601 in UTC; None when there is no entry.
     :param newest: the largest.
-    :param size_bytes: what they take, with their indexes.
+    :param size_bytes: the size of the table and its indexes.
     """
 
     by_component: Mapping[str, int]
@@ -124,10 +124,10 @@ class Followed:
     """Entries in the order in which they were stored.
 
     :param entries: each with its place.
-    :param head: everything before it has been read, or was there before.
-    :param identity: of the database, whose places these are; another one when it has gone back in time.
-    :param end: no place was ever given beyond this number.
-    :param more: there are, or may be, further ones behind the last.
+    :param head: everything before this place has been read now or earlier.
+    :param identity: of the database that these places belong to; it changes when the database goes back in time.
+    :param end: the largest number that a place can have by now.
+    :param more: further entries follow the last one, or may.
     """
 
     entries: Sequence[tuple[Place, StoredEntry]]
@@ -140,38 +140,38 @@ class Followed:
 class LogStore(Protocol):
     """A place where entries are kept and found.
 
-    Every method raises `StoreUnavailable` when the store is away; calling again later is right.
+    Every method raises `StoreUnavailable` when the store is away. Calling again later is right.
     """
 
     async def store(self, batch: Batch) -> Stored:
-        """Keep a batch, all of it or nothing; what is there already is left as it is (DEW-004).
+        """Keep a batch, all of it or nothing. Entries that are there already stay as they are (DEW-004).
 
         An empty batch keeps nothing, but finds out whether a batch could be kept now.
 
-        :raises BatchRefused: for entries that cannot be stored ever.
+        :raises BatchRefused: some entries can never be stored.
         """
 
     async def query(self, query: Query) -> Page:
-        """Find entries: fewer than its limit when these are large, or when further ones could not be read in time.
+        """Find entries: fewer than the limit when they are large, or when the rest could not be read in time.
 
-        :raises EntryRejected: when it takes too long.
+        :raises EntryRejected: it takes too long.
         """
 
     async def follow(
         self, after: Place | None, limit: int, long: frozenset[str] = LONG, enough_bytes: int = ENOUGH_BYTES
     ) -> Followed:
-        """Read what was stored after a place, in an order to which nothing is added but at its end.
+        """Read what was stored after a place, in an order that grows only at its end.
 
-        It gets on whatever there is: `query` says when a page is short, and an entry whose data cannot be read in time
-        comes without it.
+        Pages may be short, as those of `query`. No entry can hold it up: one whose data cannot be read in time comes
+        without it.
 
         :param after: None: read nothing, only find the head.
-        :param long: which long fields are read.
-        :param enough_bytes: a page ends with the entry that goes beyond.
+        :param long: the long fields to read.
+        :param enough_bytes: a page ends with the entry that exceeds this.
         """
 
     async def count_after(self, after: Place, at_most: int) -> int:
-        """Count what was stored after a place, no further than to a number."""
+        """Count what was stored after a place, up to a maximum."""
 
     async def stats(self) -> Stats:
         """Count the entries; exact after every batch."""
@@ -179,45 +179,46 @@ class LogStore(Protocol):
     async def clear(self, clearing: Clearing, *, by: str, said_by: str | None = None, dry_run: bool = False) -> int:
         """Delete entries, and leave a note of it; return how many (DEW-009).
 
-        Entries that come meanwhile may go or stay. When this fails in the middle, a part has gone, and the note says
-        how many; doing it again does the rest.
+        Entries that come meanwhile may go or stay. When this fails halfway, a part has gone, and the note says how
+        many; calling again deletes the rest.
 
         :param by: where the call came from, for the note.
-        :param said_by: who they say they are, for the note.
+        :param said_by: what the caller says of itself, for the note.
         :param dry_run: only count them.
         """
 
     async def doomed_days(self, clearing: Clearing) -> int:
-        """Count the UTC days of which clearing would delete something."""
+        """Count the UTC days from which clearing would delete something."""
 
     async def now(self) -> datetime:
         """Return the time by the clock of the store."""
 
     async def pins(self) -> Sequence[Pin]:
-        """Return what is pinned, oldest pin first."""
+        """Return the pins, oldest first."""
 
     async def pin(self, trace_id: str, *, note: str, until: str | None, by: str, said_by: str | None = None) -> None:
-        """Keep the entries of a trace, those that are there and those that come; pinning again changes note and end."""
+        """Keep the entries of a trace, present and future. Pinning again changes note and end."""
 
     async def unpin(self, trace_id: str) -> None:
-        """Let a trace go; whether it was pinned or not."""
+        """Let a trace go. It need not be pinned."""
 
     async def levels(self) -> Mapping[str, LevelSetting]:
-        """Return the levels that are set, by component; what has ended is not among them."""
+        """Return the levels that are set, by component, without those that have ended."""
 
     async def set_level(
         self, component: str, level: str | None, *, until: str | None, by: str, said_by: str | None = None
     ) -> str | None:
         """Set the level of a component, and return the one that counted before.
 
-        :param level: None: none is set any more.
-        :param until: when it is again what it is now, for ever without; what is for a time only is not gone back to.
+        :param level: None: the component has no level of its own any more.
+        :param until: when the level goes back to the permanent one; None: never. A level that is itself set for a time
+            is never gone back to.
         """
 
     async def maintain(self, *, ahead_days: int, retention_days: int, partitioned: bool = True) -> Maintained:
-        """Make the store ready for the days to come (DEW-005); doing it again is harmless.
+        """Make the store ready for the days to come (DEW-005). Doing it again is harmless.
 
         :param ahead_days: days after today that always have a partition.
         :param retention_days: days before today that get one when they have entries.
-        :param partitioned: False: no partition is made, everything goes into the default one.
+        :param partitioned: False: no partition is made, and all entries go into the default one.
         """

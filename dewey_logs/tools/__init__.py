@@ -1,4 +1,4 @@
-"""Dewey's MCP tools: the log store, as a program or an agent sees it."""
+"""Dewey's MCP tools: how programs and agents see the log store."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def dewey_tools(
     :param retention_days: days before today that get one when they have entries.
     :param partitioned: False: none is made (`LOG_PARTITION_ENABLED`).
     :param now: what relative times count from.
-    :param storing: shared with what stores in the same process without a tool.
+    :param storing: shared with the Godot of the same process, which stores without a tool.
     """
     storing = storing or Storing(store, Followers(store))
     finding = Finding(store, storing.followers, now)

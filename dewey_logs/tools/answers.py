@@ -1,4 +1,4 @@
-"""Entries as the text of an answer: as many as there is room for, and one that is too large shortened. Pure."""
+"""Writes entries as the text of an answer: as many as fit, and shortens one that is too large. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from godot.mcp.toolbox import Answer
 DEFAULT_MAX_BYTES: Final = 204_800
 LEAST_MAX_BYTES: Final = 1_000
 MOST_MAX_BYTES: Final = 921_600
-"""An answer is one WebSocket message, and common clients drop the connection at 1 MiB (MCP.md 2.3)."""
+"""An answer is one WebSocket message, and common clients drop the connection at 1 MiB."""
 
 Field: TypeAlias = Literal[
     "id", "trace_id", "component", "level", "message", "data", "created_at", "ingested_at", "age"
@@ -26,13 +26,13 @@ Field: TypeAlias = Literal[
 FIELDS: Final = frozenset(get_args(Field))
 
 _ENVELOPE_BYTES: Final = 256
-"""What an answer has around its entries: the fields of the page, with the longest cursor."""
+"""For everything around the entries: the fields of the page, with the longest cursor."""
 
 
 def page_answer(page: Page, max_bytes: int, fields: Collection[str]) -> Answer:
     """Fit as many entries of a page into an answer as there is room for, and at least one.
 
-    :param fields: those that an entry shows.
+    :param fields: the fields of an entry to show.
     """
     texts, shortened = _fitting(page.entries, max_bytes, fields)
     next_cursor = None
@@ -40,14 +40,14 @@ def page_answer(page: Page, max_bytes: int, fields: Collection[str]) -> Answer:
         last = page.entries[len(texts) - 1]
         next_cursor = Cursor(last.created_at, last.id).encode()
     rest = dumps({"count": len(texts), "next_cursor": next_cursor, "shortened": shortened}).decode()
-    # Text only: as an object too it would travel twice.
+    # Text only: with an object beside it, it would travel twice.
     return Answer(f'{{"entries":[{",".join(texts)}],{rest[1:]}')
 
 
 def tail_answer(found: Tail, max_bytes: int, fields: Collection[str], *, newest_only: bool) -> Answer:
-    """Fit entries into an answer; the cursor goes on behind the last one that is in it.
+    """Fit entries into an answer. Its cursor goes on behind the last one that fits.
 
-    :param newest_only: there was no cursor: of what does not fit the oldest is left out, not left for later.
+    :param newest_only: there was no cursor: when not all fit, the oldest are dropped, not left for later.
     """
     entries = [entry for _, entry in found.entries]
     place = found.place
@@ -63,7 +63,7 @@ def tail_answer(found: Tail, max_bytes: int, fields: Collection[str], *, newest_
 
 
 def _fitting(entries: Sequence[StoredEntry], max_bytes: int, fields: Collection[str]) -> tuple[list[str], int]:
-    """Write as many of the entries as there is room for, and at least one; return how many are shortened, too."""
+    """Write as many entries as there is room for, and at least one; return them, and how many are shortened."""
     room = max_bytes - _ENVELOPE_BYTES
     texts: list[str] = []
     for entry in entries:
@@ -86,12 +86,12 @@ def checked_max_bytes(max_bytes: int | None) -> int:
 
 
 def _travelling_bytes(text: str) -> int:
-    """Size of a JSON text inside of a JSON-RPC message, where it is a string, with its comma."""
+    """Return the size of a JSON text as a string inside a JSON-RPC message, with its comma."""
     return len(dumps(text)) - 1
 
 
 def _to_json(entry: StoredEntry, fields: Collection[str], **instead: object) -> str:
-    """Write some fields of an entry, with other values for some. `data` is JSON already, and stays as it is."""
+    """Write some fields of an entry, some of them with other values. `data` is JSON already, and stays as it is."""
     values = {name: value for name, value in attrs.asdict(entry).items() if name in fields} | instead
     if "data" not in values:
         return dumps(values).decode()
@@ -100,7 +100,7 @@ def _to_json(entry: StoredEntry, fields: Collection[str], **instead: object) -> 
 
 
 def _shorten(entry: StoredEntry, room: int, fields: Collection[str]) -> str:
-    """Write an entry with its long fields cut to what fits, all of them to the same length."""
+    """Write an entry whose long fields are cut to what fits, all to the same length."""
 
     def cut_to(length: int) -> str:
         full = {"component": entry.component, "message": entry.message, "data": entry.data or ""}
@@ -111,6 +111,6 @@ def _shorten(entry: StoredEntry, room: int, fields: Collection[str]) -> str:
         lengths = {name: len(text) if name == "component" else entry.length(name) for name, text in long.items()}
         return _to_json(entry, fields, **cut, shortened=lengths)
 
-    lengths = range(0, room, room // 256 + 1)  # to within 0.4 %: each try writes up to a megabyte, twice
+    lengths = range(0, room, room // 256 + 1)  # within 0.4 %: each try writes up to a megabyte, twice
     fitting = bisect_right(lengths, room, key=lambda length: _travelling_bytes(cut_to(length)))
     return cut_to(lengths[fitting - 1])

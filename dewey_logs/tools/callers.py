@@ -1,4 +1,4 @@
-"""Who calls: what a caller says of itself, and where its call came from, for the notes that are kept."""
+"""Where a call came from, and what its caller says of itself, for the notes that are kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOR_PEER: Final = argument(
 def where_from(for_peer: str | None) -> str:
     """Return where a call came from.
 
-    A program that passes it on is named too, unless it is the Godot around this Dewey.
+    A program that passed it on is named too, unless it is the Godot around this Dewey.
     """
     here = caller.get()
     if for_peer is None:

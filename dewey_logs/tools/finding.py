@@ -43,7 +43,7 @@ from godot.mcp.toolbox import Answer, Definition, Later
 
 DEFAULT_WAIT_S: Final = 20.0
 MOST_WAIT_S: Final = 30.0
-"""Common clients give an answer up after 60 s."""
+"""Common clients give up an answer after 60 s."""
 
 MAX_CURSOR_CHARS: Final = 500
 
@@ -140,7 +140,7 @@ class QueryArguments:
 
 
 def _as_in_query(name: str) -> Any:
-    """Return an argument that means what it means in a query."""
+    """Return an argument of a query, which means the same here."""
     field = getattr(attrs.fields(QueryArguments), name)
     return attrs.field(default=field.default, metadata=field.metadata, validator=field.validator)
 
@@ -226,7 +226,7 @@ class Finding:
     now: Callable[[], datetime]
 
     async def query(self, arguments: QueryArguments) -> Answer:
-        """Return a page of what is found."""
+        """Return a page of the entries that are found."""
         asked = attrs.asdict(arguments, recurse=False)
         fields = asked.pop("fields")
         max_bytes = checked_max_bytes(asked.pop("max_bytes"))

@@ -20,7 +20,7 @@ from godot.json.structure import argument
 from godot.mcp.toolbox import Answer, Definition
 
 MAX_COMPONENTS: Final = 1_000
-"""An answer must stay under 1 MiB, whatever components call themselves."""
+"""An answer must stay under 1 MiB, however long the names of components are."""
 
 
 MAX_PINS_SHOWN: Final = 500
@@ -120,7 +120,7 @@ CLEAR_TOOL: Final = Definition(
 PIN_TOOL: Final = Definition(
     title="Keep a trace",
     description=(
-        "Pin a trace: its entries, also those that come yet, survive retention and clearing until the pin ends or is "
+        "Pin a trace: its entries, present and future, survive retention and clearing until the pin ends or is "
         "removed. Pinning again changes note and end. Without trace_id it only lists. Answers {pins: [{trace_id, note, "
         f"pinned_at, until}}]}}, the newest {MAX_PINS_SHOWN:,} of them; until is null for ever."
     ),
@@ -132,8 +132,8 @@ PIN_TOOL: Final = Definition(
 STATS_TOOL: Final = Definition(
     title="Count the log entries",
     description=(
-        "Tell how much is stored, exactly as of now and at once, however much it is: {total, by_component, by_level, "
-        "oldest, newest, size_bytes}. by_component begins with the component that has the most entries; beyond "
+        "Tell how much is stored: {total, by_component, by_level, oldest, newest, size_bytes}. The numbers are exact, "
+        "and come at once however much it is. by_component begins with the component that has the most entries; beyond "
         f"{MAX_COMPONENTS:,} components, further_components says how many are left out. oldest and newest are times of "
         "entries (created_at, UTC; null when there is none), size_bytes is what the table takes with its indexes."
     ),
@@ -146,11 +146,11 @@ STATS_TOOL: Final = Definition(
 
 @attrs.frozen(kw_only=True)
 class Keeping:
-    """Looks after what a store has.
+    """Looks after a store.
 
     :param partitions_ahead: days after today that always have a partition.
-    :param retention_days: days before today that get a partition when they have entries; what is older goes when no
-        filter is given.
+    :param retention_days: days before today that get a partition when they have entries; without a filter, older
+        entries are cleared.
     :param partitioned: False: no partition is made (`LOG_PARTITION_ENABLED`).
     :param now: what relative times count from.
     """
@@ -162,15 +162,15 @@ class Keeping:
     now: Callable[[], datetime]
 
     async def maintain(self, _: MaintainArguments) -> Answer:
-        """Make the partitions that are needed."""
+        """Make missing partitions."""
         result = await self.store.maintain(
             ahead_days=self.partitions_ahead, retention_days=self.retention_days, partitioned=self.partitioned
         )
         return Answer.of({"created": list(result.created), "moved": result.moved})
 
     async def clear(self, arguments: ClearArguments) -> Answer:
-        """Delete entries, or count those that would go."""
-        instant = min(self.now(), await self.store.now())  # a clock that is ahead deletes what is not old
+        """Delete entries, or only count them."""
+        instant = min(self.now(), await self.store.now())  # a clock that is ahead would delete young entries
         clearing = Clearing.parse(
             retention_days=self.retention_days,
             before_time=arguments.before_time,
@@ -202,7 +202,7 @@ class Keeping:
         return Answer.of({"pins": [attrs.asdict(each) for each in (await self.store.pins())[-MAX_PINS_SHOWN:]]})
 
     async def stats(self, _: StatsArguments) -> Answer:
-        """Count what is stored."""
+        """Count the entries."""
         found = await self.store.stats()
         listed = sorted(found.by_component.items(), key=lambda each: (-each[1], each[0]))
         value = {

@@ -21,7 +21,7 @@ from godot.mcp.toolbox import Answer, Definition
 MAX_FOR_S: Final = 366 * 86_400
 
 MAX_LEVELS: Final = 10_000
-"""Components with a level of their own; an answer with all of them is under 1 MiB."""
+"""Components with a level of their own. An answer with all of them is under 1 MiB."""
 
 
 @attrs.frozen

@@ -60,9 +60,9 @@ STORE_TOOL: Final = Definition(
 
 @attrs.frozen
 class Storing:
-    """What happens with a batch, whether it came over MCP or from the Godot of the same process.
+    """Stores batches, whether they come over MCP or from the Godot of the same process.
 
-    :param on_stored: gets what became of each batch.
+    :param on_stored: gets the outcome of each batch.
     """
 
     store: LogStore
@@ -70,7 +70,7 @@ class Storing:
     on_stored: Callable[[Stored], None] = lambda _: None
 
     async def keep(self, batch: Batch) -> Stored:
-        """Store a batch, count it, and wake those who follow."""
+        """Store a batch, count it, and wake the followers."""
         result = await self.store.store(batch)
         self.on_stored(result)
         if result.stored:
@@ -78,16 +78,16 @@ class Storing:
         return result
 
     async def store_batch(self, arguments: StoreArguments) -> Answer:
-        """Store what came over MCP."""
+        """Store entries that come over MCP."""
         batch, warnings = await off_the_loop(message_weight.get(), _admit_all, arguments.logs)
         result = await self.keep(batch)
         return Answer.of({"stored": result.stored, "duplicates": result.duplicates, "warnings": warnings})
 
 
 def _admit_all(logs: list[Any]) -> tuple[Batch, list[str]]:
-    """Check every entry of a batch, so that one answer names all that are invalid (DEW-001, DEW-003).
+    """Check every entry of a batch, so that one answer names all invalid ones (DEW-001, DEW-003).
 
-    :return: the batch, and what was changed in which of its entries.
+    :return: the batch, and what was changed in which entry.
     """
     if len(logs) > MAX_BATCH:
         raise EntryRejected(

@@ -118,10 +118,10 @@ async def _act(
     act: Callable[[Collection[str] | None], Awaitable[int]],
     arguments: ChosenArguments,
 ) -> Answer:
-    """Do something with the entries that were chosen.
+    """Retry or purge the chosen entries.
 
-    :param done: what the answer calls how many it was done with.
-    :param act: gets their ids; None: all of them.
+    :param done: the name of the count in the answer.
+    :param act: gets their ids, or None for all of them; returns how many there were.
     """
     if arguments.all == bool(arguments.ids):
         raise EntryRejected("give either ids, at least one, or all=true")

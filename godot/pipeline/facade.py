@@ -81,7 +81,7 @@ def facade_tools(
 ) -> list[Tool]:
     """Return the tools that find entries, and those that look after the recorder.
 
-    :param definitions: of Dewey's tools, by their names; these here are the same to their callers.
+    :param definitions: of Dewey's tools, by their names; seven tools here have the same ones.
     """
     facade = _Facade(dewey, status, buffer, levels, definitions)
     at_once = (
