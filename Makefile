@@ -12,12 +12,10 @@ help: ## show what can be made
 up: .venv ## start everything on this machine, embedded; Ctrl-C stops it
 	@exec $(BIN)/godot up
 
-# Most tests wait most of the time, so four at once keep two cores busy; those that measure run after them. In the order
-# of their files, or the longest one, which is a single test, would come last and alone.
+# Most tests wait most of the time, so several at once keep two cores busy.
 test: .venv ## run every check and every test
 	@$(MAKE) --no-print-directory --jobs 2 check .interop/complete
-	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone"
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest --numprocesses 6 --dist worksteal
 
 check: .venv ## format, lint, types, layers
 	$(BIN)/ruff format --check .

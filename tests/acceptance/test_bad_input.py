@@ -1,4 +1,4 @@
-"""What comes in broken, against the running daemon: each row of DESIGN.md's table, and more.
+"""What comes in broken, against the running daemon: frames, calls, entries, and what is in the buffer.
 
 No input ends the daemon, and no entry stops the ones behind it: every test ends with a good call.
 """

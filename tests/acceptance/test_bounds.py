@@ -28,8 +28,6 @@ from tests.programs import (
     workplace,
 )
 
-pytestmark = pytest.mark.alone
-
 ENOUGH: Final = 90.0
 MB: Final = 2**20
 LARGE: Final = 15 * MB

@@ -18,6 +18,7 @@ import trio
 
 from tests.bench.kill import kill
 from tests.bench.measures import BATCH, ENTRY, inserts_per_s, say
+from tests.bench.promises import promises
 from tests.programs import Peer, Socket, Workplace, connect, dial, frame, select, workplace
 
 CONNECTIONS: Final = 4
@@ -150,6 +151,8 @@ def main() -> int:
     options = parser.parse_args()
     with workplace() as place:
         failed = trio.run(bench, place, options.seconds, options.sustained)
+    with workplace() as place:
+        trio.run(promises, place)
     with workplace() as place:
         return trio.run(kill, place, options.seconds) or failed
 

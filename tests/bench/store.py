@@ -63,7 +63,7 @@ ON CONFLICT DO NOTHING
 
 @attrs.frozen
 class Bound:
-    """What a figure has to stay under, in milliseconds, and at which percentile; from REQUIREMENTS' "Figures"."""
+    """What a figure has to stay under, in milliseconds, and at which percentile."""
 
     owed: float | None = None
     goal: float | None = None

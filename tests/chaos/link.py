@@ -52,6 +52,7 @@ class Link:
         """Opens a connection to the program; None while there is none."""
         self.port = 0
         """Where it listens on 127.0.0.1, when it listens on TCP."""
+        self.carried_bytes = 0
         self._rng = rng
         self._connections: set[_Connection] = set()
         self._holes = 0
@@ -138,6 +139,7 @@ class Link:
                     await sink.send_all(chunk[: int(len(chunk) * connection.cut_at)])
                     connection.reset()
                 await sink.send_all(chunk)
+                self.carried_bytes += len(chunk)
             await self._pass_holes()
             await sink.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):

@@ -17,6 +17,7 @@ from dewey_logs.store.batch import Batch
 from godot.entries.entry import IdSource, admit_json
 from godot.errors import StoreBusy
 from tests.postgres_servers import Database, Server
+from tests.programs import until
 
 ENOUGH = 60
 MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -107,8 +108,14 @@ async def test_a_reader_who_takes_his_time_is_waited_for(postgres: Server) -> No
         reader = stack.enter_context(closing(psycopg.connect(database.url)))
         reader.execute("SELECT count(*) FROM logs")  # and keeps its transaction open
 
+        attempts: set[object] = set()
+
+        def tries_again() -> bool:
+            attempts.update(database.execute("SELECT waitstart FROM pg_locks WHERE waitstart IS NOT NULL"))
+            return len(attempts) > 1
+
         async def leave() -> None:
-            await trio.sleep(2.5)  # PostgreSQL's own lock timeout, of 2 s, is on the real clock
+            await until(tries_again)  # PostgreSQL's lock timeout has ended the first attempt
             reader.rollback()
 
         async with trio.open_nursery() as nursery:
@@ -165,7 +172,7 @@ async def test_a_reader_of_each_table_in_turn_makes_no_writer_wait_for_longer_th
             for reader, table in zip(readers[:2], ("logs", "logs_default"), strict=True):
                 while not database.value(waits.format(table)):  # noqa: ASYNC110 - another process decides
                     await trio.sleep(0.01)
-                await trio.sleep(0.3)
+                await trio.sleep(0.3)  # the reader takes that long
                 reader.rollback()
         assert refused
         whole = trio.current_time() - began

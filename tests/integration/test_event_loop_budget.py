@@ -17,8 +17,6 @@ from godot.json.structure import MAX_ITEMS
 from godot.json.text import MAX_VALUES
 from tests.integration.loop_lag import ALLOWED_BARE, TRIES, Pipeline, pipeline
 
-pytestmark = pytest.mark.alone
-
 LARGE: Final = 15_000_000
 """Nearly what a frame may have."""
 

@@ -484,9 +484,10 @@ async def test_a_network_to_dewey_that_is_slow_cut_in_an_answer_or_a_black_hole(
                 assert godot.events() == [], "late is not away"
 
                 stage.dewey.process.send_signal(signal.SIGSTOP)
+                carried = link.carried_bytes
                 await peer.log("cut", component="network", ack="durable")
                 await peer.status_with(in_flight=1)
-                await trio.sleep(0.2)  # the request is on the other side
+                await until(lambda: link.carried_bytes > carried)  # the request is on the other side
                 async with trio.open_nursery() as network:
                     network.start_soon(link.cut)
                     stage.dewey.process.send_signal(signal.SIGCONT)

@@ -121,7 +121,7 @@ def faults_of(schema: Schema, message: Any, method: str | None) -> Iterator[str]
 
 def _with_id(message: dict[str, Any]) -> dict[str, Any]:
     # Where the id of a request could not be read, JSON-RPC 2.0 (section 5) demands null. MCP's schemas do not have
-    # that case up to 2025-06-18, and since let the id be left out; MCP.md 1.4 stays with JSON-RPC.
+    # that case up to 2025-06-18, and since let the id be left out; Godot stays with JSON-RPC.
     unreadable = "id" in message and message["id"] is None and message["error"].get("code") in {-32700, -32600}
     return {**message, "id": 0} if unreadable else message
 

@@ -1,4 +1,4 @@
-"""MCP on one connection, without a socket: MCP.md section 1.4, line by line."""
+"""MCP on one connection, without a socket: what each message is answered with, in each version."""
 
 from __future__ import annotations
 
