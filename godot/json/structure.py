@@ -1,9 +1,8 @@
-"""Turns plain JSON objects into attrs classes, and says what was wrong with those that do not fit.
+"""Turns plain JSON objects into instances of attrs classes, and says what is wrong with objects that do not fit.
 
-cattrs does the work, twice: a fast converter that stops at the first fault, on the path of every
-entry; and, only for an object that has a fault, a slow one that collects them all, so that the
-answer names every field at once. JSON's types are taken as they are: a number is no string, `true`
-is no integer (cattrs would coerce both).
+cattrs does the work, with two converters. The fast one, for every entry, stops at the first fault. The slow one, only
+for an object with a fault, collects all faults, so that the answer names every field at once. Types of JSON are taken
+as they are: a number is no string, `true` is no integer (cattrs would coerce both).
 """
 
 from __future__ import annotations
@@ -23,24 +22,21 @@ T = TypeVar("T")
 
 
 class DoesNotFit(ValueError):
-    """JSON that is not what was asked for; the text names every field at fault."""
+    """A value does not fit its class; the text names every field at fault."""
 
 
 MAX_ITEMS: Final = 10_000
-"""In an array of arguments; the tools that take arrays have smaller limits, or this one."""
+"""Items of an array of arguments; a tool may have a smaller limit."""
 
 MAX_GUESSED_CHARS: Final = 100
-"""A longer word is not compared with the known ones: it takes time that grows with its length."""
+"""A longer word is not compared with the known ones, because the time grows with its length."""
 
 MAX_NUMBER: Final = 2**63 - 1
-"""What a database and a float can hold."""
+"""A larger number may not fit into the database or into a float."""
 
 
 class Repeating(dict[str, Any]):
-    """An object in which keys came more than once: the last value of each counts, as everywhere.
-
-    :param lost: the others, with their keys.
-    """
+    """An object with repeated keys. The last value of each key counts, as everywhere; `lost` has the others."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -66,7 +62,7 @@ def argument(description: str, *, default: Any = attrs.NOTHING, max_chars: int |
 
     :param description: what it means, its unit, its limits.
     :param max_chars: of a text, and of each text in an array; checked here.
-    :param schema: more JSON Schema keywords (`examples`, `minimum`, `maxItems`, …); they tell, the code checks.
+    :param schema: more JSON Schema keywords (`examples`, `minimum`, `maxItems`, …); they inform, and check nothing.
     """
     metadata = {"schema": {"description": description, **schema}}
     if max_chars is None:
@@ -87,7 +83,7 @@ def json_name(value: object) -> str:
 
 
 def shown(value: object, chars: int = 80) -> str:
-    """Quote what a client sent in an error; a long text is cut before it is quoted, which costs time as well."""
+    """Quote a client's value in an error. A long text is cut first, because quoting takes time too."""
     quoted = repr(value[:chars] if isinstance(value, str) else value)
     return quoted[:chars]
 
@@ -98,7 +94,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return ""
     by_lower = {name.lower(): name for name in known}
     head, _, rest = (word := word.lower()).partition("_")
-    # What all names of a kind begin with, as GODOT_, says nothing about which of them is meant.
+    # A prefix of many names, as GODOT_, does not tell which of them is meant.
     rests = {name: name.removeprefix(f"{head}_") for name in by_lower}
     for near in get_close_matches(word, by_lower, cutoff=0.6):
         if rests[near] == near or get_close_matches(rest, [rests[near]], cutoff=0.6):
@@ -202,7 +198,7 @@ def structure(value: object, kind: type[T]) -> T:
     """
     try:
         if type(value) is not dict:
-            raise TypeError  # also when a field came twice
+            raise TypeError  # a `Repeating` too
         return _fast.structure(value, kind)
     except (
         AttributeError,
@@ -226,7 +222,7 @@ def _wording(value: object, kind: type[Any]) -> str:
         match fault:
             case KeyError():
                 return "required, but missing"
-            case AttributeError():  # a class in a class, of which cattrs takes the keys unseen
+            case AttributeError():  # a nested class: cattrs takes its keys without a check
                 return "must be an object"
             case cattrs.ForbiddenExtraKeysError():
                 extras = nsmallest(5, fault.extra_fields)

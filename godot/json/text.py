@@ -1,8 +1,7 @@
-"""JSON in and out.
+"""Parses and serialises JSON.
 
-orjson does the work. What it refuses although JSON allows it (lone surrogates, integers over 64 bits, deep nesting)
-takes the standard library's slower way, because a flight recorder records what was said and not what one parser can
-hold.
+orjson does the work. Where it refuses valid JSON (lone surrogates, integers over 64 bits, deep nesting), the standard
+library does it more slowly, because a flight recorder records what was said and not what one parser can hold.
 """
 
 from __future__ import annotations
@@ -22,41 +21,41 @@ from godot.json.structure import Repeating
 from godot.json.weight import separators
 
 MAX_VALUES: Final = 400_000
-"""Keys and values of an entry. Reading and writing each takes up to 125 ns, during which nothing else is done; and
-PostgreSQL takes a hundred times as long."""
+"""Keys and values of an entry. Reading or writing one takes up to 125 ns, during which nothing else runs; PostgreSQL
+takes a hundred times as long."""
 
 _ENVELOPE_VALUES: Final = 1_000
-"""What a message may have around the values of an entry."""
+"""Keys and values that a message may have around those of an entry."""
 
 _COUNTED_BYTES: Final = 64 * 1024
-"""Looked through at once where values are counted exactly: a millisecond."""
+"""Bytes that are searched at once where values are counted exactly; it takes a millisecond."""
 
 _DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789E", b"0" * 9 + b"e")
 _MANY_DIGITS: Final = b"0" * 16
 _TINY_EXPONENT: Final = b"0e-000"
 _DELICATE: Final = re.compile(rb"[0-9]{19}|(?=[0-9.]{17})[0-9]+\.[0-9]|[0-9]{16}[eE]|[0-9][eE]-[0-9]{3}")
-"""Numbers that 64 bits may not hold: as an integer, or as a float of the same value."""
+"""Numbers that may not fit into 64 bits: as an integer, or as a float of the same value."""
 
 _MAX_DIGITS: Final = 5_000
-"""PostgreSQL keeps 16,383 digits behind the point; a number may have so many after so many zeros."""
+"""A number may have so many digits, after so many zeros; PostgreSQL keeps 16,383 digits behind the point."""
 
 _RAW: Final = f"raw-{uuid4().hex}-"
-"""Marks a text that is to be written as it is: a number, which the standard library cannot write else."""
+"""Marks a text that is to be written without quotes: a `Decimal`, which the standard library cannot write."""
 _MARKED: Final = re.compile(f'"{_RAW}([^"]*)"'.encode())
 
 
 class NotJSON(ValueError):
-    """A text that is not JSON; the message says where it breaks off."""
+    """A text is not JSON; the message says where it breaks off."""
 
 
 class TooManyValues(NotJSON):
-    """A text with more values than may be parsed at once; nothing says whether it is JSON."""
+    """A text has more values than may be parsed at once; whether it is JSON is unknown."""
 
 
 def loads(text: str | bytes) -> Any:
     """Parse JSON.
 
-    An integer of any size is exact; another number that a float would change is a `Decimal`.
+    An integer of any size is exact. Any other number becomes a `Decimal` if a float would change it.
 
     :raises NotJSON: it is not, or not UTF-8.
     :raises TooManyValues: it has more than `MAX_VALUES`.
@@ -66,16 +65,16 @@ def loads(text: str | bytes) -> Any:
 
 
 def loads_as_said(text: str | bytes) -> Any:
-    """Parse JSON as `loads` does, and notice keys that come twice in an object: it is a `Repeating`.
+    """Parse JSON as `loads` does, and make an object with repeated keys a `Repeating`.
 
-    For what others wrote; it costs as much again.
+    For texts of others; it takes twice as long.
     """
     raw = _bounded(text)
     if _is_delicate(raw):
         return _loads_slowly(raw, pairs=_object)
     value = _loads(raw)
-    # What is read has as many keys as what was written, or one of them was lost. That is cheap to compare in the
-    # serialised value; where the two differ for another reason, the slow way finds nothing.
+    # If the value has fewer keys than the text, one was repeated. The keys of the serialised value are cheap to count.
+    # The counts may differ for another reason; then the slow way finds no repeated key.
     try:
         if raw.count(b'":') == orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_SUBCLASS).count(b'":'):
             return value
@@ -98,12 +97,12 @@ def has_more_values(raw: bytes, limit: int) -> bool:
     """Whether JSON has more keys and values than a limit: each costs time and memory, however short it is."""
     if len(raw) <= limit or separators(raw) <= limit:
         return False
-    # Some of them may stand in strings.
+    # Some of the separators may stand in strings.
     return _is_more(map(separators, _outside_of_strings(raw)), limit)
 
 
 def _outside_of_strings(raw: bytes) -> Iterator[bytes]:
-    """Yield what of JSON stands outside of its strings, in pieces of some milliseconds' work."""
+    """Yield the parts of JSON outside of its strings, in pieces of some milliseconds' work."""
     # Without escaped quotes, every other piece between quotes is a string.
     plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     inside = False
@@ -114,12 +113,12 @@ def _outside_of_strings(raw: bytes) -> Iterator[bytes]:
 
 
 def _is_more(counts: Iterable[int], limit: int) -> bool:
-    """Whether some counts are more than a limit in all; the others are not even counted then."""
+    """Whether counts add up to more than a limit; the rest is not counted then."""
     return any(total > limit for total in accumulate(counts))
 
 
 def _is_delicate(raw: bytes) -> bool:
-    """Whether there may be a number in it that 64 bits do not hold."""
+    """Whether JSON may contain a number that does not fit into 64 bits."""
     # Most numbers are short: a search in the translated bytes costs 2 ns a byte, the regular expression ten times that.
     digits = raw.translate(_DIGITS_TO_ZERO, b".")
     return (_MANY_DIGITS in digits or _TINY_EXPONENT in digits) and _DELICATE.search(raw) is not None
@@ -129,7 +128,7 @@ def _loads(raw: bytes) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return _loads_slowly(raw)  # which decides, and words the fault
+        return _loads_slowly(raw)  # it decides, and describes the fault
 
 
 def _loads_slowly(raw: bytes, pairs: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None) -> Any:
@@ -163,7 +162,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _float(text: str) -> float | Decimal:
-    """Return a float when one has this value, else the number as it is written."""
+    """Return a float if one has exactly this value, else a `Decimal`."""
     if not math.isfinite(number := float(text)):
         raise ValueError(f"the number {text:.80} is too large")
     try:

@@ -1,7 +1,7 @@
-"""Who may come in, and what they may do there: Origin, Host, tokens, roles.
+"""Decides which clients may connect and what they may do: Origin, Host, tokens, roles.
 
-All of it is decided from the upgrade request, before a WebSocket exists (DNS rebinding: a browser can be
-made to open a WebSocket to 127.0.0.1 from any page, and there is no preflight that would ask). Tokens are
+The decision is made from the upgrade request, before a WebSocket exists. It protects against DNS rebinding: any web
+page can make a browser open a WebSocket to 127.0.0.1, and browsers send no preflight request for that. Tokens are
 compared in constant time, and only their digests are kept.
 """
 
@@ -21,11 +21,11 @@ from godot.mcp.toolbox import ROLES, Role
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 PRIVATE: Final = (".localhost", ".local", ".internal", ".svc")
-"""Endings of names that no public name server answers."""
+"""Endings of names that no public name server resolves."""
 
 
 class PeerRefused(Exception):
-    """A peer that may not come in.
+    """A peer may not connect.
 
     :param status: HTTP status of the answer to the upgrade request.
     :param reason: for that answer and for the operator; it never repeats a token.
@@ -41,16 +41,15 @@ class PeerRefused(Exception):
 class Gate:
     """Decides about upgrade requests.
 
-    A `Host` that is an address always passes: a page that was made to come here by DNS rebinding has a name.
+    A `Host` that is an address always passes, because DNS rebinding needs a name.
 
-    :param tokens: SHA-256 of each token, with its roles. Without any, everyone may do everything.
-    :param hosts: names that a `Host` header may have, without port; None allows any (a proxy in front names this server
-        as it likes).
-    :param origins: where a page may come from, beside our own pages: `host`, or `host:port`.
-    :param ports: ours: a page that one of them served, under a name of ours, may connect.
-    :param takes_private: names that no public name server knows (`PRIVATE`) pass as well: container networks have them.
-    :param hosts_setting: what an operator calls `hosts`; a refusal names it.
-    :param origins_setting: what an operator calls `origins`.
+    :param tokens: SHA-256 of each token, with its roles. Without tokens every client may do everything.
+    :param hosts: names allowed in a `Host` header, without port; None allows any, since a proxy may send any.
+    :param origins: of web pages that may connect, beside our own: `host`, or `host:port`.
+    :param ports: our own; a page that was served from one of them, under one of our names, may connect.
+    :param takes_private: also allow names that no public name server knows (`PRIVATE`): container networks use them.
+    :param hosts_setting: name of the setting for `hosts`; a refusal contains it.
+    :param origins_setting: name of the setting for `origins`.
     """
 
     tokens: dict[bytes, frozenset[Role]] = attrs.field(factory=dict, repr=False)
@@ -62,11 +61,11 @@ class Gate:
     origins_setting: str = "its origins"
 
     def roles_for(self, host: str, headers: Iterable[tuple[bytes, bytes]]) -> frozenset[Role]:
-        """Return the roles of whoever asks.
+        """Return the roles of a client.
 
         :param host: the `Host` header.
         :param headers: the others, names in any case.
-        :raises Refused: foreign host or origin (403), missing or wrong token (401).
+        :raises PeerRefused: foreign host or origin (403), missing or wrong token (401).
         """
         values: dict[bytes, list[bytes]] = {}
         for name, value in headers:
@@ -84,9 +83,9 @@ class Gate:
         return self._roles_of(token.strip())
 
     def check_host(self, host: str) -> None:
-        """Look whether we may be called that.
+        """Check that this server may be called by that name.
 
-        :raises Refused: no (403).
+        :raises PeerRefused: it may not (403).
         """
         name = _parts(f"//{host}")[0]
         if self.hosts is None or name in self.hosts or _is_address(name):
@@ -104,7 +103,7 @@ class Gate:
     def _roles_of(self, token: bytes) -> frozenset[Role]:
         digest = hashlib.sha256(token).digest()
         found: frozenset[Role] | None = None
-        for known, roles in self.tokens.items():  # all of them: the time must not tell which one matched
+        for known, roles in self.tokens.items():  # no break: the time must not tell which token matched
             if hmac.compare_digest(digest, known):
                 found = roles
         if found is None:
@@ -113,12 +112,12 @@ class Gate:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether only this machine can reach an address."""
     return host in LOOPBACK or host.startswith("127.")
 
 
 def _parts(url: str) -> tuple[str | None, int | None]:
-    """Return host and port, the port that a browser leaves out as well."""
+    """Return host and port; without a port, the one of the scheme."""
     try:
         parts = urlsplit(url)
         return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

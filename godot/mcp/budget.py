@@ -1,8 +1,8 @@
-"""How many bytes all connections together may hold, and each of them: pools, and what is claimed of them.
+"""Bounds the bytes that connections hold, each of them and all together: pools, and claims on them.
 
-Each connection may always hold `OWN_BYTES` of its own, so a small call never waits for the large ones of others. What
-is more is claimed of a pool that all share. Who finds no room waits in order. A claim is made for a whole message, and
-before it is read: connections that each hold half of one would wait for each other for ever.
+Each connection may always hold `OWN_BYTES`, so a small call never waits for the large calls of others. More than that
+is claimed from a pool that all connections share. Claims without room wait in their order. A message is claimed as a
+whole, before it is read: connections that each hold half a message would wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import attrs
 import trio
 
 OWN_BYTES: Final = 64 * 1024
-"""What each connection may hold beside the pool, in each direction. Most calls are smaller by far."""
+"""Bytes that each connection may hold without the pool, in each direction. Most calls are far smaller."""
 
 HASTE_S: Final = 5.0
-"""How long a peer may keep what it holds of a pool once another one waits for room."""
+"""How long a peer may go on holding bytes of a pool once another one waits for room."""
 
 SHARES: Final = 8
-"""One connection may hold this part of a pool, but always one message of the largest size."""
+"""One connection may hold one of so many parts of a pool, but always one message of the largest size."""
 
 MAX_BYTES: Final = 128 * 1024 * 1024
 
@@ -35,7 +35,7 @@ class _Waiting:
 class Pool:
     """Bytes that all connections share.
 
-    A claim that is larger than the pool passes when it is alone.
+    A claim larger than the pool is granted when it is the only one.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
@@ -47,18 +47,18 @@ class Pool:
         self._patient: set[trio.CancelScope] = set()
 
     def is_crowded_by(self, size: int) -> bool:
-        """Whether so many bytes wait for room that another claim should not even wait."""
+        """Whether too many bytes wait for room for another claim to join them."""
         return bool(self._waiting) and sum(each.size for each in self._waiting) + size > self.max_bytes
 
     def claim_nowait(self, size: int) -> bool:
-        """Claim bytes if there is room, and nobody waits for it."""
+        """Claim bytes if there is room and no other claim waits for it."""
         if self._waiting or not self._fits(size):
             return False
         self._pooled += size
         return True
 
     async def claim(self, size: int) -> None:
-        """Claim bytes, behind all who wait already."""
+        """Claim bytes; wait behind all claims that wait already."""
         if self.claim_nowait(size):
             return
         waiting = _Waiting(size)
@@ -67,11 +67,11 @@ class Pool:
         try:
             await waiting.granted.wait()
         except BaseException:
-            if waiting.granted.is_set():  # between its cancellation and now
+            if waiting.granted.is_set():  # it was granted although it is cancelled
                 self.release(size)
             else:
                 self._waiting.remove(waiting)
-                self._grant()  # it may have kept a smaller one waiting
+                self._grant()  # a smaller claim may have waited behind it
             raise
 
     def release(self, size: int) -> None:
@@ -80,7 +80,7 @@ class Pool:
         self._grant()
 
     def patience(self, deadline: float) -> Patience:
-        """Bound what a peer does that holds bytes: until `deadline`, or for `HASTE_S` while others wait for room."""
+        """Bound the time of a peer that holds bytes: until `deadline`, or for `HASTE_S` once others wait for room."""
         return Patience(self, trio.CancelScope(deadline=deadline))
 
     def _fits(self, size: int) -> bool:
@@ -121,7 +121,7 @@ class Patience:
 
 @attrs.define(eq=False)
 class Claim:
-    """Bytes that an account holds for one message, until the last who works on it has released it."""
+    """Bytes that an account holds for one message, until its last user has released them."""
 
     account: Account
     size: int
@@ -133,23 +133,23 @@ class Claim:
         self.users += 1
 
     def release(self) -> None:
-        """Say that one user is done with it."""
+        """Note that one user is done with it."""
         self.users -= 1
         if not self.users:
             self.shrink(0)
 
     def shrink(self, size: int) -> None:
-        """Give back what is more than `size`."""
+        """Give back the bytes beyond `size`."""
         surplus, self.size = self.size - size, size
         if surplus:
             self.account.give_back(surplus, is_pooled=self.is_pooled)
 
 
 class Account:
-    """What one connection holds, in one direction.
+    """The bytes that one connection holds, in one direction.
 
-    :param pool: what it holds above `OWN_BYTES` is of this pool.
-    :param largest: size of the largest message, for which its share of the pool always suffices.
+    :param pool: gives whatever exceeds `OWN_BYTES`.
+    :param largest: size of the largest message; the connection's share of the pool is never smaller.
     """
 
     def __init__(self, pool: Pool, largest: int) -> None:
@@ -181,13 +181,13 @@ class Account:
             self._pooled += size
             self.pool.bytes += size
             return Claim(self, size, is_pooled=True)
-        # A small one stands in no queue: what the connection itself holds makes room for it soon.
+        # A small claim does not queue in the pool: the connection's own claims soon make room for it.
         while (claim := self.claim_nowait(size)) is None:
             await self._fell.park()
         return claim
 
     def give_back(self, size: int, *, is_pooled: bool) -> None:
-        """Take back what a claim gives up."""
+        """Take bytes back from a claim."""
         self.pool.bytes -= size
         if is_pooled:
             self._pooled -= size

@@ -1,8 +1,7 @@
 """Calls the tools of another MCP server, many calls at once on one connection.
 
-The connection is opened by the first call that needs one, and again by the first call after it broke.
-Requests are of protocol 2026-07-28, which needs no handshake: a call costs one frame each way from
-the first on.
+The first call opens the connection, and so does the first call after it broke. Requests follow protocol 2026-07-28,
+which needs no handshake: every call costs one frame each way.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from godot.mcp.toolbox import Answer
 from godot.mcp.transport import GONE, Connect, Transport, TransportClosed, Unreachable
 
 PING_S: Final = 5.0
-"""How long a connection may be silent once it was asked with a ping, before it is dropped."""
+"""How long a connection may be silent after a ping before it is dropped."""
 
 TOGETHER_CHARS: Final = 64 * 1024
-"""Frames of so many characters are written at once, when they wait. A hundred followers ask on at the same moment."""
+"""Waiting frames are written together up to this length: a hundred followers may ask again at the same moment."""
 
 
 class CallFailed(Exception):
-    """There will be no answer: no connection, a broken one, or one that says what is not MCP.
+    """There will be no answer: there is no connection, it broke, or its frames are not MCP.
 
-    :param code: by which the other end refused it, when it did: an HTTP status (nobody was let in), or the close code
-        of a WebSocket (of four digits).
-    :param said: its own words for that.
+    :param code: with which the server refused, if it did: an HTTP status (the connection was refused), or the close
+        code of a WebSocket (of four digits).
+    :param said: the server's own words for that.
     """
 
     def __init__(self, text: str, code: int | None = None, said: str = "") -> None:
@@ -61,14 +60,14 @@ class _Waiting:
 
 @attrs.define(eq=False)
 class _Connection:
-    """One connection, on which one task writes and another one reads.
+    """One connection, with one task that writes and another one that reads.
 
-    So a call that is cancelled while its frame is being written does not tear the frame: what others have in flight
-    on the connection is not theirs to lose.
+    A call does not write its frame itself: if it were cancelled in the middle, half a frame would break the connection
+    for all other calls.
 
     :param outbox: takes a frame when the writer is ready for it; a `send` that is cancelled has sent nothing.
-    :param notices: frames that the writer sends before all calls that wait, when it is ready.
-    :param heard: is set by whatever is received.
+    :param notices: frames that the writer sends next, before all calls that wait.
+    :param heard: set by every frame that is received.
     """
 
     scope: trio.CancelScope
@@ -79,7 +78,7 @@ class _Connection:
     heard: trio.Event = attrs.Factory(trio.Event)
     being_checked: bool = False
     ended: TransportClosed | None = None
-    """Why it is over."""
+    """Why the connection is over."""
 
     async def write(self, transport: Transport, frames: trio.MemoryReceiveChannel[str]) -> None:
         async with frames:
@@ -108,7 +107,7 @@ class _Connection:
             await transport.send(frame)
 
     def failure(self, when: str) -> CallFailed:
-        """Return what a call ends with when the connection has ended."""
+        """Return the error of a call whose connection has ended."""
         if self.ended is None or str(self.ended) == GONE:
             return CallFailed(f"the connection broke {when}")
         return CallFailed(f"the connection broke {when} ({self.ended})", self.ended.code, self.ended.reason)
@@ -120,13 +119,13 @@ class _Connection:
         except trio.WouldBlock:
             self.notices.append(frame)
         except trio.BrokenResourceError:
-            pass  # the connection is over, and with it what the notice is about
+            pass  # the connection is over, and so is the call that the notice is about
 
     async def request(self, request_id: int, frame: str, cancel: str | None = None) -> Any:
         """Send a request and wait for its response.
 
-        :param cancel: is sent when this is cancelled after the request was sent.
-        :raises CallFailed: the connection broke before.
+        :param cancel: a frame to send if this is cancelled after the request was sent.
+        :raises CallFailed: the connection broke before the response.
         """
         waiting = self.waiting[request_id] = _Waiting()
         sent = False
@@ -148,9 +147,9 @@ class _Connection:
 
 
 class Client:
-    """One MCP server, as the one who calls it.
+    """The client of one MCP server.
 
-    `run` has to be running wherever `call` is used.
+    `run` must be running while `call` is used.
     """
 
     def __init__(self, connect: Connect, *, name: str, version: str) -> None:
@@ -173,9 +172,9 @@ class Client:
             await trio.sleep_forever()
 
     async def call(self, tool: str, arguments: bytes) -> Answer:
-        """Call a tool and wait for what it says; the caller sets the deadline.
+        """Call a tool and wait for its answer; the caller sets the deadline.
 
-        A call that is cancelled is cancelled on the other side too.
+        When this is cancelled, the server is told to cancel the call too.
 
         :param arguments: a JSON object, serialised.
         :raises CallFailed: no answer will come; the tool may have run.
@@ -190,16 +189,16 @@ class Client:
         return _answer(await connection.request(request_id, (frame % (request_id, head, arguments)).decode(), notice))
 
     def disconnect(self) -> None:
-        """Drop the connection, and with it every call in flight: it answers no more."""
+        """Drop the connection and all calls in flight, because the server answers no more."""
         if self._connection is not None:
             self._drop(self._connection)
 
     def check(self) -> None:
-        """Have the connection dropped if it is dead: one call was not answered in time.
+        """Drop the connection if it is dead; to be called when a call was not answered in time.
 
-        Others may be in flight on it, and what is slow may be just that one call, or the way of all of them. So the
-        ping passes all calls that wait to be sent, and whatever comes within `PING_S` will do: its answer may
-        stand behind those of a hundred followers.
+        That call alone may be slow, or the whole connection, and other calls may be in flight on it. So a ping is sent
+        before all calls that wait, and any frame within `PING_S` is a sign of life: the ping's own answer may come
+        behind those of a hundred followers.
         """
         if (connection := self._connection) is not None and not connection.being_checked:
             connection.being_checked = True
@@ -227,14 +226,14 @@ class Client:
             return self._connection
 
     async def _keep_connection(self, *, task_status: trio.TaskStatus[_Connection | CallFailed]) -> None:
-        """Hand out the responses of one connection. Returns when it is over."""
+        """Open a connection and hand out its responses. Returns when it is over."""
         connection: _Connection | None = None
         failure = CallFailed("the connection broke while it was opened")
         try:
             with trio.CancelScope() as scope:
                 async with self._connect() as transport, trio.open_nursery() as nursery:
                     outbox, frames = trio.open_memory_channel[str](0)
-                    # Set here: by the time that the caller runs again it may be over.
+                    # Set here and not by the caller: when the caller runs, the connection may be over.
                     connection = self._connection = _Connection(scope, nursery, outbox)
                     nursery.start_soon(connection.write, transport, frames, name="writer")
                     task_status.started(connection)
@@ -247,7 +246,7 @@ class Client:
                         connection.ended = exc
                         raise
                     finally:
-                        self._forget(connection)  # before the goodbye, which takes its time
+                        self._forget(connection)  # before the goodbye, which takes time
         except* Unreachable as reasons:
             unreachable = reasons.exceptions[0]
             failure = CallFailed(str(unreachable), getattr(unreachable, "status", None))

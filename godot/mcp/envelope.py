@@ -44,7 +44,7 @@ def check_envelope(meta: dict[str, Any]) -> None:
 
 
 def trace_id_of(traceparent: object) -> str | None:
-    """Return the trace id of a W3C `traceparent` as a UUID; None when it is none, and so to be ignored."""
+    """Return the trace id of a W3C `traceparent` as a UUID; None if it is not valid, and so to be ignored."""
     found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
     if found is None or (found[1] == "00" and found[3]):
         return None

@@ -1,4 +1,4 @@
-"""What a tool raises for an answer that is an error.
+"""The exceptions of tools: each becomes an answer that is an error.
 
     ToolError           the tool did not do what it was asked; `kind` says to a program why
     ├── UnknownTool     there is no tool of that name
@@ -17,7 +17,7 @@ class ToolError(Exception):
     """A tool did not do what it was asked; the text is the answer."""
 
     kind: ClassVar[str] = "rejected"
-    """The fault, for a program: `structuredContent.kind`."""
+    """The kind of fault, for programs: `structuredContent.kind`."""
 
     def details(self) -> Mapping[str, Any]:
         """Return what `structuredContent` says beside `error` and `kind`."""

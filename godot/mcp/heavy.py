@@ -1,8 +1,8 @@
-"""Work that grows with a message, done so that the event loop goes on meanwhile (LIM-001).
+"""Keeps the event loop going during work that grows with a message (LIM-001).
 
-What a small message needs is done at once: a worker thread costs more than that. What a large one needs is done in a
-thread, one at a time. Threads of Python take turns, so the loop waits for the longest single call into C at most: that
-one is bounded by `entries.MAX_VALUES`.
+Work on a small message is done at once: a worker thread would cost more. Work on a large message is done in a thread,
+one at a time. Python's threads take turns, so the loop waits at most for the longest single call into C, which
+`json.text.MAX_VALUES` bounds.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ HEAVY: Final = 256 * 1024
 _one_at_a_time: Final = trio.CapacityLimiter(1)
 
 message_weight: Final[ContextVar[int]] = ContextVar("message_weight", default=0)
-"""What the message weighs that is being worked on."""
+"""The weight of the message that is being worked on."""
 
 
 async def off_the_loop(weight: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do work of some weight: at once when it is light, else in a thread.
+    """Do work of some weight: at once if it is light, else in a thread.
 
-    :param work: touches nothing that the event loop touches too.
+    :param work: must touch nothing that the event loop touches too.
     """
     if weight <= HEAVY:
         return work(*args, **kwargs)
@@ -38,9 +38,10 @@ async def off_the_loop(weight: int, work: Callable[P, T], *args: P.args, **kwarg
 
 
 def _without_gc(work: Callable[[], T]) -> T:
-    """Work while Python does not look for cycles: over and over in all that was made so far, and JSON has none.
+    """Work without Python's garbage collector, which would search all new objects again and again for cycles.
 
-    A look at everything is one call into C. What was made is put among the old objects, where Python looks last.
+    JSON has no cycles. As a search of everything is one call into C, the new objects are then put into the oldest
+    generation, which is searched least.
     """
     gc.disable()
     try:

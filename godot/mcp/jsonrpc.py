@@ -16,17 +16,17 @@ INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 
 BATCH_ANSWER_MAX_BYTES: Final = 8 * 1024 * 1024
-"""Of the answers of a JSON-RPC batch, which are one frame; those that pass it are errors."""
+"""Size of all answers of a batch, which are one frame; further answers become errors."""
 
 _ID_FIRST: Final = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(-?\d{1,18}|"[^"\\]{0,100}")\s*,')
 _ID_LAST: Final = re.compile(rb',\s*"id"\s*:\s*(-?\d{1,18}|"[^"\\]{0,100}")\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
-"""Where clients write the id of a request: they find it in a frame that is not parsed."""
+"""The two places where clients write the id of a request; used on a frame that is not parsed."""
 
 RequestId: TypeAlias = int | str
 
 
 class RequestError(Exception):
-    """A request that gets an error instead of a result."""
+    """A request is answered with an error instead of a result."""
 
     def __init__(self, code: int, message: str, data: object = None) -> None:
         super().__init__(message)
@@ -35,14 +35,14 @@ class RequestError(Exception):
 
 @attrs.frozen
 class Parsed:
-    """A frame as JSON, or the frame that says why it is none."""
+    """The message in a frame, or the frame that answers one without a message."""
 
     message: Any = None
     fault: str | None = None
 
 
 def parse(frame: str | bytes) -> Parsed:
-    """Read a frame. It takes time that grows with the frame, and touches nothing: a thread may do it."""
+    """Read a frame. The time grows with the frame, and a thread may do it: no state is touched."""
     try:
         return Parsed(loads_as_said(frame))
     except TooManyValues as exc:
@@ -52,7 +52,7 @@ def parse(frame: str | bytes) -> Parsed:
 
 
 def _id_of(frame: str | bytes) -> RequestId | None:
-    """Return the id of a request that is not parsed, when it is at the beginning or at the end."""
+    """Return the id of a request that is not parsed, if it is at the beginning or at the end."""
     head, tail = (
         each.encode("utf-8", "replace") if isinstance(each, str) else each for each in (frame[:200], frame[-200:])
     )

@@ -1,4 +1,4 @@
-"""MCP within one process: a pair of memory channels, each frame as it would travel."""
+"""MCP within one process: over a pair of memory channels, with the frames of any other transport."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MemoryTransport:
 def memory_transports(buffered: int = 0) -> tuple[MemoryTransport, MemoryTransport]:
     """Make two connected ends.
 
-    :param buffered: frames that may wait each way before `send` does.
+    :param buffered: frames that may wait in each direction before `send` waits.
     """
     to_server, from_client = trio.open_memory_channel[Frame](buffered)
     to_client, from_server = trio.open_memory_channel[Frame](buffered)
@@ -51,7 +51,7 @@ def memory_transports(buffered: int = 0) -> tuple[MemoryTransport, MemoryTranspo
 
 
 def in_process(serve: Callable[[Transport], Awaitable[None]]) -> Connect:
-    """Return what opens a pair of memory channels to a server in this process.
+    """Return a function that opens a pair of memory channels to a server in this process.
 
     :param serve: answers one connection, as `godot.mcp.server.serve` does.
     """

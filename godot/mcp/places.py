@@ -1,7 +1,7 @@
-"""Accepts TCP connections, as many as there are places for: descriptors run out for everybody, also for Redis.
+"""Accepts TCP connections up to a limit: when file descriptors run out, Redis cannot be reached either.
 
-Who says nothing (no upgrade request yet, no HTTP request now) keeps a place only while it is not needed: when all are
-taken, the connection that has been silent for longest makes room. When none is silent, a newcomer is told so with 503.
+A silent connection (no upgrade request yet, no HTTP request now) keeps its place only while no other needs it. When all
+places are taken, the connection that has been silent for longest makes room. When none is silent, a new one gets 503.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import attrs
 import trio
 
 CAPACITY: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
-"""What accept(2) answers while the system has no room for a connection."""
+"""Errors of accept(2) when the system has no room for a connection."""
 
 CAPACITY_PAUSE_S: Final = 0.1
 
 REFUSAL_S: Final = 1.0
-"""How long a peer may take to read that there is no place."""
+"""How long a peer may take to read the refusal."""
 
 MAX_REFUSALS: Final = 16
-"""Peers that are told so at once; further ones are closed without a word."""
+"""Refusals that are sent at the same time; further connections are closed without one."""
 
 
 @attrs.define(eq=False)
@@ -30,8 +30,8 @@ class Places:
     """The connections that one port may have at once.
 
     :param limit: how many.
-    :param setting: what sets it, for the refusal.
-    :param report: gets an event (`refused`), the peer's address, and the reason.
+    :param setting: name of the setting for the limit; a refusal contains it.
+    :param report: called with an event (`refused`), the peer's address, and the reason.
     """
 
     limit: int
@@ -40,7 +40,7 @@ class Places:
     taken: int = 0
     refusing: int = 0
     silent: dict[trio.CancelScope, None] = attrs.Factory(dict)
-    """Connections that have said nothing, the oldest first."""
+    """Silent connections, the one that is silent for longest first."""
 
     @property
     def reason(self) -> str:
@@ -56,11 +56,11 @@ class Place:
     scope: trio.CancelScope
 
     def note_silent(self) -> None:
-        """Say that nothing is asked on this connection now."""
+        """Note that no request is under way on this connection."""
         self.places.silent[self.scope] = None
 
     def note_asked(self) -> None:
-        """Say that something is asked, or a WebSocket is open."""
+        """Note that a request is under way, or a WebSocket is open."""
         self.places.silent.pop(self.scope, None)
 
 
@@ -77,7 +77,7 @@ async def accept_connections(
 ) -> None:
     """Run the handler for each connection until cancelled; then close the listeners.
 
-    :param connections: where the handlers run; they outlive this call.
+    :param connections: the nursery of the handlers, which outlive this call.
     """
     async with trio.open_nursery() as nursery:
         for listener in listeners:
@@ -120,7 +120,7 @@ async def _hold(places: Places, stream: trio.SocketStream, handler: Handler) -> 
 
 
 async def _refuse(places: Places, stream: trio.SocketStream) -> None:
-    """Answer 503. What the peer asks is not waited for, so that a refusal costs nothing."""
+    """Answer 503, without waiting for the peer's request: a refusal must cost nothing."""
     places.report("refused", peer_address(stream), places.reason)
     places.refusing += 1
     try:
@@ -128,7 +128,7 @@ async def _refuse(places: Places, stream: trio.SocketStream) -> None:
             with trio.move_on_after(REFUSAL_S):
                 await stream.send_all(http_answer("503 Service Unavailable", "Retry-After: 1", places.reason))
                 await stream.send_eof()
-                await stream.receive_some()  # closing with its request unread would take the answer back
+                await stream.receive_some()  # with its request unread, closing would reset the connection
     except trio.BrokenResourceError:
         pass  # it did not wait for the answer
     finally:
@@ -137,7 +137,7 @@ async def _refuse(places: Places, stream: trio.SocketStream) -> None:
 
 
 def http_answer(status: str, header: str, text: str) -> bytes:
-    """Return a sentence as an answer of HTTP, whatever was asked, after which the connection is closed."""
+    """Return a sentence as an HTTP response, for any request; the connection is to be closed after it."""
     body = f"{text}\n"
     return (
         f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n{header}\r\n"

@@ -1,4 +1,4 @@
-"""Serves a table of tools to one connection, whatever carries it."""
+"""Serves a table of tools on one connection, over any transport."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from godot.mcp.toolbox import INSIDE, ROLES, Answer, Later, Role, Toolbox, calle
 from godot.mcp.transport import GOODBYE_S, Transport, TransportClosed
 
 MAX_RUNNING: Final = 4
-"""Calls of one connection that are worked on at once; the others in flight wait. What they answer waits for a
-peer that does not read, so this bounds the memory that such a peer can take. Dewey reads for four at once.
-A call that only waits for something to happen (`Tool.waits`) is not worked on until it has happened."""
+"""Calls of one connection that are worked on at once; the others in flight wait. Their answers stay in memory while the
+peer does not read, so this bounds the memory that such a peer can take. Dewey runs four reads at once. A call that only
+waits for an event (`Tool.waits`) counts from that event on."""
 
 
 @attrs.frozen
 class Watched:
-    """What clients may learn of when it changes: an experimental capability of MCP, by its name.
+    """A value that clients may follow: an experimental capability of MCP.
 
-    A client that names it in `capabilities.experimental` of `initialize` gets its value there in the answer, and as
+    A client that names it in `capabilities.experimental` of `initialize` gets the value in the answer, and again as
     `notifications/<capability>` whenever it has changed.
 
-    :param changed: returns when the value is another one than when it was called.
+    :param changed: returns when the value differs from what it was at the call.
     """
 
     capability: str
@@ -44,17 +44,17 @@ class Watched:
 
 @attrs.frozen
 class Server:
-    """What is served, to whom, and to whom it tells what happens.
+    """The tools that are served, their limits, and where events are reported.
 
-    :param report: gets an event (`bug`, `refused`, `dropped`), the peer's address, and the reason.
+    :param report: called with an event (`bug`, `refused`, `dropped`), the peer's address, and the reason.
     :param max_message_bytes: a larger frame closes its connection with code 1009.
-    :param max_in_flight: calls of one connection; beyond, its next frames are left unread.
-    :param peer_timeout_s: after which a peer is dropped that takes no answer, or does not answer a ping.
-    :param max_connections: beyond, a newcomer is refused with 503.
-    :param prefix: of the settings that a refusal names.
-    :param http_port: where HTTP is answered, for those who ask here for it.
-    :param received: bounds what was read and is not answered yet, of all connections.
-    :param answers: bounds what was answered and is not read yet, of all connections.
+    :param max_in_flight: calls of one connection; at this number its next frames are left unread.
+    :param peer_timeout_s: a peer is dropped that takes no answer, or answers no ping, for so long.
+    :param max_connections: at this number new connections are refused with 503.
+    :param prefix: of the settings that refusals name.
+    :param http_port: the port for HTTP; clients that speak HTTP here are told.
+    :param received: bounds the frames of all connections that are read and not answered yet.
+    :param answers: bounds the answers of all connections that the peers have not read yet.
     """
 
     info: ServerInfo
@@ -71,7 +71,7 @@ class Server:
     answers: Pool = attrs.field(factory=Pool)
     watched: Watched | None = None
     live: set[Transport] = attrs.field(factory=set)
-    """The WebSocket connections that there are now."""
+    """The open WebSocket connections."""
 
 
 async def serve(

@@ -2,13 +2,13 @@
 
 Rule 1: everything that decides what a frame means, or what a frame of ours looks like, is here, or in `jsonrpc` and
 `envelope`, which know nothing of a connection.
-Rule 2: nothing here waits. `receive` takes a frame and returns what to do; `answer` takes what a
-tool said and returns the frame to send.
+Rule 2: nothing here waits. `receive` takes a frame and returns what to do; `answer` takes a tool's answer and returns
+the frame to send.
 
-All five protocol versions are served at once, request by request. A request whose `_meta` names a
-protocol version is of 2026-07-28, stateless; every other one is of the version that `initialize`
-agreed on, or, when there was none, of 2024-11-05, because deployed clients send `tools/call` first
-(GOD-000). So the state of a connection is the agreed version and the calls in flight, no more.
+All five protocol versions are served at the same time, request by request. A request that names a protocol version in
+its `_meta` follows 2026-07-28, which is stateless. Every other request follows the version that `initialize` agreed on.
+Without `initialize` it follows 2024-11-05, because deployed clients send `tools/call` first (GOD-000). So the state of
+a connection is the agreed version and the calls in flight, no more.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"
 """The versions that begin with `initialize`, oldest first."""
 
 UNASKED_VERSION: Final = LEGACY_VERSIONS[0]
-"""What a request without `initialize` and without a version is taken for."""
+"""The version of a request that names none, before any `initialize`."""
 
 BATCH_VERSION: Final = "2025-03-26"
 """The only version with JSON-RPC batches."""
@@ -49,19 +49,19 @@ BATCH_VERSION: Final = "2025-03-26"
 STRUCTURED_SINCE: Final = "2025-06-18"
 
 LIST_TTL_MS: Final = 3_600_000
-"""How long a client may keep the list of tools: it changes with a release only."""
+"""How long a client may keep the list of tools: only a release changes it."""
 
 MAX_BATCH_MESSAGES: Final = 1_000
-"""In a JSON-RPC batch."""
+"""Messages of one JSON-RPC batch."""
 
 MAX_ID_CHARS: Final = 1_000
 
 
 @attrs.frozen
 class ServerInfo:
-    """What a server says of itself.
+    """How a server introduces itself.
 
-    :param instructions: for the agent that uses it: what this server is for.
+    :param instructions: tell the agent that uses it what this server is for.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Call:
     """A tool call in flight.
 
     :param version: the protocol version that its answer follows.
-    :param trace_id: the one that it brought in `_meta.traceparent`.
+    :param trace_id: from its `_meta.traceparent`.
     """
 
     id: RequestId
@@ -95,7 +95,7 @@ class Send:
 
 @attrs.frozen
 class Run:
-    """Run this call, and hand what the tool said to `Session.answer`."""
+    """Run this call, and pass the tool's answer to `Session.answer`."""
 
     call: Call
 
@@ -111,12 +111,12 @@ Event: TypeAlias = Send | Run | Stop
 
 
 class Session:
-    """One connection's side of the conversation.
+    """Our side of the conversation on one connection.
 
     :param toolbox: the tools that are listed and called.
-    :param roles: what the other end may do: a tool outside of them is neither listed nor called.
-    :param on_refusal: gets the reason when it tries.
-    :param offered: experimental capabilities, each with what returns its value.
+    :param roles: of the client; a tool that needs another role is neither listed nor called.
+    :param on_refusal: called with the reason when the client calls such a tool.
+    :param offered: experimental capabilities, each with a function that returns its value.
     """
 
     def __init__(
@@ -131,27 +131,27 @@ class Session:
         self._toolbox = toolbox
         self._roles = roles
         self._on_refusal = on_refusal
-        # What is listed depends on the token as soon as not everyone may do everything.
+        # A client with fewer roles sees fewer tools, so its list is for its token only.
         self._cache_scope = "public" if roles == ROLES else "private"
         self._agreed: str | None = None
         self._in_flight: dict[RequestId, Call] = {}
         self._offered = offered
         self.told: dict[str, Mapping[str, Any]] = {}
-        """Experimental capabilities that the other end has asked for, each with the value that it was told."""
+        """Experimental capabilities that the client has asked for, each with the value that it was told."""
 
     def notification(self, capability: str, value: Mapping[str, Any]) -> str:
-        """Return the frame that tells that the value of an experimental capability is another one now."""
+        """Return the frame that tells the new value of an experimental capability."""
         return to_frame({"jsonrpc": "2.0", "method": f"notifications/{capability}", "params": value})
 
     def receive(self, frame: str | bytes) -> list[Event]:
         """Take in one frame; return what to do, in order.
 
-        Nothing that a peer sends raises: what is not understood is answered with an error.
+        No frame makes it raise: a frame that is not understood is answered with an error.
         """
         return self.take(parse(frame))
 
     def take(self, parsed: Parsed) -> list[Event]:
-        """Take in one frame that is parsed."""
+        """Take in one parsed frame."""
         if parsed.fault is not None:
             return [Send(parsed.fault)]
         if isinstance(parsed.message, list):
@@ -169,14 +169,14 @@ class Session:
         return self._end(call, success(call.id, self._enveloped(result) if call.version == MODERN_VERSION else result))
 
     def fail(self, call: Call) -> str | None:
-        """Return the frame that answers a call whose tool has a bug, without a word about it. None as in `answer`."""
+        """Return the frame that answers a call whose tool has a bug, without describing it. None as in `answer`."""
         text = f"Internal error: a bug in {call.tool.name}; the log of the {self._server.name} server has it"
         return self._end(call, failure(call.id, INTERNAL_ERROR, text))
 
     def _end(self, call: Call, response: dict[str, Any]) -> str | None:
         if call.cancelled:
             return None
-        if self._in_flight.get(call.id) is call:  # not when a later call has the same id: some clients count nothing
+        if self._in_flight.get(call.id) is call:  # a later call may have the same id: some clients do not count
             del self._in_flight[call.id]
         if call.batch is None:
             return to_frame(response)
@@ -236,7 +236,7 @@ class Session:
 
     def _receive_notification(self, method: str, params: object, batch: Batch | None) -> list[Event]:
         if method != "notifications/cancelled" or not isinstance(params, dict):
-            return []  # `initialized`, progress and what we do not know ask for nothing
+            return []  # `initialized`, progress and unknown notifications ask for nothing
         request_id = params.get("requestId")
         if not isinstance(request_id, int | str) or isinstance(request_id, bool):
             return []
@@ -343,6 +343,6 @@ class Session:
         return Call(request_id, tool, arguments, version, batch, trace_id)
 
     def _enveloped(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Complete a result as 2026-07-28 has it."""
+        """Add what 2026-07-28 requires of every result."""
         about = {"name": self._server.name, "version": self._server.version}
         return {"resultType": "complete", **result, "_meta": {f"{META}serverInfo": about}}

@@ -1,8 +1,8 @@
 """The table of tools: what a tool is, what its arguments are, and how it answers.
 
-A tool's arguments are an attrs class whose fields are made with `argument`. From it come the check
-of what a client sends (`godot.json.structure`), the JSON Schema that `tools/list` shows, and the type that
-the handler gets, so that the three cannot differ.
+A tool's arguments are an attrs class whose fields are made with `argument`. This class gives the check of a client's
+arguments (`godot.json.structure`), the JSON Schema that `tools/list` shows, and the type that the tool's function gets,
+so that the three cannot differ.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from godot.json.text import dumps
 from godot.mcp.errors import ToolError, UnknownTool
 
 Role: TypeAlias = Literal["write", "read", "admin"]
-"""What a token allows: to log, to look, or everything."""
+"""What a token allows: to log, to read, or everything."""
 
 ROLES: Final[frozenset[Role]] = frozenset(get_args(Role))
 
 STRUCTURED_MAX_BYTES: Final = 16 * 1024
-"""Larger results come as text only: the same JSON twice would bring them nearer to the 1 MiB at which
-common clients drop the connection (MCP.md 2.3)."""
+"""Larger results come as text only: the same JSON twice would bring them nearer to the 1 MiB at which common clients
+drop the connection."""
 
 
 INSIDE: Final = "inside"
-"""The caller of a tool that is called within this process."""
+"""The caller of a tool, if this process itself calls it."""
 
 caller: Final[ContextVar[str]] = ContextVar("caller", default=INSIDE)
-"""Whose call it is that a tool runs for: the address of the peer."""
+"""The address of the peer that called the tool."""
 
 trace: Final[ContextVar[str | None]] = ContextVar("trace", default=None)
-"""The trace id that the call brought beside its arguments, in `_meta.traceparent`."""
+"""The trace id of the call, from its `_meta.traceparent`."""
 
 
 @attrs.frozen
 class Answer:
-    """What a tool says.
+    """The answer of a tool.
 
     :param json: the result as JSON text; it is the text of the only content block.
-    :param value: the same as an object, where it is to be sent as `structuredContent` too.
+    :param value: the same as an object, if it is to be sent as `structuredContent` too.
     """
 
     json: str
@@ -58,39 +58,39 @@ class Answer:
 
     @property
     def kind(self) -> str | None:
-        """The kind of fault for which a tool did nothing; None when it did something, if only to refuse every entry."""
+        """The kind of fault, if a tool did nothing; None if it did its work, even if it refused every entry."""
         return (self.value or {}).get("kind") if self.is_error else None
 
     @classmethod
     def error(cls, exc: ToolError) -> Answer:
-        """Answer with what went wrong: words for a reader, and for a program the kind of fault."""
+        """Answer with what went wrong: words for people, and the kind of fault for programs."""
         return cls(str(exc), {"error": str(exc), "kind": exc.kind, **exc.details()}, is_error=True)
 
 
 @attrs.frozen
 class Later:
-    """What a tool that is `in_order` or `waits` returns when it has done that part, and the answer takes longer.
+    """Returned by a tool that is `in_order` or `waits`: that part is done, and the answer is still pending.
 
-    :param answer: waits for it; others are served meanwhile.
+    :param answer: waits for the answer; other calls are served meanwhile.
     """
 
     answer: Callable[[], Awaitable[Answer]]
 
 
 Run: TypeAlias = Callable[[Any], Awaitable[Answer | Later]]
-"""Runs a tool: gets an instance of the class of its arguments."""
+"""Runs a tool; called with an instance of the class of its arguments."""
 
 
 @attrs.frozen(kw_only=True)
 class Definition:
-    """What a tool is for its callers, apart from its name: two programs may offer it under names of their own.
+    """All that a tool is to its callers, but for its name: two programs may offer it under names of their own.
 
     :param arguments: an attrs class made with `argument`.
-    :param role: who may call it; `admin` may call everything.
-    :param in_order: the next frame of a connection is read when this call has begun. For what takes entries in: calls
-        of one connection keep their order.
-    :param waits: to begin with, the call waits until something happens, and no other call waits for it: any number of
-        them do so at once. The work comes after it, in `Later`.
+    :param role: needed to call it; `admin` may call everything.
+    :param in_order: the next frame of a connection is read when this call has begun, so that the entries of one
+        connection keep their order.
+    :param waits: the call begins by waiting for an event only, so any number of these calls may do it at once. The work
+        follows after the event, in `Later`.
     """
 
     title: str
@@ -108,8 +108,8 @@ class Definition:
 class Tool(Definition):
     """One tool of the table.
 
-    :param run: gets an instance of `arguments`, and begins the call; raises `ToolError` for an answer that is an error.
-    :param aliases: further names it is called by, not listed (deployed clients use them).
+    :param run: begins the call, with an instance of `arguments`; raises `ToolError` for an answer that is an error.
+    :param aliases: further names, not listed (deployed clients use them).
     """
 
     name: str
@@ -120,14 +120,14 @@ class Tool(Definition):
     def of(cls, definition: Definition, name: str, run: Run, *, more: str = "", aliases: Sequence[str] = ()) -> Tool:
         """Offer a tool under a name.
 
-        :param more: what there is to say of it here, beside its description.
+        :param more: sentences for this name only, added to its description.
         """
         fields = attrs.asdict(definition, recurse=False)
         fields["description"] = f"{definition.description} {more}".rstrip()
         return cls(name=name, run=run, aliases=aliases, **fields)
 
     def allowed(self, roles: frozenset[Role]) -> bool:
-        """Whether someone with these roles may call it."""
+        """Whether a client with these roles may call it."""
         return self.role in roles or "admin" in roles
 
     async def begin(self, arguments: object) -> Answer | Later:

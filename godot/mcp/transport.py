@@ -1,4 +1,4 @@
-"""How frames travel: one JSON-RPC message a frame, both ways.
+"""How frames travel: one JSON-RPC message in each frame, in both directions.
 
 `memory` and `websocket` carry the same conversation.
 """
@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, TypeAlias
 
 GOODBYE_S: Final = 1.0
-"""How long whoever closes a WebSocket waits for the closing frame of the other end."""
+"""How long to wait for the closing frame of the other end when we close a WebSocket."""
 
 Frame: TypeAlias = str | bytes
 
@@ -21,8 +21,8 @@ GONE: Final = "it went away"
 class TransportClosed(Exception):
     """The other end is gone, or this end was closed; the text says why, in words about the other end.
 
-    :param code: with which it closed the connection; None: it did not say.
-    :param reason: what it gave as the reason beside the code.
+    :param code: with which the other end closed the connection; None if it gave none.
+    :param reason: that it gave beside the code.
     """
 
     def __init__(self, text: str, code: int | None = None, reason: str = "") -> None:
@@ -35,8 +35,8 @@ class Unreachable(Exception):
     """There is no connection; trying again later is right.
 
     :param where: the URL, without secrets.
-    :param why: it cannot be reached, in words about it.
-    :param status: of HTTP, when that is what it answered.
+    :param why: what is wrong, in words about the server.
+    :param status: the HTTP status, if the server answered with one.
     """
 
     def __init__(self, where: str, why: str, status: int | None = None) -> None:
@@ -46,11 +46,11 @@ class Unreachable(Exception):
 
 
 class RefusedByServer(Unreachable):
-    """The other end does not let us in (401 or 403), and will not until somebody mends that."""
+    """The server refuses us (401 or 403), and will go on to do so until an operator changes something."""
 
 
 class Transport(Protocol):
-    """One connection. One task receives; any number send."""
+    """One connection. One task receives; any number of tasks send."""
 
     async def send(self, frame: str) -> None:
         """Send one frame, waiting while the other end does not read.
@@ -79,5 +79,5 @@ Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Transport]]
 
 
 def in_a_line(text: str, chars: int = 200) -> str:
-    """Write what the other end said so that it does not break a line, nor is obeyed by a terminal."""
+    """Make words of the other end safe to print: one line, and nothing that a terminal would obey."""
     return "".join(each if each.isprintable() else " " for each in " ".join(text[: 2 * chars].split()))[:chars]

@@ -1,1 +1,1 @@
-"""MCP over WebSocket: how it is listened for, how it is dialled, how frames travel."""
+"""MCP over WebSocket: listening for it, opening it, and how its frames travel."""

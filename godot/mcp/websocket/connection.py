@@ -1,4 +1,4 @@
-"""One WebSocket as a `Transport`, and the task that reads it: the same for who listens and for who dials."""
+"""One WebSocket as a `Transport`, and the task that reads it: the same for `listen` and for `dial`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from wsproto.utilities import LocalProtocolError, ProtocolError
 from godot.mcp.transport import GONE, Frame, TransportClosed, in_a_line
 
 SUBPROTOCOL: Final = "mcp"
-"""Echoed exactly when it was offered: several clients abort on anything else (MCP.md 2.2)."""
+"""Echoed exactly when it was offered: several clients abort on anything else."""
 
 READ_BYTES: Final = 64 * 1024
-"""Taken from a socket at once; trio-websocket's own 4 KiB make a large frame slow."""
+"""Read from a socket at once; trio-websocket's own 4 KiB make a large frame slow."""
 
 PIECE_CHARS: Final = 1024 * 1024
-"""A longer message goes in several frames of WebSocket, and others have their turn between them."""
+"""A longer message is sent in several frames of WebSocket, so that other tasks run between them."""
 
 
 @attrs.define
 class Reader:
-    """Stands for the nursery in which trio-websocket starts what reads the socket.
+    """Takes the place of the nursery in which trio-websocket starts its reading task.
 
-    When reading ends first, it ends the handshake: else a peer that breaks it off would be waited for. Whoever
-    uses the connection notices himself that nothing comes any more, so no error of the network leaves this task.
+    When reading ends, the handshake ends too: otherwise it would wait for a peer that has broken it off. The user of
+    the connection notices that nothing comes any more, so no error of the network leaves this task.
 
-    :param scope: reading ends when it is cancelled.
-    :param ended: why it has ended by itself; `TransportClosed` when the peer did.
+    :param scope: is cancelled to end the reading.
+    :param ended: why the reading has ended by itself; `TransportClosed` if the peer ended it.
     """
 
     nursery: trio.Nursery
@@ -67,7 +67,7 @@ class WebSocketTransport:
 
     connection: WebSocketConnection
     _in_pieces: trio.Lock = attrs.field(factory=trio.Lock, init=False)
-    """Held while a message is sent in pieces: no other may come between them."""
+    """Held while a message is sent in pieces: no other message may come between them."""
 
     async def send(self, frame: str) -> None:
         try:
@@ -106,7 +106,7 @@ class WebSocketTransport:
 
     def _being_closed(self) -> TransportClosed:
         said = self.connection.closed
-        if said is None or said.code == CloseCode.NORMAL_CLOSURE:  # which is also what we say
+        if said is None or said.code == CloseCode.NORMAL_CLOSURE:  # our own goodbye has the same code
             return TransportClosed("it is just being closed")
         return _goodbye(said)
 

@@ -1,7 +1,7 @@
-"""Opens a WebSocket to somebody else's server: one way for all who do.
+"""Opens a WebSocket to another server.
 
-trio-websocket's own way leaves the socket to the garbage collector when the server closes first, and waits for
-a server that breaks off the handshake; so only its handshake and framing are used.
+Of trio-websocket only the handshake and the framing are used. Its own way to connect leaves the socket to the garbage
+collector when the server closes first, and waits for a server that has broken off the handshake.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class NoAddress(ValueError):
-    """A text that is no URL of a WebSocket; it says what one looks like, and repeats no secret."""
+    """A text is not the URL of a WebSocket; the message says what one looks like, and repeats no secret."""
 
 
 @attrs.frozen
@@ -53,14 +53,14 @@ class Address:
     def parse(cls, url: str) -> Address:
         """Take a URL apart.
 
-        :raises NoAddress: it is not one of a WebSocket.
+        :raises NoAddress: it is not the URL of a WebSocket.
         """
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
-            (host or "").encode("idna")  # or looking it up would fail, and not as the network does
+            (host or "").encode("idna")  # looking up such a host would raise this, and not an OSError
         except ValueError as exc:
-            why = "" if "@" in url else f" ({exc})"  # it may be a password that is not understood
+            why = "" if "@" in url else f" ({exc})"  # the part that is not understood may be a password
             raise NoAddress(f"the URL cannot be used{why}; it looks like ws://127.0.0.1:9060") from None
         if "@" in url.partition("?")[0]:  # it may be a password: nothing of it is repeated
             raise NoAddress("the URL must not hold a name or a password; a token goes into a file of its own")
@@ -79,11 +79,9 @@ class Address:
 
 
 def over_websocket(address: Address, token: str | None = None, *, max_message_bytes: int) -> Connect:
-    """Return what opens a WebSocket.
+    """Return a function that opens a WebSocket, and closes it with code 1000, also when its user is cancelled.
 
-    It says goodbye (close code 1000), also when its user is cancelled.
-
-    :param token: goes as a bearer token on the upgrade.
+    :param token: sent as a bearer token with the upgrade request.
     :param max_message_bytes: a larger frame closes the connection with code 1009.
     """
     headers = [] if token is None else [(b"Authorization", b"Bearer " + token.encode("ascii"))]
@@ -95,7 +93,7 @@ def over_websocket(address: Address, token: str | None = None, *, max_message_by
         connection = None
         try:
             async with trio.open_nursery() as nursery:
-                # What reads the socket must still run while goodbye is said.
+                # The reader must still run during the goodbye.
                 reader = Reader(nursery, trio.CancelScope(deadline=deadline), trio.CancelScope(shield=True))
                 try:
                     with reader.handshake:
@@ -117,7 +115,7 @@ def over_websocket(address: Address, token: str | None = None, *, max_message_by
                             await connection.aclose(1000)
                     reader.scope.cancel()
         finally:
-            await trio.aclose_forcefully(stream)  # goodbye is said, or there is nobody to say it to
+            await trio.aclose_forcefully(stream)  # the goodbye is over, or the server is gone
         if connection is None:
             raise _unreachable(address, reader.ended or trio.TooSlowError()) from reader.ended
 
@@ -139,9 +137,9 @@ async def _open_stream(address: Address, deadline: float) -> Stream:
 
 
 def _notice_silence(stream: trio.SocketStream) -> None:
-    """Let the kernel notice a server that is gone without a word, as after a laptop's sleep.
+    """Let the kernel notice a server that has vanished, as after a laptop's sleep.
 
-    A ping of WebSocket would not do: its answer cannot be read while nobody takes the frames before it.
+    A ping of WebSocket would not do: its answer cannot be read before the frames in front of it are taken.
     """
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
@@ -161,16 +159,16 @@ async def _secure(stream: trio.SocketStream, host: str) -> Stream:
 
 
 def _unreachable(address: Address, exc: Exception) -> Unreachable:
-    """Word what went wrong before there was a connection."""
+    """Describe what went wrong before there was a connection."""
     match exc:
         case ConnectionRejected(status_code=status):
             said = in_a_line((exc.body or b"").decode("utf-8", "replace"))
-            said = "" if said.startswith(("<", "{")) else said  # a page, or something else that is not for people
+            said = "" if said.startswith(("<", "{")) else said  # HTML or JSON, which is not for people
             why = f"HTTP {status}" + (f", {said}" if said else "")
             if status in (401, 403):
                 return RefusedByServer(str(address), why, status)
             return Unreachable(str(address), f"it answered {why}", status)
-        case ProtocolError() | h11.ProtocolError():  # they speak of our side's state, which says nothing to people
+        case ProtocolError() | h11.ProtocolError():  # they describe our own state machine, which helps nobody
             why = "it does not speak WebSocket"
         case TransportClosed():
             why = "it broke off the handshake"
@@ -182,7 +180,7 @@ def _unreachable(address: Address, exc: Exception) -> Unreachable:
 
 
 def _reason(exc: Exception) -> str:
-    """Word an error of the network: trio says what failed, and its cause why."""
+    """Describe an error of the network: trio's exception says what failed, and its cause says why."""
     cause: BaseException = exc.__cause__ or exc
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]

@@ -1,7 +1,7 @@
-"""Where messages begin and end in the bytes that a WebSocket client sends: a state machine with no socket in sight.
+"""Finds where messages begin and end in the bytes of a WebSocket client: a state machine with no socket in sight.
 
-It reads no message and judges none; trio-websocket does. It is there so that what a message will take is known before
-the message is read (RFC 6455, 5.2). Bytes that are not WebSocket mean nothing here, and end the connection there.
+It neither decodes nor checks messages; trio-websocket does. Its purpose is to know the size of a message before the
+message is read (RFC 6455, 5.2). Bytes that are not WebSocket have no meaning here; trio-websocket refuses them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _FIN: Final = 0x80
 
 
 def ends_request(seen: bytes, before: int) -> bool:
-    """Whether a request has come to its end.
+    """Whether a request is complete.
 
-    :param before: so many bytes of it have been looked at.
+    :param before: so many bytes of it have been searched already.
     """
     return _BLANK_LINE.search(seen, max(0, before - 2)) is not None
 
 
 def is_plain_http(request: bytes) -> bool:
-    """Whether a request is one of HTTP that does not ask for a WebSocket."""
+    """Whether a request is HTTP and does not ask for a WebSocket."""
     return _HTTP.match(request) is not None and ends_request(request, 0) and _UPGRADE.search(request) is None
 
 
@@ -39,7 +39,7 @@ class Begin:
     """A message begins.
 
     :param size: of its first frame.
-    :param is_whole: this frame is all of it.
+    :param is_whole: this frame is the whole message.
     """
 
     size: int
@@ -72,7 +72,7 @@ class FrameScanner:
     def __init__(self) -> None:
         self._is_upgraded = False
         self._tail = b""
-        """What may be the beginning of a blank line or of a frame's header."""
+        """A possible beginning of a blank line or of a frame's header."""
         self._left = 0
         self._is_open = False
         """A message has begun and not ended."""

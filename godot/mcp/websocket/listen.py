@@ -1,7 +1,7 @@
 """Listens for WebSockets, and serves each of them.
 
-The accept loop and the live connections end one after the other: a cancelled `serve_websocket`
-stops accepting, says goodbye to everyone (close code 1001, REL-005), and only then ends.
+The accept loop ends before the open connections: a cancelled `serve_websocket` stops accepting, says goodbye on every
+connection (close code 1001, REL-005), and only then ends.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ async def serve_websocket(
 ) -> None:
     """Accept and answer connections until cancelled; then say goodbye to each.
 
-    A bug ends no more than its call, or its connection (code 1011), and is reported.
+    A bug ends only its call, or its connection (code 1011), and is reported.
     """
     stopping = trio.Event()
 
     async def keep_connections(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-        # A cancelled handler would leave its client with code 1006; so the handlers are shielded from the
-        # stop, and end because their connections do.
+        # A cancelled handler would leave its client with code 1006. So the handlers are shielded from the stop, and end
+        # when their connections end.
         async with trio.open_nursery() as connections:
             connections.cancel_scope.shield = True
             task_status.started(connections)
@@ -65,36 +65,36 @@ async def serve_websocket(
 
 
 @attrs.define(eq=False)
-class _Giving:
-    """Why a connection is given up, when it is.
+class _Ending:
+    """How we end a connection, and why, if its peer does not.
 
-    :param scope: ends it.
+    :param scope: is cancelled to end it.
     """
 
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     code: int = 1000
     reason: str | None = None
 
-    def up(self, code: int, reason: str) -> None:
+    def give_up(self, code: int, reason: str) -> None:
         self.code, self.reason = code, reason
         self.scope.cancel()
 
 
 async def _handle(server: Server, stopping: trio.Event, place: Place, stream: trio.SocketStream) -> None:
-    """Answer one TCP connection; nothing that happens on it leaves this function.
+    """Answer one TCP connection; no error on it leaves this function.
 
-    trio-websocket's own server lets an error of one connection end them all; so only its handshake
-    and framing are used, each connection in a nursery of its own.
+    In trio-websocket's own server an error of one connection ends them all. So only its handshake and framing are used,
+    and each connection has a nursery of its own.
     """
     peer = peer_address(stream)
-    giving = _Giving()
+    ending = _Ending()
     meter = Meter(
         stream,
         Account(server.received, server.max_message_bytes),
         largest=server.max_message_bytes,
         setting=f"{server.prefix}_MAX_MESSAGE_BYTES",
         timeout_s=server.peer_timeout_s,
-        give_up=giving.up,
+        give_up=ending.give_up,
     )
     try:
         async with stream, trio.open_nursery() as nursery:
@@ -110,9 +110,9 @@ async def _handle(server: Server, stopping: trio.Event, place: Place, stream: tr
                     receive_buffer_size=READ_BYTES,
                 )
             if request is not None:
-                await _upgrade(server, peer, place, request, meter, giving)
+                await _upgrade(server, peer, place, request, meter, ending)
             if stopping.is_set():
-                # The answer to our goodbye is read by a task in here; whoever says it cancels us when it is done.
+                # A task in this nursery reads the answer to our goodbye; `serve_websocket` cancels us after that.
                 await trio.sleep_forever()
             nursery.cancel_scope.cancel()
     except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed, ProtocolError):
@@ -125,7 +125,7 @@ async def _handle(server: Server, stopping: trio.Event, place: Place, stream: tr
 
 
 async def _send_elsewhere(server: Server, peer: str, stream: trio.SocketStream) -> None:
-    """Tell somebody who speaks HTTP, such as a browser or a health checker, which port does."""
+    """Tell an HTTP client, such as a browser or a health checker, which port speaks HTTP."""
     reason = "this port speaks WebSocket (MCP)"
     server.report("refused", peer, f"plain HTTP: {reason}")
     where = "" if server.http_port is None else f"; HTTP is on port {server.http_port}"
@@ -133,13 +133,14 @@ async def _send_elsewhere(server: Server, peer: str, stream: trio.SocketStream) 
     with trio.move_on_after(REFUSAL_S):
         await stream.send_all(answer)
         await stream.send_eof()
-        while await stream.receive_some(READ_BYTES):  # closing with something unread would take the answer back
+        while await stream.receive_some(READ_BYTES):  # with bytes unread, closing would reset the connection
             pass
 
 
 async def _upgrade(
-    server: Server, peer: str, place: Place, request: WebSocketRequest, meter: Meter, giving: _Giving
+    server: Server, peer: str, place: Place, request: WebSocketRequest, meter: Meter, ending: _Ending
 ) -> None:
+    """Answer an upgrade request, and serve the WebSocket until it is closed."""
     # trio-websocket's public `headers` leave out Host.
     host = request._event.host
     try:
@@ -159,24 +160,24 @@ async def _upgrade(
     code = 1011
     server.live.add(transport)
     try:
-        with giving.scope:
+        with ending.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_keep_alive, server, peer, connection, meter, nursery.cancel_scope)
                 await serve(server, transport, peer=peer, roles=roles, claim_frame=meter.claim)
                 nursery.cancel_scope.cancel()
-        if giving.reason is not None:
-            server.report("refused", peer, giving.reason)
-        code = giving.code
+        if ending.reason is not None:
+            server.report("refused", peer, ending.reason)
+        code = ending.code
     finally:
         server.live.discard(transport)
         with trio.move_on_after(GOODBYE_S, shield=True):
-            await transport.aclose(code, giving.reason)
+            await transport.aclose(code, ending.reason)
 
 
 async def _keep_alive(
     server: Server, peer: str, connection: WebSocketConnection, meter: Meter, scope: trio.CancelScope
 ) -> None:
-    """Ping a peer twice in its time, and drop it when it does not answer. Returns when it is gone."""
+    """Ping a peer twice in each timeout, and drop it if it does not answer. Returns when the peer is gone."""
     timeout_s = server.peer_timeout_s
     try:
         while True:

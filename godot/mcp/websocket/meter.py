@@ -1,6 +1,6 @@
-"""A WebSocket's TCP stream, which is read no further than there is room for what comes.
+"""The TCP stream below a WebSocket, which is read no further than there is room for its messages.
 
-It stands below trio-websocket: that assembles a message in memory before anybody sees it, and by then it is too late.
+It stands below trio-websocket, because that assembles a message in memory before it hands the message over: too late.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from godot.mcp.websocket.connection import READ_BYTES
 from godot.mcp.websocket.frames import Begin, End, FrameScanner, Part, ends_request
 
 SLOWEST_BYTES_PER_S: Final = 64 * 1024
-"""A message that comes more slowly than this, and than the time any peer has, is given up."""
+"""A message may take the time of any peer, and beside that its size at this speed; then it is given up."""
 
 FRAMES_AT_ONCE: Final = 50
-"""Handed over together. trio-websocket takes empty ones without a pause, and 64 KiB hold eleven thousand of them."""
+"""Frames handed over together. trio-websocket handles empty frames without a pause, and 64 KiB hold eleven thousand."""
 
 PART_BYTES: Final = 64
-"""What the assembly of a message takes for each part that came by itself, whatever is in it."""
+"""Memory that the assembly of a message takes for each part that came by itself, however small."""
 
 REQUEST_MAX_BYTES: Final = 16 * 1024
-"""Of an upgrade request; whoever reads it refuses more."""
+"""Of an upgrade request; h11, which parses it, refuses more."""
 
 
 class Meter(trio.abc.Stream):
     """The stream of one connection.
 
-    :param account: what is received is claimed of it.
+    :param account: received bytes are claimed from it.
     :param largest: bytes that a message may have.
-    :param setting: what sets that, for the refusal of a larger one.
-    :param timeout_s: how long any peer has for a message, beside the time for its size.
-    :param give_up: called with a close code and the reason when the peer is to be dropped; nothing is read then.
+    :param setting: name of the setting for that; the refusal of a larger message contains it.
+    :param timeout_s: time of any peer for a message, beside the time for the message's size.
+    :param give_up: called with a close code and the reason when the peer is to be dropped; nothing is read after that.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Meter(trio.abc.Stream):
         self._give_up = give_up
         self._scanner = FrameScanner()
         self._ahead = b""
-        """Read, and not handed over yet, since there was no room."""
+        """Bytes that are read and not handed over yet, because there was no room."""
         self._due: Begin | None = None
         self._claim: Claim | None = None
         self._deadline = 0.0
@@ -68,25 +68,25 @@ class Meter(trio.abc.Stream):
 
     @property
     def waits_for_peer(self) -> bool:
-        """Whether bytes are awaited from the peer, or it has to take some.
+        """Whether we wait for the peer to send bytes, or to take some.
 
-        Otherwise nothing is read since there is no room: a pong that does not come is not the peer's fault.
+        If not, nothing is read for lack of room, and a missing pong is not the peer's fault.
         """
         return self._busy > 0
 
     def claim(self) -> Claim:
-        """Return the claim of the message that was received last; the caller releases it."""
+        """Return the claim of the next message, in the order in which they came; the caller releases it."""
         return self._whole.popleft()
 
     def release(self) -> None:
-        """Give back what was received and was not taken: the connection is over."""
+        """Give back the claims of messages that were not taken: the connection is over."""
         for claim in (*self._whole, *([] if self._claim is None else [self._claim])):
             claim.release()
         self._whole.clear()
         self._claim = None
 
     async def read_request(self) -> bytes:
-        """Return what the peer begins with, up to the end of its upgrade request, or of what it says."""
+        """Return the first bytes of the peer: all of its upgrade request, or less if no more comes."""
         before = -1
         while before < len(self._ahead) < REQUEST_MAX_BYTES and not ends_request(self._ahead, before):
             before = len(self._ahead)
@@ -94,7 +94,7 @@ class Meter(trio.abc.Stream):
         return self._ahead
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what came, up to the point where there is no room for more."""
+        """Return received bytes, up to the point where there is no room for more."""
         del max_bytes  # trio-websocket asks for READ_BYTES
         if self._due is not None:
             due = self._due
@@ -167,7 +167,7 @@ class Meter(trio.abc.Stream):
         return data
 
     def _room_for(self, begun: Begin) -> int:
-        # Nobody knows how long a message in several frames will be.
+        # The first of several frames does not tell how long the message will be.
         return begun.size if begun.is_whole else self._largest
 
     def _open(self, claim: Claim, begun: Begin) -> None:
@@ -187,9 +187,9 @@ class Meter(trio.abc.Stream):
         )
 
     async def _drop(self, code: int, reason: str) -> bytes:
-        """Give the connection up, and read on for nothing until it is closed.
+        """Give the connection up, and discard what comes until it is closed.
 
-        Closing it with something unread would take the goodbye back before the peer has read it.
+        With bytes unread, closing would reset the connection, and the peer would not get the goodbye.
         """
         self._give_up(code, reason)
         while await self._stream.receive_some(READ_BYTES):
