@@ -1,1 +1,1 @@
-"""What any daemon of ours is made of."""
+"""The parts of any daemon of ours."""

@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""Delays before the next try."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_DELAY_S: Final = 30.0
 
 
 def jittered(delay: float) -> float:
-    """Shorten a delay at random by up to a half, so that many who failed together do not return together."""
+    """Shorten a delay at random by up to a half, so that programs that failed together do not return together."""
     return delay * random.uniform(0.5, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""What the commands that start a daemon share: options, exit codes, and errors as an operator wants them."""
+"""The common parts of commands that start a daemon: options, exit codes, and errors for the operator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def listening_options(prefix: str, port: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add --host, --port and --http-port, which win over the environment."""
+    """Add --host, --port and --http-port, which take precedence over the environment."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
@@ -49,7 +49,7 @@ def listening_options(prefix: str, port: int) -> Callable[[Callable[..., Any]], 
 
 
 def run_daemon(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Lifecycle], Awaitable[int]]) -> None:
-    """Do what `run_command` does, for a program that goes on whether or not somebody reads what it says."""
+    """Do what `run_command` does, for a program that goes on even if its lines are not read."""
     from godot.service.lines import free_stderr
 
     free_stderr()
@@ -59,16 +59,16 @@ def run_daemon(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Lifec
 def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Lifecycle], Awaitable[int]]) -> None:
     """Load the settings, run a program with them, and exit.
 
-    The exit code is the program's own; 2 with one line for each problem that the operator has to mend; 1 with
-    a traceback and a last line that says so when it crashed.
+    The exit code is the program's own. It is 2, with a line for each problem, if the operator has to mend something. It
+    is 1, with a traceback and a last line that says so, after a crash.
     """
-    import trio  # here, so that --help need not wait for it
+    import trio  # not at the top, so that --help need not wait for it
 
     from godot.service.signals import run_with_signals
 
     # A worker thread that comes back from Redis or PostgreSQL may keep the event loop waiting for this long.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.freeze()  # what was imported stays: a look for cycles in all of it would take 30 ms
+    gc.freeze()  # what was imported stays: a search for cycles in it would take 30 ms
     name = click.get_current_context().find_root().info_name
     try:
         settings, warnings = load()
@@ -90,7 +90,7 @@ def run_command(load: Callable[[], tuple[S, list[str]]], main: Callable[[S, Life
 
 
 def _config_problems(exc: BaseException) -> Iterator[str]:
-    """Yield the problems in an error that is, or whose parts all are, `ConfigError`."""
+    """Yield the problems of a `ConfigError`, or of a group that has no other errors."""
     if isinstance(exc, ConfigError):
         yield from exc.problems
     elif isinstance(exc, BaseExceptionGroup) and exc.split(ConfigError)[1] is None:
@@ -102,7 +102,7 @@ def _crash(name: str | None, exc: Exception) -> None:
     import traceback
 
     click.echo(masked("".join(traceback.format_exception(exc))), err=True, nl=False)
-    # Nurseries wrap what they raise, one around the other; the last line is for the one who reads no more than that.
+    # Nurseries wrap errors in groups, one around the other. The last line has to be understood without the rest.
     while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
         (exc,) = exc.exceptions
     click.echo(f"{name}: crashed: {masked(repr(exc))}", err=True)

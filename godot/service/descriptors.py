@@ -1,4 +1,4 @@
-"""File descriptors: how many this process may have, and how many connections that allows."""
+"""File descriptors: how many this process may have, and how many connections they allow."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import attrs
 from godot.errors import ConfigError
 
 KEPT_BACK: Final = 128
-"""For the daemon itself: Redis, PostgreSQL, its children and their logs, and files that are open for a moment."""
+"""Descriptors for the daemon itself: Redis, PostgreSQL, children and their logs, files that are open for a moment."""
 
 MOST: Final = 2**20
-"""More would only slow down children that close what they inherit, one by one."""
+"""More would only slow down children that close their inherited descriptors one by one."""
 
 DEFAULT_CONNECTIONS: Final = 4_000
 
 HTTP_PART: Final = 4
-"""Beside so many connections for MCP there is one for HTTP: health is asked there, also when all others are taken."""
+"""For so many connections of MCP there is one of HTTP, so that health can be asked when all others are taken."""
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""The two doors of a daemon, MCP and HTTP: where it listens, whom it lets in, and how many."""
+"""The two doors of a daemon, MCP and HTTP: their addresses, which clients they let in, and how many."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from godot.service.settings import DaemonSettings
 from godot.service.tokens import read_tokens
 
 SECRETS: Final = Path("/run/secrets")
-"""Where containers have their secrets."""
+"""The directory of secrets in a container."""
 
 TOKENS_S: Final = 1.0
-"""How often the file of tokens is looked at."""
+"""How often the file of tokens is read."""
 
 
 @attrs.frozen
 class Doors:
-    """What is open, and to whom.
+    """The ports of a daemon, and their gate.
 
     :param mcp: bound, and accepting nothing yet.
     :param http: the same.
-    :param tokens_file: whose tokens are those of the gate.
+    :param tokens_file: the source of the gate's tokens.
     """
 
     gate: Gate
@@ -40,7 +40,7 @@ class Doors:
     tokens_file: Path | None
 
     async def watch_tokens(self) -> None:
-        """Take over the tokens when their file changes. Returns at once without one, else runs until cancelled.
+        """Take over the tokens when their file changes. Returns at once if there is none, else runs until cancelled.
 
         A file with a fault changes nothing: the tokens from before stay.
         """
@@ -64,13 +64,13 @@ class Doors:
 
 
 async def open_doors(settings: DaemonSettings) -> Doors:
-    """Listen as the settings say, with as many descriptors as there can be.
+    """Listen as the settings say, and raise the limit of descriptors as far as possible.
 
-    :raises ConfigError: it cannot listen, would let in anyone (SEC-006), or has too few descriptors.
+    :raises ConfigError: the address cannot be used, anyone would be let in (SEC-006), or there are too few descriptors.
     """
     prefix = settings.prefix
     connections = share_out(f"{prefix}_MAX_CONNECTIONS", settings.max_connections, raise_limit())
-    await check_address(settings)  # that there is none is to be known before who might reach it
+    await check_address(settings)  # a wrong address is reported before missing tokens
     gate = make_gate(settings)
     if settings.tokens_file is not None:
         _warn_of_readers(settings.tokens_file)
@@ -81,7 +81,7 @@ async def open_doors(settings: DaemonSettings) -> Doors:
 
 
 async def check_address(settings: DaemonSettings) -> None:
-    """Look whether this machine has the address to listen on.
+    """Check that this machine has the address to listen on.
 
     :raises ConfigError: it has not, or there is no such host.
     """
@@ -91,10 +91,9 @@ async def check_address(settings: DaemonSettings) -> None:
 
 
 def _warn_of_readers(path: Path) -> None:
-    """Tell whoever can mend it that others may read the tokens.
-
-    A secret of a container belongs to somebody on the host, and has to be readable for the user in there; it is the
-    directory above it that keeps others out.
+    """Warn if other users may read the tokens, and the file is ours, so that its mode can be mended.
+    A secret of a container belongs to a user of the host, and must be readable for the user in the container; the
+    directory above it keeps others out.
     """
     found = path.stat()
     mode = found.st_mode & 0o777
@@ -103,7 +102,7 @@ def _warn_of_readers(path: Path) -> None:
 
 
 def http_port(port: int, chosen: int | None) -> int:
-    """Return the port for HTTP: the chosen one, or the next one after that for MCP; 0 with 0."""
+    """Return the port for HTTP: the chosen one, or the next one after that for MCP; 0 if that is 0."""
     if chosen is not None:
         return chosen
     return port and (port + 1 if port < 65535 else 0)
@@ -112,10 +111,10 @@ def http_port(port: int, chosen: int | None) -> int:
 def make_gate(settings: DaemonSettings) -> Gate:
     """Make the gate of a server that listens as its settings say.
 
-    Beyond loopback any `Host` is taken with a token unless the settings name them: a proxy names this server as it
-    likes. Without tokens it has to be one that no public name server can point here.
+    Beyond loopback and with tokens, any `Host` is taken unless the settings name the allowed ones, since a proxy may
+    send any. Without tokens it has to be a name that no public name server can point here.
 
-    :raises ConfigError: it would let in anyone who can reach it (SEC-006), or the tokens cannot be read.
+    :raises ConfigError: anyone who reaches the port would be let in (SEC-006), or the tokens cannot be read.
     """
     prefix = settings.prefix
     host, here = settings.host, is_loopback(settings.host)

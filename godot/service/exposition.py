@@ -1,4 +1,4 @@
-"""What the metrics of both daemons have in common: how they become what Prometheus scrapes."""
+"""Turns the metrics of a daemon into text for Prometheus."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Values: TypeAlias = Mapping[str, Mapping[tuple[str, ...], float]]
 
 
 def families(counters: Declared, gauges: Declared, values: Values) -> Iterator[Metric]:
-    """Yield everything that is declared, with its values."""
+    """Yield all declared metrics, with their values."""
     for kind, declared in ((CounterMetricFamily, counters), (GaugeMetricFamily, gauges)):
         for name, (text, labels) in declared.items():
             family = kind(name, text, labels=labels)
@@ -31,7 +31,7 @@ def families(counters: Declared, gauges: Declared, values: Values) -> Iterator[M
 
 
 class Registry(CollectorRegistry):
-    """What is scraped. A metric that fails takes no other with it: without any, a daemon would look dead."""
+    """The metrics of a daemon. One that fails leaves the others intact: without any, the daemon would look dead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,20 +43,20 @@ class Registry(CollectorRegistry):
         self._collectors.append(collector)
 
     def expose(self, encode: Callable[[Collector], bytes], on_bug: Callable[[Exception], None]) -> bytes:
-        """Return everything that can be written.
+        """Return the text of all metrics that can be written.
 
-        :param encode: writes all that a collector has, as `choose_encoder` of prometheus_client returns it.
-        :param on_bug: gets what kept a metric, or all of a collector, from being written.
+        :param encode: writes the metrics of a collector; `choose_encoder` of prometheus_client returns it.
+        :param on_bug: called with the error that kept a metric, or all of a collector, from being written.
         """
 
         @contextmanager
         def told() -> Iterator[None]:
             try:
                 yield
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the others are well
+            except Exception as exc:  # noqa: BLE001 - the other metrics are not affected
                 on_bug(exc)
 
-        end = encode(_Found([]))  # what closes the text, if anything does
+        end = encode(_Found([]))  # the end of the text, if it has one
         text = []
         for collector in self._collectors:
             with told():

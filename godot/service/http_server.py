@@ -1,7 +1,7 @@
-"""Serves an ASGI application on Hypercorn's HTTP/1.1, one connection at a time and no longer than a peer deserves.
+"""Serves an ASGI application on Hypercorn's HTTP/1.1, with a deadline for every peer.
 
-Hypercorn's own server also speaks HTTP/2, where one connection carries a hundred bodies at once, and it waits without
-end for a peer that does not read: such a peer would hold the daemon up when it stops. So only its protocol is used.
+Only the protocol of Hypercorn is used. Its own server also speaks HTTP/2, in which one connection carries a hundred
+bodies at once. And it waits without end for a peer that does not read, which would keep the daemon from stopping.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ GRACE_S: Final = 2.0
 """How long requests under way may take after the stop; a part of the drain (`GODOT_DRAIN_S`)."""
 
 SILENT_S: Final = 5.0
-"""How long a connection is kept that says nothing, and how long a request may take to be told."""
+"""How long a silent connection is kept, and how long a request may take to arrive."""
 
 UNREAD_S: Final = 30.0
 """How long a peer may take to read a piece of an answer."""
 
 LINGER_S: Final = 1.0
-"""How long a peer is read on that was answered before it had sent all: closing at once would take the answer back."""
+"""How long reading goes on when a peer is answered before it has sent all: closing at once would lose the answer."""
 
 
 async def serve_app(
@@ -46,7 +46,7 @@ async def serve_app(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer requests until cancelled; what is under way then has `GRACE_S` to end."""
+    """Answer requests until cancelled; requests under way then have `GRACE_S` to end."""
     config = Config()
     config.accesslog = config.errorlog = None
     config.include_server_header = False
@@ -75,20 +75,20 @@ async def serve_app(
 
 
 _OVER: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
-"""What a stream says at its end. Busy: it is closed for what came behind a request, with the answer still under way."""
+"""Errors of a stream at its end. Busy: data behind a request closes it while the answer is still being sent."""
 
 
 class _Http1(H11Protocol):
-    """HTTP/1.1 that does not become HTTP/2, neither by an upgrade nor by what the first line says."""
+    """HTTP/1.1 that does not become HTTP/2, neither by an upgrade nor by the first line of a request."""
 
     async def _check_protocol(self, event: h11.Request) -> None:
         pass
 
 
 class _Inbox:
-    """What a request says to the application: one piece at a time, and no more of it once the application answers.
+    """Passes a request to the application one piece at a time, and drops the rest once the application answers.
 
-    Hypercorn's own queue waits for an application that takes no more, and the connection stays for ever.
+    Hypercorn's own queue would wait for an application that takes no more, and the connection would stay for ever.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class _Inbox:
         self._is_answering = False
 
     async def put(self, message: ASGIReceiveEvent) -> None:
-        """Wait until the piece before is taken."""
+        """Add a piece; wait until the one before is taken."""
         while self._receive.statistics().current_buffer_used and not self._is_answering:
             await self._changed.wait()
         if not (self._is_answering and message["type"] == "http.request"):
@@ -110,7 +110,7 @@ class _Inbox:
         return message
 
     def note_answering(self) -> None:
-        """Take note that the application answers."""
+        """Note that the application answers."""
         self._is_answering = True
         self._wake()
 
@@ -129,7 +129,7 @@ class _Tasks(TaskGroup):
         scope: Any,
         send: Callable[[Any], Awaitable[None]],
     ) -> Callable[[Any], Awaitable[None]]:
-        """Start the application; return what hands it the request piece by piece."""
+        """Start the application; return a function that passes it the request piece by piece."""
         del config
         inbox = _Inbox()
 
@@ -146,7 +146,7 @@ class _Tasks(TaskGroup):
 
 
 class _Connection(TCPServer):
-    """One connection, whose peer has a deadline in both directions."""
+    """One connection, with deadlines for its peer in both directions."""
 
     def __init__(
         self, app: ASGIWrapper, config: Config, context: WorkerContext, place: Place, stream: trio.SocketStream
@@ -157,7 +157,7 @@ class _Connection(TCPServer):
         self._read_to_the_end = trio.Event()
 
     async def run(self) -> None:
-        """Answer what comes. Returns when the connection is over."""
+        """Answer requests. Returns when the connection is over."""
         socket = self._socket_stream.socket
         try:
             client = parse_socket_addr(socket.family, socket.getpeername())
@@ -192,7 +192,7 @@ class _Connection(TCPServer):
             await trio.aclose_forcefully(self.stream)
 
     async def protocol_send(self, event: Event) -> None:
-        """Send what the protocol says, for as long as the peer takes it."""
+        """Send the output of the protocol; give the connection up when the peer does not take it."""
         if isinstance(event, Updated):
             (self._place.note_silent if event.idle else self._place.note_asked)()
         if isinstance(event, RawData):
@@ -200,7 +200,7 @@ class _Connection(TCPServer):
                 with trio.move_on_after(UNREAD_S), suppress(*_OVER):
                     await self.stream.send_all(event.data)
                     return
-            self._place.scope.cancel()  # it is gone, or does not read
+            self._place.scope.cancel()  # the peer is gone, or does not read
         elif isinstance(event, Closed):
             with trio.move_on_after(LINGER_S), suppress(*_OVER):
                 await self._socket_stream.send_eof()

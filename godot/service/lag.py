@@ -1,7 +1,7 @@
-"""Watches how late the event loop is: while one task runs, no other does, and no client is answered (LIM-001).
+"""Measures how late the event loop is: while one task runs, no other does, and no client is answered (LIM-001).
 
-A heartbeat on the loop measures by how much it comes too late. A thread beside it looks what runs while no heart beats,
-so that the line about a long lag names it. Nothing is recorded for a call.
+A heartbeat on the loop measures its own lateness. While it is missing, a thread looks at what runs, so that the line
+about a long lag can name it. Nothing is recorded for a call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Histogram
 
 BEAT_S: Final = 0.05
 LONG_S: Final = 1.0
-"""From here on a line says so."""
+"""A lag of this length, or longer, is worth a line."""
 
 POLL_S: Final = 0.25
 """How often the thread looks."""
@@ -27,7 +27,7 @@ POLL_S: Final = 0.25
 MEANING: Final = "How much later than it should the event loop came to a task; all clients wait so long."
 
 LAGS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Buckets. A histogram and no gauge of the worst: several may scrape it, and what was between two scrapes is in it."""
+"""Buckets. A histogram and no gauge of the worst: it includes all between two scrapes, and several may scrape it."""
 
 _OURS: Final = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ class Watchdog:
     """Measures the lag of the loop that it runs in.
 
     :param name: of the program: the first word of the metric.
-    :param tell: writes a status line: the event and its fields.
+    :param tell: writes a status line; called with the event and its fields.
     """
 
     def __init__(self, registry: CollectorRegistry, name: str, tell: Callable[..., None]) -> None:
@@ -48,13 +48,13 @@ class Watchdog:
         )
         self._tell = tell
         self.beat = time.monotonic()
-        """When the heart beat last."""
+        """The time of the last heartbeat."""
         self.seen = ""
-        """What ran when the thread looked, since the last beat."""
+        """The task that the thread has seen running since the last beat."""
         self._ended = threading.Event()
 
     async def run(self) -> None:
-        """Beat. Runs until cancelled."""
+        """Beat and measure. Runs until cancelled."""
         self.beat = time.monotonic()
         watcher = threading.Thread(target=self._watch, args=[threading.get_ident()], name="watchdog", daemon=True)
         watcher.start()
@@ -77,7 +77,7 @@ class Watchdog:
 
 
 def what_runs(frame: FrameType | None) -> str:
-    """Name the task of trio that a thread is in, and the innermost place of ours.
+    """Name the task of trio that a thread runs, and the innermost place in our code.
 
     :param frame: the innermost of the thread.
     """

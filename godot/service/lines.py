@@ -1,9 +1,8 @@
-"""Lines for the operator on stdout and stderr, which nobody has to read.
+"""Lines for the operator on stdout and stderr, which need not be read.
 
-Law of this module: whoever writes a line never waits for the one who reads it. A terminal that was stopped with
-Ctrl-S, a pager, or a log collector that hangs leaves a write to a pipe or a terminal pending without end. So lines go
-into a bounded queue, and a thread writes them. What finds no room is dropped and counted; the next line that is
-written says how many are missing.
+Law of this module: writing a line never waits for a reader. A terminal that was stopped with Ctrl-S, a pager, or a log
+collector that hangs blocks a write without end. So lines go into a bounded queue, and a thread writes them. A line
+without room is dropped and counted; the next line that is written says how many are missing.
 """
 
 from __future__ import annotations
@@ -29,23 +28,23 @@ from godot.service.masking import masked
 
 MAX_LINES: Final = 1_000
 MAX_BYTES: Final = 1024 * 1024
-"""Bounds of what waits for a reader, for each of the two streams."""
+"""Bounds of the lines that wait for a reader, for each of the two streams."""
 
 VALUE_MAX: Final = 2_000
-"""Characters of one value in a line; what a peer sent may be quoted in it."""
+"""Characters of one value in a line, which may quote a peer."""
 
 FLUSH_S: Final = 0.5
-"""How long the end of the process waits for a reader, in all."""
+"""How long the process waits for a reader at its end, in all."""
 
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
 _OBEYED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""What a terminal takes for an order; a line may quote anybody."""
+"""Characters that a terminal obeys; a line may quote any client."""
 
 
 class Lines(io.TextIOBase):
-    """A stream of lines whose writer never waits; it can stand in for `sys.stderr`.
+    """A stream of lines whose writer never waits; it can replace `sys.stderr`.
 
-    :param stream: what it writes to, past the buffer; None: it was closed before we were started.
+    :param stream: written to past its buffer; None if it was closed before we were started.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -59,10 +58,10 @@ class Lines(io.TextIOBase):
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self.dropped = 0
-        """Lines that were lost: there was no room for them, or they could not be written."""
+        """Lost lines: there was no room for them, or they could not be written."""
 
     def put(self, line: str) -> None:
-        """Have a line written as soon as somebody reads; drop it when there is no room."""
+        """Queue a line; drop it if there is no room."""
         data = self._encode(line)
         with self._changed:
             if self._descriptor is None:
@@ -79,14 +78,14 @@ class Lines(io.TextIOBase):
             self._changed.notify_all()
 
     def write(self, text: str, /) -> int:
-        """Take text as a file does; whole lines go on."""
+        """Take text as a file does; queue the complete lines."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self.put(line)
         return len(text)
 
     def finish(self, ends: float) -> bool:
-        """Wait until everything is written, at the longest until `ends` (of `time.monotonic`); tell whether it is."""
+        """Wait until all lines are written, or until `ends` (of `time.monotonic`); return whether all are."""
         if self._rest:
             self.write("\n")
         with self._changed:
@@ -100,7 +99,7 @@ class Lines(io.TextIOBase):
         self._missing += lines
 
     def _run(self) -> None:
-        """Write what waits. Returns when nobody can read any more."""
+        """Write the lines that wait. Returns when the reader is gone."""
         while self._descriptor is not None:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
@@ -123,9 +122,9 @@ class Lines(io.TextIOBase):
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write everything, however long that takes.
+    """Write all of it, however long that takes, also to a stream that another program has made non-blocking.
 
-    :raises OSError: as `os.write`, but for a stream that somebody else has marked as non-blocking.
+    :raises OSError: as `os.write`.
     """
     left = memoryview(data)
     while left:
@@ -140,7 +139,7 @@ _stderr: Final = Lines(sys.__stderr__)
 
 
 def print_line(text: str) -> None:
-    """Write a line to stdout, whether or not somebody reads it; to be called in the middle of every station."""
+    """Write a line to stdout without waiting for a reader, so that any station may call it at any time."""
     _stdout.put(text)
 
 
@@ -150,7 +149,7 @@ def lines_dropped() -> int:
 
 
 def free_stderr() -> None:
-    """Have everything that this process writes to `sys.stderr` go through a queue as well."""
+    """Send all that this process writes to `sys.stderr` through a queue too."""
     if sys.stderr is not None:
         sys.stderr = _stderr
 
@@ -159,11 +158,11 @@ def free_stderr() -> None:
 def _finish() -> None:
     ends = time.monotonic() + FLUSH_S
     _stdout.finish(ends)
-    if _stderr.finish(ends):  # what Python says from here on comes too late for a thread
+    if _stderr.finish(ends):  # later words of Python come too late for a thread
         sys.stderr = sys.__stderr__
 
 
-# What a line looks like.
+# The format of a line.
 
 
 def logfmt(event: str, **fields: Any) -> str:
@@ -190,7 +189,7 @@ def json_line(event: str, **fields: Any) -> str:
 
 
 def _shown(value: object) -> str:
-    """Write a value without any password in it, and without what is too long to be read."""
+    """Write a value with passwords hidden, and cut to a length that can be read."""
     text = masked(str(value)[: 4 * VALUE_MAX])
     return text if len(text) <= VALUE_MAX else f"{text[:VALUE_MAX]}…"
 
@@ -204,32 +203,32 @@ _chosen = logfmt
 
 
 def choose_format(name: str) -> None:
-    """Have all status lines of this process be `logfmt` or `json` (`GODOT_LOG_FORMAT`)."""
+    """Choose the format of this process's status lines: `logfmt` or `json` (`GODOT_LOG_FORMAT`)."""
     global _chosen
     _chosen = _FORMATS[name]
 
 
 def status_line(event: str, **fields: Any) -> str:
-    """Format a line as it was chosen."""
+    """Format a line in the chosen format."""
     return _chosen(event, **fields)
 
 
 def ready_line(mcp: str, http: str, version: str) -> str:
-    """Return the one line that says that a daemon can be used, and where."""
+    """Return the line that says that a daemon is ready, and where."""
     return f"ready mcp={mcp} http={http} version={version}"
 
 
 REPEAT_S: Final = 60.0
-"""How long a line about a host is not said again."""
+"""A line about a host is not repeated within this time."""
 
 SAID_MAX: Final = 1_000
-"""Lines about hosts in that time."""
+"""The number of lines about hosts in that time."""
 
 
 class PeerLog:
-    """Writes what happens with peers: of each host and event one line in `REPEAT_S`, whatever the host varies.
+    """Writes events of peers: one line in `REPEAT_S` for each host and event, whatever the address and reason.
 
-    A line says how many like it were not written since the one before.
+    A line says how many of its event were left out since the one before.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -238,7 +237,7 @@ class PeerLog:
         self._unsaid: Counter[str] = Counter()
 
     def note(self, event: str, address: str, reason: str) -> None:
-        """Write a line, unless there was one of the same event and host, or `SAID_MAX` lines, within `REPEAT_S`."""
+        """Write a line, unless `REPEAT_S` has seen one of the same event and host, or `SAID_MAX` lines."""
         now = trio.current_time()
         key = (event, address.rpartition(":")[0])
         if len(self._said) >= SAID_MAX:

@@ -1,7 +1,7 @@
-"""Reaps what nobody waits for, when this process is the first one of a container.
+"""Reaps orphaned processes when this process is the first one of a container.
 
-Then every process whose parent has died becomes a child of ours, and stays a zombie until somebody waits for it.
-Whoever started a process of ours waits for it at once; so what is a zombie for longer was adopted.
+Then every process whose parent has died becomes a child of ours, and stays a zombie until we wait for it. Children that
+we have started ourselves are waited for at once, so a zombie that stays for longer is an orphan.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ INTERVAL_S: Final = 5.0
 async def reap_orphans(interval_s: float = INTERVAL_S) -> None:
     """Wait for children that have been zombies for an interval. Runs until cancelled.
 
-    :param interval_s: far longer than an end of a child takes to be noticed.
+    :param interval_s: must be far longer than it takes to notice the end of a child of our own.
     """
     before: set[int] = set()
     while True:
-        with suppress(OSError):  # no descriptor is left to look with: look again
+        with suppress(OSError):  # no descriptor is free for the look: look again later
             zombies = set(_zombies())
             for pid in zombies & before:
                 with suppress(ChildProcessError):
@@ -34,7 +34,7 @@ async def reap_orphans(interval_s: float = INTERVAL_S) -> None:
 
 
 def _zombies() -> Iterator[int]:
-    """Yield the children of this process that have ended and are not waited for (Linux)."""
+    """Yield the children of this process that have ended and were not waited for (Linux)."""
     parent = os.getpid()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""TCP ports: bound at the start, so that one which is taken ends the start; and what they are called."""
+"""TCP ports: bound at the start, so that a port in use ends the start; and their URLs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def open_listeners(host: str, port: int, prefix: str = "GODOT") -> list[tr
     """Bind a TCP address.
 
     :param port: 0 picks a free one.
-    :param prefix: of the settings that a refusal names.
+    :param prefix: of the settings that an error names.
     :raises ConfigError: the address is in use, not ours, or not allowed.
     """
     try:
@@ -29,12 +29,12 @@ async def open_listeners(host: str, port: int, prefix: str = "GODOT") -> list[tr
 
 
 def listening_url(listeners: Sequence[trio.SocketListener]) -> str:
-    """Return the URL of what was bound, with the port that was really taken."""
+    """Return the WebSocket URL of the listeners, with the port that was really bound."""
     host, port = listeners[0].socket.getsockname()[:2]
     return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
 
 def http_url(listeners: Sequence[trio.SocketListener]) -> str:
-    """Return the URL of what was bound, with the port that was really taken."""
+    """Return the HTTP URL of the listeners, with the port that was really bound."""
     host, port = listeners[0].socket.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,7 +1,7 @@
-"""Settings: environment variables, their defaults, and what is allowed (MAINT-004).
+"""Settings: environment variables, their defaults, and their allowed values (MAINT-004).
 
 A settings class is an attrs class whose fields are made with `setting`. `load_settings` reads all of them and
-reports every bad one at once. `DaemonSettings` is what every daemon has to know, under its own prefix.
+reports every bad one at once. `DaemonSettings` has the settings of every daemon, under the daemon's own prefix.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T", bound="DaemonSettings")
 Parse = Callable[[str], Any]
 
 FILE: Final = "_FILE"
-"""Behind the name of a setting: the value is in a file."""
+"""Behind the name of a setting it means that the value is in a file."""
 
 _BOOLEANS: Final = {
     "true": True,
@@ -57,7 +57,7 @@ LONGEST_S: Final = 86_400
 
 
 def seconds(minimum: float) -> Parse:
-    """Parse a number of seconds, up to a day: whoever wants to wait for longer has mistaken the unit."""
+    """Parse a number of seconds, up to a day: more than that is a mistake of the unit."""
 
     def parse(text: str) -> float:
         try:
@@ -97,7 +97,7 @@ def url(*schemes: str) -> Parse:
 
 
 def dsn(text: str) -> str:
-    """Parse a PostgreSQL DSN: a URL, or `key=value` words; what is wrong in it shows when connecting."""
+    """Parse a PostgreSQL DSN: a URL, or `key=value` words; other faults show when connecting."""
     if not text.startswith(("postgresql://", "postgres://")) and "=" not in text:
         # A DSN may hold a password: it is not repeated.
         raise ValueError("must be a DSN such as postgresql://user@host:5432/winni")
@@ -108,13 +108,13 @@ def setting(name: str, parse: Parse, meaning: str, *, default: Any) -> Any:
     """Declare a setting.
 
     :param name: of the environment variable.
-    :param parse: makes the value out of its text; raises `ValueError` that says what is allowed.
+    :param parse: makes the value out of its text; raises a `ValueError` that says what is allowed.
     """
     return attrs.field(default=default, metadata={"name": name, "parse": parse, "meaning": meaning})
 
 
 def with_prefix(cls: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """Put the prefix of a settings class into the names of settings that every daemon has."""
+    """Put the prefix of a settings class into the names of its settings."""
     prefix = getattr(cls, "prefix", "")
     return [
         field.evolve(metadata={**field.metadata, "name": field.metadata["name"].format(prefix=prefix)})
@@ -124,7 +124,7 @@ def with_prefix(cls: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attr
 
 @attrs.frozen(slots=False)
 class DaemonSettings:
-    """What every daemon has to know: where it listens, whom it lets in, how much it takes, how it writes its lines."""
+    """The settings of every daemon: addresses, access, limits, and the format of its lines."""
 
     prefix: ClassVar[str]
     """Of the names."""
@@ -193,17 +193,17 @@ class DaemonSettings:
 
     @staticmethod
     def contradictions(values: Mapping[str, object]) -> list[str]:
-        """Return a line for each set of values that do not go together; what is not set is not among them."""
+        """Return a line for each set of values that exclude each other; `values` has only those that are set."""
         del values
         return []
 
     def doubts(self) -> list[str]:
-        """Return a line for each set of values that goes together, and is hardly meant."""
+        """Return a line for each set of values that is possible, and probably a mistake."""
         return []
 
 
 OTHER_NAMES: Final = ("GODOT_URL", "GODOT_TOKEN", "DEWEY_MCP_URL")
-"""Variables with our prefixes that are read elsewhere: by components' clients, by the other daemon."""
+"""Variables with our prefixes that other programs read: the clients of components, the other daemon."""
 
 
 def load_settings(
@@ -215,12 +215,12 @@ def load_settings(
 ) -> tuple[T, list[str]]:
     """Read settings from the environment.
 
-    An empty variable counts as one that is not set. `<name>_FILE` names a file that holds the value, as containers
-    have their secrets.
+    An empty variable counts as not set. `<name>_FILE` names a file that holds the value, like the secrets of a
+    container.
 
-    :param overrides: by field name; what is not None wins over the environment.
+    :param overrides: by field name; a value that is not None takes precedence over the environment.
     :param beside: further settings classes whose names may stand in the same environment.
-    :returns: the settings, and warnings: about names that are not known, and about settings that do not go together.
+    :returns: the settings, and warnings about unknown names and about values that are probably a mistake.
     :raises ConfigError: one line for each bad value, and the warnings.
     """
     values: dict[str, Any] = {}
@@ -242,7 +242,7 @@ def load_settings(
                 continue
             try:
                 values[field.name] = field.metadata["parse"](text)
-            except ValueError:  # its words would show what may be the secret of something else
+            except ValueError:  # its message would show a text that may be another program's secret
                 problems.append(f"{name}{FILE}: what {path} holds is no value of it; it is {field.metadata['meaning']}")
     problems += kind.contradictions(values)
     if problems:
@@ -261,7 +261,7 @@ def one_of(text: str, *allowed: str) -> str:
 
 
 def _unknown(environ: Mapping[str, str], kinds: Iterable[type[DaemonSettings]]) -> list[str]:
-    """Warn of names that begin as those of a daemon do, and are none."""
+    """Warn of names that have a daemon's prefix, and are no settings."""
     known = [*(field.metadata["name"] for kind in kinds for field in attrs.fields(kind)), *OTHER_NAMES]
     prefixes = tuple(f"{kind.prefix}_" for kind in kinds)
     return [

@@ -1,4 +1,4 @@
-"""Places that callers share, of which no caller may have all."""
+"""Places that callers share, and no caller may hold all of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import trio
 
 
 class Shares:
-    """Some places; who finds none waits for a turn, behind its own calls and never behind all those of another.
+    """Places for calls. A call without one waits behind its caller's earlier calls, but not behind all of another's.
 
-    A place that becomes free goes to the caller who has the fewest, and among these to the one whose last turn is the
-    longest ago. How many wait is for those to bound who let them call.
+    A free place goes to the caller that has the fewest places, and among these to the one whose last turn is longest
+    ago. How many calls wait is not bounded here; the code that accepts calls has to bound it.
 
     :param places: how many there are.
     :param each: how many one caller may have.
@@ -25,11 +25,11 @@ class Shares:
         self._waiting: dict[str, deque[trio.Event]] = {}
         self._turns = count(1)
         self._last_turn: dict[str, int] = {}
-        """Of those who hold a place or wait for one."""
+        """Of callers that hold a place or wait for one."""
 
     async def take(self, caller: str) -> None:
-        """Wait for a place. Cancelled, it has taken none."""
-        if self._free and self._held[caller] < self._each:  # then nobody waits who could have it
+        """Wait for a place. If this is cancelled, none is taken."""
+        if self._free and self._held[caller] < self._each:  # then no caller waits that could have it
             await trio.lowlevel.checkpoint_if_cancelled()
             self._hand_to(caller)
             return
@@ -45,7 +45,7 @@ class Shares:
             raise
 
     def give_back(self, caller: str) -> None:
-        """Let another one have the place."""
+        """Give the place to another call, if one waits."""
         self._free += 1
         self._held[caller] -= 1
         self._tidy(caller)
@@ -69,7 +69,7 @@ class Shares:
         self._tidy(caller)
 
     def _tidy(self, caller: str) -> None:
-        """Keep nothing of a caller who neither has a place nor waits for one."""
+        """Forget a caller that neither has a place nor waits for one."""
         if not self._waiting.get(caller):
             self._waiting.pop(caller, None)
             if not self._held[caller]:

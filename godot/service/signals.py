@@ -1,6 +1,6 @@
-"""How a daemon is told to stop: SIGTERM, SIGINT, and SIGHUP, which a terminal sends that is closed (REL-005).
+"""The signals that stop a daemon: SIGTERM, SIGINT, and SIGHUP, which a closed terminal sends (REL-005).
 
-SIGQUIT stays what it is: the end at once, with a core dump where the system makes one.
+SIGQUIT keeps its meaning: it ends the process at once, with a core dump if the system makes one.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import trio
 
 @attrs.define(eq=False)
 class Lifecycle:
-    """What a daemon and its signals tell each other."""
+    """The events between a daemon and its signals."""
 
     ready: trio.Event = attrs.Factory(trio.Event)
-    """The daemon sets it when it has something to drain; until then a signal ends it at once."""
+    """Set by the daemon when it has something to drain; until then a signal ends it at once."""
     stop: trio.Event = attrs.Factory(trio.Event)
-    """Set by the first signal: stop taking things in, finish, return."""
+    """Set by the first signal: stop taking entries in, finish, return."""
 
 
 async def run_with_signals(main: Callable[[Lifecycle], Awaitable[int]]) -> int:
-    """Run a daemon until it returns, passing it the first signal; a second SIGTERM or SIGINT ends it at once.
+    """Run a daemon until it returns. The first signal sets `stop`; a second SIGTERM or SIGINT ends it at once.
 
-    A second SIGHUP means nothing: a shell that ends and the terminal that closes each send one. A daemon whose
-    SIGHUP was ignored when it started (nohup) goes on ignoring it.
+    A second SIGHUP is ignored, because a shell that ends and its terminal that closes each send one. If SIGHUP was
+    ignored when the daemon started (nohup), it stays ignored.
 
     :returns: the exit code: what `main` returned, or 128 + the signal that ended it.
     """
@@ -46,8 +46,8 @@ async def run_with_signals(main: Callable[[Lifecycle], Awaitable[int]]) -> int:
     numbers = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    # trio delivers a signal that is still pending when the receiver closes once more, to whatever handled
-    # it before. By then the daemon is at its end, and must not be killed on its last line.
+    # When the receiver closes, trio delivers a pending signal once more, to the handler from before. By then the daemon
+    # is at its end, and must not be killed on its last line.
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
     with trio.open_signal_receiver(*numbers) as signals:

@@ -1,7 +1,7 @@
-"""The HTTP port of a daemon: health (MAINT-003), metrics (OBS-001), and whatever ways it is given.
+"""The HTTP port of a daemon: health (MAINT-003), metrics (OBS-001), and the ways that it is given.
 
-Starlette on Hypercorn's trio worker, in the nursery of the daemon. What is not an answer of ours ends here: a bug in a
-handler is a 500 and a line for the operator.
+It is Starlette on Hypercorn's protocol, in the nursery of the daemon. No error leaves this module: a bug in a handler
+becomes a 500 and a line for the operator.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from godot.service.exposition import Registry
 from godot.service.http_server import serve_app
 
 Health = Callable[[], Awaitable[tuple[int, dict[str, Any]]]]
-"""Returns the HTTP status, and what to say."""
+"""Returns the HTTP status and the body."""
 
 _PAGE: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Godot</title>
@@ -45,10 +45,10 @@ code{{background:#333}}a{{color:#8bf}}}}</style>
 
 @attrs.frozen
 class Way:
-    """A path of the site beside those that every daemon has.
+    """A path of the site, beside those of every daemon.
 
-    :param role: that it takes, where tokens are needed.
-    :param about: what it is for, in a word on the front page.
+    :param role: that a client needs, if there are tokens.
+    :param about: its purpose, in a word, for the front page.
     """
 
     method: str
@@ -60,16 +60,16 @@ class Way:
 
 @attrs.frozen
 class Site:
-    """What the port serves.
+    """The content of the port, and its limits.
 
     :param health: for /readyz.
     :param registry: for /metrics.
     :param refresh: called before a scrape.
-    :param ways: what there is beside health and metrics.
-    :param report: gets an event (`bug`, `refused`), the peer's address, and the reason.
+    :param ways: the paths beside health and metrics.
+    :param report: called with an event (`bug`, `refused`), the peer's address, and the reason.
     :param bodies: bounds the bodies of all requests together, until they are answered.
-    :param max_connections: beyond, a newcomer is refused with 503.
-    :param prefix: of the settings that a refusal names.
+    :param max_connections: at this number new connections are refused with 503.
+    :param prefix: of the settings that refusals name.
     """
 
     title: str
@@ -89,7 +89,7 @@ class Site:
 async def serve_http(
     site: Site, listeners: list[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Answer requests until cancelled; what is under way then has `GRACE_S` to end."""
+    """Answer requests until cancelled; requests under way then have `GRACE_S` to end."""
     places = Places(site.max_connections, f"{site.prefix}_MAX_CONNECTIONS", site.report)
     await serve_app(_app(site), places, listeners, task_status=task_status)
 
@@ -111,7 +111,7 @@ def _app(site: Site) -> ASGIApp:
             else:
                 await starlette(scope, receive, watch)
         except ClientDisconnect:
-            pass  # nobody is there to be answered, and nothing of it was taken in
+            pass  # the client is gone, and nothing of its request was taken in
         except Exception as exc:  # noqa: BLE001 - the top of the handler of a request
             site.report("bug", _peer(scope), f"{scope.get('path', '')}: {exc!r}")
             if scope["type"] == "http" and not started:
@@ -170,7 +170,7 @@ async def _refusal(_: Request, exc: Exception) -> Response:
 
 
 def _misframed(scope: Scope) -> Response | None:
-    """Refuse a request that somebody on its way here may read otherwise than we do (RFC 9112, 6.1)."""
+    """Refuse a request that a proxy in front may read differently than we do (RFC 9112, 6.1)."""
     headers = {"Connection": "close"}
     if scope["http_version"] not in ("1.0", "1.1"):
         return PlainTextResponse("this server speaks HTTP/1.1\n", 505, headers)
@@ -185,9 +185,9 @@ def _peer(scope: Scope) -> str:
 
 
 def _check_host(site: Site, request: Request) -> None:
-    """Check by what name health is asked for. Every browser sends one; an old health checker may send none.
+    """Check the `Host` of a request for health. Every browser sends one; an old health checker may send none.
 
-    :raises Refused: a foreign one.
+    :raises PeerRefused: it is a foreign name.
     """
     if (host := request.headers.get("host")) is None:
         return
@@ -199,10 +199,10 @@ def _check_host(site: Site, request: Request) -> None:
 
 
 def _check_access(site: Site, request: Request, role: Role | None) -> None:
-    """Check who asks, as on the MCP port.
+    """Check a client as on the MCP port.
 
-    :param role: that it takes, where tokens are needed; None: anybody may see it.
-    :raises Refused: he may not.
+    :param role: that the client needs, if there are tokens; None if it needs no token.
+    :raises PeerRefused: it may not have the answer.
     """
     peer = _peer(request.scope)
     try:

@@ -1,4 +1,4 @@
-"""Keeps a task going that talks to the outside."""
+"""Restarts a task that talks to other programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from godot.errors import ConfigError
 from godot.service.backoff import Jitter, delays, jittered
 
 STEADY_S = 60.0
-"""A task that ran this long was well: the delay before its next restart begins again at the shortest."""
+"""After a task ran for so long, the delay before its next restart begins again at the shortest."""
 
 
 async def supervise(
@@ -18,10 +18,10 @@ async def supervise(
 ) -> None:
     """Run `run`, again and again while it ends by an error. Returns when `run` returns.
 
-    Only for what talks to the outside (sender, maintenance): a bug in the batcher or the listener has
-    to end the process, because entries would pile up behind it.
+    Only for tasks that talk to other programs (sender, maintenance): a bug in the batcher or the listener has to end
+    the process, because entries would pile up behind it.
 
-    :param report: gets one line for each restart.
+    :param report: called with one line for each restart.
     :raises ConfigError: as `run` raised it; trying again would not mend it.
     """
     pauses = delays(1.0, jitter=jitter)

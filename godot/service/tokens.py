@@ -1,4 +1,4 @@
-"""Tokens in files: those that a daemon knows, and the one that a program shows."""
+"""Tokens in files: those that a daemon accepts, and the one that a program presents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIN_TOKEN_CHARS: Final = 16
 
 
 def read_tokens(path: Path) -> dict[bytes, frozenset[Role]]:
-    """Read a file of tokens: a line each, the roles with commas between, a blank, the token; `#` begins a comment.
+    """Read a file of tokens. A line has roles with commas between, a blank, and the token; `#` begins a comment.
 
     :raises ConfigError: one line for each fault; none of them shows a token.
     """
@@ -42,7 +42,7 @@ def read_tokens(path: Path) -> dict[bytes, frozenset[Role]]:
 
 
 def read_token(path: Path) -> str:
-    """Read the file with the one token that this program shows to another.
+    """Read the file with the one token that this program presents to a server.
 
     :raises ConfigError: it cannot be read, or is not one word.
     """
