@@ -77,7 +77,7 @@ class Later:
     answer: Callable[[], Awaitable[Answer]]
 
 
-Run: TypeAlias = Callable[[Any], Awaitable[Answer | Later]]
+Runner: TypeAlias = Callable[[Any], Awaitable[Answer | Later]]
 """Runs a tool; called with an instance of the class of its arguments."""
 
 
@@ -113,11 +113,11 @@ class Tool(Definition):
     """
 
     name: str
-    run: Run
+    run: Runner
     aliases: Sequence[str] = ()
 
     @classmethod
-    def of(cls, definition: Definition, name: str, run: Run, *, more: str = "", aliases: Sequence[str] = ()) -> Tool:
+    def of(cls, definition: Definition, name: str, run: Runner, *, more: str = "", aliases: Sequence[str] = ()) -> Tool:
         """Offer a tool under a name.
 
         :param more: sentences for this name only, added to its description.

@@ -13,7 +13,7 @@ import trio
 
 from godot.buffer.protocol import Buffer, LevelNotes
 from godot.errors import DeweyUnavailable, EntryRejected
-from godot.mcp.toolbox import Answer, Definition, Run, Tool, caller
+from godot.mcp.toolbox import Answer, Definition, Runner, Tool, caller
 from godot.pipeline.dead import dead_tools
 from godot.pipeline.dewey import Dewey
 from godot.pipeline.levels import Levels
@@ -115,7 +115,7 @@ class _Facade:
     definitions: Mapping[str, Definition]
     tails: Counter[str] = attrs.Factory(Counter)
 
-    def tool(self, name: str, of_dewey: str, run: Run | None = None, *, more: str = "") -> Tool:
+    def tool(self, name: str, of_dewey: str, run: Runner | None = None, *, more: str = "") -> Tool:
         """Offer a tool of Dewey's under a name of Godot's.
 
         :param run: None: the call is passed on as it is.

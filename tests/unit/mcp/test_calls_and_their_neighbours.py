@@ -17,7 +17,7 @@ from godot.mcp.client import PING_S, CallFailed, CallRefused, Client
 from godot.mcp.memory import MemoryTransport, in_process, memory_transports
 from godot.mcp.server import MAX_RUNNING, Server, Watched, serve
 from godot.mcp.session import ServerInfo
-from godot.mcp.toolbox import Answer, Later, Run, Tool, Toolbox, trace
+from godot.mcp.toolbox import Answer, Later, Runner, Tool, Toolbox, trace
 from godot.mcp.transport import Connect, Transport
 from tests.fakes import Nothing
 
@@ -91,7 +91,7 @@ class Bench:
         )
 
 
-def tool(name: str, run: Run, *, in_order: bool = False, waits: bool = False) -> Tool:
+def tool(name: str, run: Runner, *, in_order: bool = False, waits: bool = False) -> Tool:
     return Tool(name=name, title=name, description="", arguments=Nothing, run=run, in_order=in_order, waits=waits)
 
 
