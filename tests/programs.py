@@ -6,6 +6,7 @@ killed daemon left behind, and an orderly stop that leaves a process behind is a
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -20,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sized
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -29,6 +30,7 @@ import redis
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 ENOUGH: Final = 40.0
@@ -60,6 +62,17 @@ async def until_asked(ask: Callable[[], Awaitable[T]], seconds: float = ENOUGH) 
         while not (seen := await ask()):  # noqa: ASYNC110 - no event comes from another process
             await trio.sleep(POLL_S)
     return seen
+
+
+def bounded(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
+    """Give a test with real I/O a deadline."""
+
+    @functools.wraps(test)
+    async def under_deadline(*args: P.args, **kwargs: P.kwargs) -> None:
+        with trio.fail_after(ENOUGH):
+            await test(*args, **kwargs)
+
+    return under_deadline
 
 
 async def until_longer(things: Sized, length: int) -> None:
@@ -111,6 +124,17 @@ class Program:
     def ended(self) -> bool:
         """Whether it is gone."""
         return self.process.poll() is not None
+
+    @property
+    def descriptors(self) -> int:
+        """How many files and connections it has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    @property
+    def resident_bytes(self) -> int:
+        """How much memory it takes."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGESIZE")
 
     def events(self, *names: str) -> list[dict[str, str]]:
         """Return the status lines of these events, as what they say."""

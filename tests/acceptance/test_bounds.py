@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -47,11 +45,6 @@ def place() -> Iterator[Workplace]:
         yield place
 
 
-def resident_bytes(program: Program) -> int:
-    pages = Path(f"/proc/{program.process.pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGESIZE")
-
-
 @asynccontextmanager
 async def answered_throughout(url: str, program: Program) -> AsyncIterator[list[int]]:
     """Log durably all the time on one connection; yield the memory that the daemon took each time."""
@@ -62,7 +55,7 @@ async def answered_throughout(url: str, program: Program) -> AsyncIterator[list[
             try:
                 with trio.fail_after(20):
                     assert (await peer.log("still here", component="observer", ack="durable"))["status"] == "durable"
-                seen.append(resident_bytes(program))
+                seen.append(program.resident_bytes)
             except CallFault:
                 pass  # on a busy machine it may not be on disk within a second, and that is the answer then
             await trio.sleep(0.02)
@@ -106,7 +99,7 @@ async def test_1_005_idle_connections_at_1_024_descriptors_keep_nobody_from_logg
             assert b"connections are in use; see GODOT_MAX_CONNECTIONS" in said
             assert (await answers_to(program.http)) == b"", "health is asked on connections of its own"
             assert "GODOT_MAX_CONNECTIONS" in (await program.event("refused"))["reason"]
-        await until(lambda: len(os.listdir(f"/proc/{program.process.pid}/fd")) < 100)
+        await until(lambda: program.descriptors < 100)
         async with connect(url) as client:
             await client.log("afterwards", ack="durable")
             assert (await client.found(component="gates"))["message"] == "afterwards"
@@ -202,7 +195,7 @@ async def test_no_client_takes_more_memory_than_is_for_all_and_another_one_is_an
         async with connect(url) as peer:
             await peer.log_batch(["x" * 9_000] * 100, component="large")
             await peer.status_with(stored=100)
-        before = resident_bytes(program)
+        before = program.resident_bytes
 
         async def be_hostile() -> None:
             while True:
@@ -227,7 +220,7 @@ async def test_bodies_of_many_http_requests_are_bounded_together(place: Workplac
     with trio.fail_after(ENOUGH):
         program = place.up(GODOT_MAX_BYTES_IN_FLIGHT=IN_FLIGHT)
         url = await program.ready()
-        before = resident_bytes(program)
+        before = program.resident_bytes
         answers: list[bytes] = []
 
         async def post_all_but_one_byte() -> None:

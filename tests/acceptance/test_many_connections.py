@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from statistics import median
 from typing import Final
 
 import trio
 
-from tests.programs import Peer, Program, Workplace, connect, dial, frame, until
+from tests.programs import Peer, Workplace, connect, dial, frame, until
 
 IDLE: Final = 500
 BUSY: Final = 50
@@ -68,20 +66,11 @@ async def observing(url: str) -> AsyncIterator[Observer]:
     assert during <= SLOWER * max(before, after)
 
 
-def descriptors(program: Program) -> int:
-    return len(os.listdir(f"/proc/{program.process.pid}/fd"))
-
-
-def resident_bytes(program: Program) -> int:
-    pages = Path(f"/proc/{program.process.pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGESIZE")
-
-
 async def test_500_idle_and_50_busy_connections_do_not_slow_another_client_down(place: Workplace) -> None:
     with trio.fail_after(60):
         program = place.up()
         url = await program.ready()
-        before = descriptors(program)
+        before = program.descriptors
         async with AsyncExitStack() as idle:
             for _ in range(IDLE):
                 await (await idle.enter_async_context(dial(url))).upgrade()
@@ -97,7 +86,7 @@ async def test_500_idle_and_50_busy_connections_do_not_slow_another_client_down(
                     nursery.start_soon(be_busy)
                 await observer.median_of_next(CALLS)
                 nursery.cancel_scope.cancel()
-        await until(lambda: descriptors(program) <= before + OWN)
+        await until(lambda: program.descriptors <= before + OWN)
 
 
 async def test_clients_that_stop_reading_are_dropped_and_what_they_held_is_given_back(place: Workplace) -> None:
@@ -107,7 +96,7 @@ async def test_clients_that_stop_reading_are_dropped_and_what_they_held_is_given
         async with connect(url) as peer:
             await peer.log_batch(["x" * 10_000] * 100)
             await peer.status_with(stored=100)
-        before, bytes_before = descriptors(program), resident_bytes(program)
+        before, bytes_before = program.descriptors, program.resident_bytes
         async with observing(url) as observer, AsyncExitStack() as silent:
             for _ in range(NOT_READING):
                 peer_that_asks = await silent.enter_async_context(dial(url))
@@ -115,21 +104,21 @@ async def test_clients_that_stop_reading_are_dropped_and_what_they_held_is_given
                 await peer_that_asks.upgrade()
                 for _ in range(5):
                     await peer_that_asks.send(frame("logger_query").encode())
-            await until(lambda: descriptors(program) <= before + OWN)
+            await until(lambda: program.descriptors <= before + OWN)
             await observer.median_of_next(10)
-        assert resident_bytes(program) - bytes_before < KEPT_BYTES
+        assert program.resident_bytes - bytes_before < KEPT_BYTES
 
 
 async def test_1_000_connections_aborted_in_the_handshake_are_forgotten(place: Workplace) -> None:
     with trio.fail_after(60):
         program = place.up()
         url = await program.ready()
-        before = descriptors(program)
+        before = program.descriptors
         async with observing(url) as observer:
             for number in range(1_000):
                 with suppress(OSError):
                     async with dial(url) as peer:
                         await peer.stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgr"[: number % 40])
             await observer.median_of_next(100)
-        await until(lambda: descriptors(program) <= before + OWN)
+        await until(lambda: program.descriptors <= before + OWN)
         assert not program.events("bug")

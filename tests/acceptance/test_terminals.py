@@ -10,13 +10,8 @@ import pytest
 import trio
 
 from tests.programs import ENOUGH, Workplace, connect, stored_messages, until
+from tests.redis_servers import free_port
 from tests.terminals import stuck
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("kind", ["terminal", "pipe"])

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import count
-from typing import Any, ParamSpec, Protocol
-
-import trio
+from typing import Any, Protocol
 
 from godot.buffer.memory import MemoryBuffer
 from godot.buffer.protocol import (
@@ -22,20 +19,7 @@ from godot.buffer.redis import RedisBuffer
 from godot.entries.entry import MAX_ENTRY_BYTES
 from tests.redis_servers import RedisServer
 
-P = ParamSpec("P")
-
 _numbers = count(1)
-
-
-def bounded(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
-    """Give a test with real I/O a deadline."""
-
-    @functools.wraps(test)
-    async def under_deadline(*args: P.args, **kwargs: P.kwargs) -> None:
-        with trio.fail_after(20):
-            await test(*args, **kwargs)
-
-    return under_deadline
 
 
 def entries(number: int, first: int = 0) -> list[bytes]:

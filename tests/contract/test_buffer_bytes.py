@@ -12,8 +12,9 @@ from godot.buffer.protocol import (
     Drops,
 )
 from godot.entries.entry import MAX_ENTRY_BYTES
-from tests.contract.buffers import Bench, assert_balanced, bounded, described, sized
+from tests.contract.buffers import Bench, assert_balanced, described, sized
 from tests.fakes import Held
+from tests.programs import bounded
 
 
 @bounded

@@ -16,8 +16,9 @@ from godot.buffer.protocol import (
 )
 from godot.entries.entry import admit_json
 from godot.entries.wire import encode_entry
-from tests.contract.buffers import Bench, RedisBench, assert_balanced, bounded, described, entries
+from tests.contract.buffers import Bench, RedisBench, assert_balanced, described, entries
 from tests.fakes import Held
+from tests.programs import bounded
 
 
 @bounded

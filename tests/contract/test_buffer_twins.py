@@ -15,7 +15,8 @@ from godot.buffer.protocol import (
     DeadEntry,
     Drops,
 )
-from tests.contract.buffers import Bench, MemoryBench, RedisBench, assert_balanced, bounded
+from tests.contract.buffers import Bench, MemoryBench, RedisBench, assert_balanced
+from tests.programs import bounded
 
 
 class Walk:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import ParamSpec
 
 import attrs
 import pytest
@@ -29,21 +27,9 @@ from godot.pipeline.dewey import Dewey, RemoteDewey, RemoteStore
 from godot.service.ports import open_listeners
 from godot.toolnames import DEWEY_QUERY, DEWEY_STORE
 from tests.fakes import FakeDewey, FakeStore, raw_entry
-
-P = ParamSpec("P")
+from tests.programs import bounded
 
 TIMEOUT_S = 2.0
-
-
-def bounded(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
-    """Give a test with real I/O a deadline."""
-
-    @functools.wraps(test)
-    async def under_deadline(*args: P.args, **kwargs: P.kwargs) -> None:
-        with trio.fail_after(10):
-            await test(*args, **kwargs)
-
-    return under_deadline
 
 
 @attrs.define

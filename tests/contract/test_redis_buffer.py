@@ -20,8 +20,9 @@ from godot.json.text import loads
 from godot.mcp.toolbox import Toolbox
 from godot.pipeline.dewey import DirectDewey
 from godot.pipeline.sender import Sender
-from tests.contract.buffers import RedisBench, assert_balanced, bounded, described, entries, sized
+from tests.contract.buffers import RedisBench, assert_balanced, described, entries, sized
 from tests.fakes import ENTRIES, Held
+from tests.programs import bounded
 from tests.redis_servers import RedisServer
 
 

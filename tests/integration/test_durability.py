@@ -16,10 +16,8 @@ import trio
 from godot import daemon
 from godot.buffer.redis import RedisBuffer
 from godot.errors import BufferUnavailable
-from tests.programs import Peer, Program, Workplace, connect
+from tests.programs import ENOUGH, Peer, Program, Workplace, connect
 from tests.redis_servers import DURABLE, RedisServers, until
-
-ENOUGH = 40
 
 OF_THE_FILE = "Redis does not have every write on disk before it answers"
 

@@ -18,7 +18,7 @@ from godot.buffer.redis import RedisBuffer, lane
 from godot.errors import BufferUnavailable, ConfigError
 from tests.fakes import Held
 from tests.postgres_servers import Database, Servers
-from tests.programs import POLL_S, CallFault, Peer, Workplace, connect, stored_messages
+from tests.programs import ENOUGH, POLL_S, CallFault, Peer, Workplace, connect, stored_messages
 from tests.redis_servers import (
     RedisServers,
     Topology,
@@ -28,7 +28,6 @@ from tests.redis_servers import (
     until,
 )
 
-ENOUGH = 40
 TAG = "{logs}"
 
 _numbers = count(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import pytest
 import trio
 import trio.testing
@@ -14,11 +12,7 @@ from godot.errors import BufferUnavailable, DeweyUnavailable
 from godot.pipeline.status import Status, readiness, run_durability_check, run_status_line
 from godot.service.lines import REPEAT_S, SAID_MAX, PeerLog
 from tests.fakes import FakeBuffer
-
-
-def fields(line: str) -> dict[str, str]:
-    """Take a line of logfmt apart."""
-    return dict(part.split("=", 1) for part in shlex.split(line))
+from tests.programs import parse_logfmt
 
 
 class Bench:
@@ -31,7 +25,7 @@ class Bench:
 
     @property
     def events(self) -> list[str]:
-        return [fields(line)["event"] for line in self.lines]
+        return [parse_logfmt(line)["event"] for line in self.lines]
 
 
 # Changes of state
@@ -47,7 +41,7 @@ async def test_each_change_of_dewey_is_one_line_with_the_state() -> None:
     for _ in range(3):
         bench.status.delivered()
     assert bench.events == ["dewey_down", "dewey_back"]
-    down, back = map(fields, bench.lines)
+    down, back = map(parse_logfmt, bench.lines)
     assert (down["reason"], down["dewey"], down["redis"], down["queued"]) == (
         "Dewey: cannot connect",
         "down",
@@ -81,7 +75,7 @@ async def test_each_change_of_redis_is_one_line_with_the_state() -> None:
     for _ in range(3):
         bench.status.counted(Counts(queued=4, received=4))
     assert bench.events == ["redis_down", "redis_back"]
-    down, back = map(fields, bench.lines)
+    down, back = map(parse_logfmt, bench.lines)
     assert (down["reason"], down["redis"], down["dewey"]) == ("Redis: away", "down", "unknown")
     assert (back["redis"], back["queued"], back["received"]) == ("up", "4", "4")
 
@@ -106,7 +100,7 @@ async def test_dropping_is_one_line_when_it_begins_and_one_when_there_is_room_ag
     bench.status.counted(Counts(queued=9, received=19, dropped=9, stored=1))
     bench.status.counted(Counts(queued=0, received=19, dropped=9, stored=10))
     assert bench.events == ["dropping", "dropping_ended"]
-    began, ended = map(fields, bench.lines)
+    began, ended = map(parse_logfmt, bench.lines)
     assert began["reason"] == "the queue is full (10 entries, MAX_QUEUE_SIZE); the oldest entries go"
     assert (began["dropped"], ended["dropped"]) == ("1", "9")
 
@@ -141,7 +135,7 @@ def test_what_happens_with_one_peer_again_and_again_is_one_line_a_minute_and_cou
         bench.status.peer("bug", "10.0.0.8:1", "KeyError")
 
     trio.run(knock, clock=trio.testing.MockClock(autojump_threshold=0))
-    assert [(said["event"], said["peer"], said.get("unsaid")) for said in map(fields, bench.lines)] == [
+    assert [(said["event"], said["peer"], said.get("unsaid")) for said in map(parse_logfmt, bench.lines)] == [
         ("refused", "10.0.0.7:0", None),
         ("refused", "10.0.0.7:60", "59"),
         ("refused", "10.0.0.8:1", "39"),
@@ -170,7 +164,7 @@ async def test_whoever_is_refused_in_ever_new_words_does_not_fill_the_disk(
     assert len(written) == lines
     await trio.sleep(60)
     log.note("refused", peer.format(0), "again")
-    assert fields(written[-1])["unsaid"] == str(5_000 - lines)
+    assert parse_logfmt(written[-1])["unsaid"] == str(5_000 - lines)
     assert len(log._said) <= SAID_MAX
 
 
@@ -200,7 +194,7 @@ async def test_the_end_of_an_outage_says_how_long_it_was_and_what_it_cost(
             line.get("dropped_meanwhile"),
             line["dropped"],
         )
-        for line in map(fields, bench.lines)
+        for line in map(parse_logfmt, bench.lines)
     ]
     assert costs == [
         ("dewey_down", None, None, None, None, "50"),
@@ -216,7 +210,7 @@ async def test_a_redis_that_is_away_from_the_start_costs_nothing_of_what_was_dro
     bench = Bench()
     bench.status.failed(BufferUnavailable("Redis: away"))
     bench.status.counted(Counts(queued=1, received=51, dropped=50))
-    assert fields(bench.lines[1])["dropped_meanwhile"] == "0"
+    assert parse_logfmt(bench.lines[1])["dropped_meanwhile"] == "0"
 
 
 async def test_the_end_of_dropping_says_how_many_went_and_comes_when_a_tenth_of_the_queue_is_free(
@@ -228,7 +222,7 @@ async def test_the_end_of_dropping_says_how_many_went_and_comes_when_a_tenth_of_
     for dropped, queued in ((40, 100), (45, 100), (46, 95), (50, 91), (50, 90)):
         status.counted(Counts(queued=queued, dropped=dropped))
         await trio.sleep(2)
-    began, ended = map(fields, lines)
+    began, ended = map(parse_logfmt, lines)
     assert (began["event"], ended["event"]) == ("dropping", "dropping_ended")
     assert (ended["lasted"], ended["dropped_meanwhile"], ended["dropped"]) == ("6.0s", "10", "50")
 
@@ -251,7 +245,7 @@ async def test_dropping_says_which_bound_was_met_or_that_the_queue_was_robbed(
     bench = Bench()
     bench.status.counted(Counts(queued=10, received=10))
     bench.status.counted(Counts(queued=10, received=14, dropped=4, **more))  # type: ignore[arg-type]
-    assert fields(bench.lines[0])["reason"] == reason
+    assert parse_logfmt(bench.lines[0])["reason"] == reason
 
 
 async def test_totals_that_were_lost_in_redis_are_one_line_with_what_they_were_and_no_drop_is_made_up() -> None:
@@ -263,7 +257,7 @@ async def test_totals_that_were_lost_in_redis_are_one_line_with_what_they_were_a
     bench.status.counted(Counts(queued=5, received=106, stored=95, dropped=5, began=1000))  # another lane, late
     bench.status.counted(Counts(queued=2, received=2, began=2000))
     assert bench.events == ["counts_lost"]
-    line = fields(bench.lines[0])
+    line = parse_logfmt(bench.lines[0])
     assert (line["received"], line["stored"], line["queued"]) == ("105", "95", "5")
 
 
@@ -293,8 +287,8 @@ async def test_each_change_of_durability_is_one_line(autojump_clock: trio.testin
         bench.status.pushed(Counts(weakness=weakness), by="batcher")
         await trio.sleep(2)
     assert bench.events == ["redis_not_durable", "redis_not_durable", "redis_durable"]
-    assert [fields(line).get("reason") for line in bench.lines] == ["no AOF", "evicts", None]
-    assert fields(bench.lines[-1])["lasted"] == "6.0s"
+    assert [parse_logfmt(line).get("reason") for line in bench.lines] == ["no AOF", "evicts", None]
+    assert parse_logfmt(bench.lines[-1])["lasted"] == "6.0s"
 
 
 async def test_a_setting_that_changes_while_nobody_logs_is_seen_at_the_next_look(
@@ -326,7 +320,7 @@ async def test_what_was_not_checked_yet_is_unknown_and_not_well() -> None:
     await bench.buffer.push([b"1"])
     await bench.status.ask_first()
     bench.status.not_maintained(DeweyUnavailable("Dewey: cannot connect"))
-    (line,) = map(fields, bench.lines)
+    (line,) = map(parse_logfmt, bench.lines)
     said = [line[name] for name in ("queued", "redis", "durable", "dewey")]
     assert said == ["1", "up", "true", "unknown"]
     assert (await readiness(bench.status))[1]["status"] == "starting"
@@ -393,7 +387,7 @@ async def test_the_status_line_comes_at_every_interval(autojump_clock: trio.test
     with trio.move_on_after(150):
         await run_status_line(bench.status, interval_s=60)
     assert bench.events == ["status", "status"]
-    line = fields(bench.lines[0])
+    line = parse_logfmt(bench.lines[0])
     del line["time"]
     assert line == {
         "event": "status",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 import time
@@ -13,13 +12,8 @@ from datetime import UTC, datetime
 import pytest
 
 from godot.service.lines import MAX_BYTES, MAX_LINES, Lines, logfmt
+from tests.programs import parse_logfmt
 from tests.terminals import stuck
-
-
-def fields(line: str) -> dict[str, str]:
-    """Take a line of logfmt apart."""
-    return dict(part.split("=", 1) for part in shlex.split(line))
-
 
 # What a line looks like.
 
@@ -29,7 +23,7 @@ def test_a_line_is_logfmt_with_its_time_in_utc_first() -> None:
     before = datetime.now(UTC)
     line = logfmt("dewey_down", queued=7, drained=True, lost=False)
     assert re.fullmatch(r"time=\S+Z event=dewey_down queued=7 drained=true lost=false", line)
-    moment = datetime.fromisoformat(fields(line)["time"])
+    moment = datetime.fromisoformat(parse_logfmt(line)["time"])
     assert -1 < (moment - before).total_seconds() < 5
 
 
@@ -114,7 +108,11 @@ def test_what_finds_no_room_is_dropped_and_the_next_line_says_how_many_are_missi
         assert stream.read(f"line {MAX_LINES - 1}\n").splitlines() == [f"line {n}" for n in range(MAX_LINES)]
         lines.put("the next one")
         notice, line = stream.read("the next one\n").splitlines()
-        assert (fields(notice)["event"], fields(notice)["lines"], line) == ("lines_dropped", "500", "the next one")
+        assert (parse_logfmt(notice)["event"], parse_logfmt(notice)["lines"], line) == (
+            "lines_dropped",
+            "500",
+            "the next one",
+        )
         lines.put("and another")
         assert stream.read("another\n") == "and another\n"
         assert lines.finish(time.monotonic() + 10)
