@@ -40,8 +40,8 @@ async def off_the_loop(weight: int, work: Callable[P, T], *args: P.args, **kwarg
 def _without_gc(work: Callable[[], T]) -> T:
     """Work without Python's garbage collector, which would search all new objects again and again for cycles.
 
-    JSON has no cycles. As a search of everything is one call into C, the new objects are then put into the oldest
-    generation, which is searched least.
+    JSON has none. The new objects are then put into the oldest generation, which is searched least: a search of
+    everything is one call into C.
     """
     gc.disable()
     try:

@@ -1,6 +1,6 @@
-"""How the programs end: their exit codes. 0: all is fine.
+"""The exit codes of our programs; 0 means success.
 
-A signal that ends a daemon at once gives 128 and its number (`godot.service.signals`).
+When a signal ends a daemon at once, the code is 128 plus its number (`godot.service.signals`).
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 from typing import Final
 
 EXIT_NONE: Final = 1
-"""A command: the answer is no, such as nothing found."""
+"""Of a command: the answer is no, such as nothing found."""
 
 EXIT_FAILED: Final = 1
-"""A daemon: it crashed, or entries that it had accepted are not in Redis."""
+"""Of a daemon: it crashed, or entries that it had accepted are not in Redis."""
 
 EXIT_USAGE: Final = 2
-"""Options or settings cannot be used, or the daemon does not take what it was asked."""
+"""Options or settings cannot be used, or the daemon rejects the request."""
 
 EXIT_UNREACHABLE: Final = 3
-"""The daemon cannot be reached, refuses us, or cannot do it now."""
+"""The daemon cannot be reached, refuses the connection, or cannot do it now."""
 
 EXIT_PARTIAL: Final = 4
-"""A part was done."""
+"""Only a part was done."""
 
 EXIT_INTERRUPTED: Final = 130
-"""Ctrl-C, as shells have it. A command that follows ends with 0 then, because that is how it is ended."""
+"""Ctrl-C, as shells count it. A command that follows ends with 0, because Ctrl-C is its usual end."""
