@@ -220,16 +220,16 @@ async def _run(
         )
         nursery.start_soon(doors.watch_tokens, name="tokens")
         dependencies = Dependencies(
-            buffer,
-            dewey,
-            doors.mcp,
-            doors.gate,
-            DEFINITIONS,
-            print_line,
-            doors.http,
-            registry,
-            way.refresh,
-            doors.connections,
+            buffer=buffer,
+            dewey=dewey,
+            dewey_definitions=DEFINITIONS,
+            listeners=doors.mcp,
+            http=doors.http,
+            gate=doors.gate,
+            connections=doors.connections,
+            registry=registry,
+            refresh=way.refresh,
+            write=print_line,
         )
         code = await run_pipeline(settings, dependencies, life, announce)
         nursery.cancel_scope.cancel()

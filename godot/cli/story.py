@@ -78,7 +78,7 @@ def tell(trace_id: str, entries: Sequence[Entry], *, color: bool, width: int | N
         [
             f"{counted(len(entries), 'entry', 'entries')} of {counted(len(components), 'component', 'components')}"
             f" ({', '.join(map(harmless, components))}),",
-            f"{span(took)}, {str(entries[0]['created_at'])[:19]}Z,",
+            f"{duration(took)}, {str(entries[0]['created_at'])[:19]}Z,",
             paint(counted(errors, "error", "errors"), level_color("ERROR"), on=color) if errors else "no errors",
         ]
     )
@@ -98,7 +98,7 @@ def tell(trace_id: str, entries: Sequence[Entry], *, color: bool, width: int | N
             text = _told(component, message, at, asked) or harmless(entry["message"])
             if (said := harmless(entry["message"])) and said not in text:
                 text = f"{text}  {paint(said, _DIM, on=color)}"
-        offset = f"+{span(at - began)}"
+        offset = f"+{duration(at - began)}"
         yield fit(
             f"{offset:>10}  {paint(pad(entry['level'], 5), level_color(entry['level']), on=color)}  "
             f"{paint(pad(harmless(component), names), _BOLD, on=color)}  {_INDENT * depth}"
@@ -125,8 +125,8 @@ def _told(component: str, message: Message, at: float, asked: dict[tuple[str, st
         return f"{arrow}{harmless(message.what)}"
     sent_at, what = asked.pop(key, (None, ""))
     outcome, detail = _outcome(message.rpc)
-    duration = "" if sent_at is None else f" after {span(at - sent_at)}"
-    return f"{arrow}{outcome}{f' of {what}' if what else ''}{duration}{f': {detail}' if detail else ''}"
+    after = "" if sent_at is None else f" after {duration(at - sent_at)}"
+    return f"{arrow}{outcome}{f' of {what}' if what else ''}{after}{f': {detail}' if detail else ''}"
 
 
 def _outcome(rpc: Mapping[str, Any]) -> tuple[str, str]:
@@ -146,7 +146,7 @@ def _outcome(rpc: Mapping[str, Any]) -> tuple[str, str]:
     return "result", ""
 
 
-def span(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Write a duration for a reader."""
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
