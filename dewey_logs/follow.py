@@ -67,7 +67,7 @@ PIECE_S: Final = 0.01
 
 
 class Followers:
-    """All who follow one store."""
+    """All followers of one store."""
 
     def __init__(self, store: LogStore) -> None:
         self._store = store

@@ -16,7 +16,7 @@ from godot.json.text import loads
 
 MATCHED_CHARS: Final = 262_144
 MATCHED_VALUES: Final = 20_000
-"""PostgreSQL compares longer texts, and data with more values, with a filter: here that would hold up everybody."""
+"""PostgreSQL compares longer texts, and data with more values, with a filter: here it would hold up everything else."""
 
 
 @attrs.frozen
