@@ -12,7 +12,7 @@ help: ## show what can be made
 up: .venv ## start everything on this machine, embedded; Ctrl-C stops it
 	@exec $(BIN)/godot up
 
-# Most tests wait most of the time, so several at once keep two cores busy.
+# Most tests wait most of the time, so several at once keep two cores busy; who is done takes over tests of another.
 test: .venv ## run every check and every test
 	@$(MAKE) --no-print-directory --jobs 2 check .interop/complete
 	$(BIN)/pytest --numprocesses 6 --dist worksteal

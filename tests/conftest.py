@@ -16,6 +16,11 @@ settings.register_profile("godot", max_examples=60, deadline=None, suppress_heal
 settings.load_profile("godot")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the storm, a test that takes a minute: others run beside it."""
+    items.sort(key=lambda item: "chaos" not in item.path.parts)
+
+
 @pytest.fixture
 def place() -> Iterator[Workplace]:
     """Where programs of ours run, and nothing of them is left behind."""
