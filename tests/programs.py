@@ -475,6 +475,12 @@ def stored_messages(database: str, component: str = "gates") -> list[str]:
     ]
 
 
+def append_only_file(directory: Path) -> Path:
+    """Return the file to which the Redis in this directory appends; from Redis 7 on it is one of several."""
+    parts = sorted(directory.glob("appendonlydir/*.incr.aof"), key=lambda path: path.stat().st_mtime)
+    return parts[-1] if parts else directory / "appendonly.aof"
+
+
 @attrs.frozen
 class Queue:
     """The buffer, as another program on the same Redis sees it."""

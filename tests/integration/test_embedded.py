@@ -36,6 +36,7 @@ from tests.integration.embedded_servers import (
     restarted,
     running,
 )
+from tests.programs import append_only_file
 
 # Start and stop
 
@@ -205,7 +206,7 @@ async def test_a_server_that_cannot_be_started_again_is_tried_again_until_it_can
     async with running(make(root / "it")) as embedded:
         await remember(embedded)
         is_redis = isinstance(embedded, EmbeddedRedis)
-        file = root / "it" / ("appendonly.aof" if is_redis else "data/global/pg_control")
+        file = append_only_file(root / "it") if is_redis else root / "it" / "data/global/pg_control"
         file.rename(kept := file.with_suffix(".kept"))
         corrupt(file)
         before = embedded.pid

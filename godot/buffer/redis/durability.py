@@ -46,7 +46,7 @@ def find_weakness(ask: Ask, *, vouched: bool, lost_file: LostFile | None = None)
         silent = f"INFO: {exc}"
     if state.get("role") == "slave":
         return "Redis is a replica, and loses what is written to it when it next follows its master; use its master"
-    if config and (weakness := _of_file(config, state)) is not None:
+    if config and (weakness := _of_file(config, state) or _of_first_file(ask, state)) is not None:
         return weakness
     if state.get("maxmemory", "0") != "0" and state.get("maxmemory_policy") != "noeviction":
         return (
@@ -77,13 +77,29 @@ def _of_file(config: Mapping[str, str], state: Mapping[str, str]) -> str | None:
             "acknowledged may be lost. If Godot started this Redis, start Godot with REDIS_PERSISTENCE=aof; else set "
             f"{' and '.join(f'{name} {_WANTED[name]}' for name in wrong)} in Redis"
         )
-    # After CONFIG SET appendonly yes nothing is appended until the first file is written.
-    is_being_made = "1" in (state.get("aof_rewrite_in_progress"), state.get("aof_rewrite_scheduled"))
-    if state.get("aof_enabled", "1") != "1" or (is_being_made and state.get("aof_current_size") == "0"):
-        return "Redis has no append-only file yet, although appendonly is yes; wait until it is written"
     if state.get("aof_last_write_status", "ok") != "ok":
         return "Redis could not write to its append-only file (aof_last_write_status err); see to its disk"
     return None
+
+
+def _of_first_file(ask: Ask, state: Mapping[str, str]) -> str | None:
+    # After CONFIG SET appendonly yes nothing that is written can be read again until the first file is complete.
+    # Redis 6.2 says for so long that the file is empty. From Redis 7 on it grows at once, but WAITAOF does not confirm
+    # what this connection wrote.
+    is_being_made = "1" in (state.get("aof_rewrite_in_progress"), state.get("aof_rewrite_scheduled"))
+    if state.get("aof_enabled", "1") != "1" or (
+        is_being_made and (state.get("aof_current_size") == "0" or not _confirms_writes(ask))
+    ):
+        return "Redis has no append-only file yet, although appendonly is yes; wait until it is written"
+    return None
+
+
+def _confirms_writes(ask: Ask) -> bool:
+    try:
+        local, _ = ask("WAITAOF", "0", "0", "0")
+    except redis.ResponseError:  # older than Redis 7.2, or forbidden
+        return True
+    return bool(local)
 
 
 def _is_lost(ask: Ask, lost_file: LostFile) -> bool:
