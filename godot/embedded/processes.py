@@ -1,8 +1,8 @@
 """Which processes belong to a server of ours.
 
-Law of this module: a process belongs to a server when it bears one of its program names and works inside its home
-directory; that holds for the child, for a child of a daemon that was killed, and for no other process. No pid file is
-believed: its pid may have been given to another by now.
+Law of this module: a process belongs to a server when it has one of its program names and works inside its home
+directory. That is true of the child, of a child of a daemon that was killed, and of no other process. No pid file is
+believed: another process may have its pid by now.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 class Found(NamedTuple):
     """Processes of a server.
 
-    :param leaders: those that are to be asked to stop; they stop the others.
+    :param leaders: those to ask to stop; they stop the others.
     """
 
     pids: set[int]
@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
 
 def send_signal(what: signal.Signals, pids: Iterable[int]) -> None:
-    """Send a signal to those that are still there."""
+    """Send a signal to those that still exist."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, what)
@@ -35,8 +35,8 @@ def send_signal(what: signal.Signals, pids: Iterable[int]) -> None:
 def processes_in(home: Path, programs: frozenset[str]) -> dict[int, int]:
     """Return the processes of `programs` that work in `home`, each with its parent.
 
-    This needs Linux's /proc; elsewhere there is nothing to be found, and a server that a killed daemon left
-    behind has to be stopped by hand. A zombie does not count: it works nowhere any more.
+    This needs Linux's /proc. Elsewhere it finds nothing, and a server that a killed daemon left behind has to be
+    stopped by hand. A zombie does not count: it works nowhere any more.
     """
     found = {}
     for entry in os.listdir("/proc") if os.path.exists("/proc/self") else ():
@@ -54,8 +54,8 @@ def _works_in(home: Path, pid: str) -> bool:
     try:
         return Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(home)
     except PermissionError:
-        # Root without CAP_SYS_PTRACE, as in a container, may not look into a process of nobody. But it may
-        # read the arguments: initdb and the server that takes signals have `-D home/data…` among them.
+        # Root without CAP_SYS_PTRACE, as in a container, may not look into a process of `nobody`. But it may read the
+        # arguments: initdb and the server process that takes signals have `-D home/data…` among them.
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             arguments = file.read().split(b"\0")
         return any(argument.startswith(os.fsencode(home) + b"/") for argument in arguments)

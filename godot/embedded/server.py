@@ -1,6 +1,6 @@
 """One server as a child of this process: started, watched, restarted, stopped, never left behind.
 
-Law of this module: it knows processes, not servers.
+Law of this module: it knows processes, and nothing of what a server says or stores.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ FIRST_DELAY = 0.1  # between a death and the restart; three times as long after 
 LAST_DELAY = 5.0
 RARE_AFTER = 12  # failed starts in a row: a minute
 RARE_DELAY = 30.0  # the longest from then on
-STEADY_AFTER = 10.0  # who ran for so long begins at FIRST_DELAY again
-SOCKET_LOOK = 5.0  # how often it is looked whether the socket is still there
+STEADY_AFTER = 10.0  # a server that ran for so long begins at FIRST_DELAY again
+SOCKET_LOOK = 5.0  # how often the socket is looked for
 ROOM_BYTES = 64 * 1024 * 1024
-"""With less on its disk that is probably the reason: PostgreSQL wants 16 MiB at once to recover."""
+"""With less room on its disk, that is probably why it does not start: PostgreSQL needs 16 MiB at once to recover."""
 
 LACKING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
-"""What this process lacks for a while: a descriptor, memory, room."""
+"""What this process may lack for a while: a descriptor, memory, room on the disk."""
 
 LOG_BYTES = 10_000_000
 
@@ -51,8 +51,8 @@ class EmbeddedServer(ABC):
     """What Redis and PostgreSQL have in common.
 
     :param directory: the server's own; made when absent. One process at a time may use it (see DataDir).
-    :param notify: is given a sentence for people at each death and at each restart.
-    :param on_change: is called after each change of `pid`.
+    :param notify: gets a sentence for people at each death and at each restart.
+    :param on_change: called after each change of `pid`.
     """
 
     name: ClassVar[str]
@@ -60,7 +60,7 @@ class EmbeddedServer(ABC):
     programs: ClassVar[frozenset[str]]
     """The names of the processes that belong to it, as the kernel knows them."""
     stop_signal: ClassVar[signal.Signals]
-    """What makes it stop at once and in order."""
+    """The signal on which it stops at once and in order."""
     socket_name: ClassVar[str]
 
     url: str
@@ -82,12 +82,12 @@ class EmbeddedServer(ABC):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; report started when the server answers.
 
-        A server that dies is started again. One that ran before is never given up, whatever hinders it: the other one
-        can do its part meanwhile, and an operator can put right what it is. When this ends, in whatever way, the server
+        A server that dies is started again. One that ran before is never given up, whatever hinders it: the other
+        server does its part meanwhile, and an operator can mend the cause. When this ends, in whatever way, the server
         is gone: it has STOP_TIMEOUT for an orderly end, shielded from the cancellation.
 
-        :raises ConfigError: the server cannot be set up, or does not come to answer at the first attempt. The reason
-            ends with the last lines of its log.
+        :raises ConfigError: the server cannot be set up, or does not answer after the first attempt. The reason ends
+            with the last lines of its log.
         """
         with self._naming_the_place():
             make_directory(self.directory, 0o711 if self.account.other else 0o700)
@@ -107,16 +107,17 @@ class EmbeddedServer(ABC):
                 await self._prepare()
             await self._keep_running(task_status)
         finally:
-            with contextlib.suppress(OSError):  # a server that was killed leaves its socket in it
+            with contextlib.suppress(OSError):  # it is not empty: a server that was killed leaves its socket
                 self._sockets.rmdir()
 
     @contextlib.contextmanager
     def _holding_home(self) -> Iterator[None]:
-        """Make sure that what runs in the home is nobody's any more: a living daemon has the lock.
+        """Make sure that no living daemon owns what runs in the home: it would hold the lock.
 
-        The lock of the data directory does not say so: a copy of one leads to the same home when that is elsewhere.
+        The lock of the data directory does not tell: a copy of that directory leads to the same home, when the home is
+        elsewhere.
 
-        :raises ConfigError: there is a living one.
+        :raises ConfigError: a living daemon owns it.
         """
         with self._naming_the_place():
             try:
@@ -131,26 +132,26 @@ class EmbeddedServer(ABC):
             if descriptor is not None:
                 os.close(descriptor)
 
-    # What a server has to say about itself.
+    # What a subclass says about its server.
 
     @property
     @abstractmethod
     def account(self) -> Account:
-        """As whom it runs."""
+        """The account under which it runs."""
 
     def _find_home(self) -> Path:
         """Return the directory that its files are in, without symbolic links."""
         return self.directory.resolve()
 
     def _make_place(self) -> None:
-        """Make what a start needs beside its data; since the one before, somebody may have taken it away."""
+        """Make what a start needs beside its data; it may have been removed since the start before."""
         self._sockets = socket_directory(self._home / "socket", self.socket_name, self.account)
 
     @abstractmethod
     async def _prepare(self) -> None:
-        """Find the binary and set up the data; nothing of an earlier run is alive any more.
+        """Find the binary and set up the data. Nothing of an earlier run is alive any more.
 
-        What is half-made when cancelled is gone afterwards.
+        After a cancellation nothing half-made is left.
         """
 
     @abstractmethod
@@ -163,9 +164,9 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     async def _answers(self, process: Child) -> bool:
-        """Look whether `process` takes clients by now; soon returns."""
+        """Return whether `process` takes clients by now; this does not take long."""
 
-    # The life of the child.
+    # From the start of the child to its end.
 
     async def _keep_running(self, task_status: trio.TaskStatus[None]) -> None:
         started = False
@@ -217,7 +218,7 @@ class EmbeddedServer(ABC):
                 stderr=log,
                 cwd=self._home,
                 umask=0o077,
-                # A Ctrl-C on the terminal is for us alone: the servers must outlive the drain.
+                # A Ctrl-C on the terminal must reach only us: the servers have to outlive the drain.
                 start_new_session=True,
                 env=self._environment(),
             )
@@ -232,15 +233,15 @@ class EmbeddedServer(ABC):
                 if process.returncode is None:
                     process.send_signal(signal.SIGKILL)
                     await process.wait()
-                # What it started itself ends with it. Only after a SIGKILL that may take a moment.
+                # Its own children end with it; after a SIGKILL that may take a moment.
                 await self._stop_processes()
             self._change_pid(None)
 
     async def _wait_for_answer(self, process: Child) -> str | None:
-        """Return None as soon as the server answers, or what happened instead."""
+        """Return None as soon as the server answers; else what happened instead."""
         with trio.move_on_after(START_TIMEOUT):
             while process.returncode is None:
-                with contextlib.suppress(OSError):  # no descriptor is left to ask with: ask again
+                with contextlib.suppress(OSError):  # no descriptor is left to ask with: try again
                     if await self._answers(process):
                         return None
                 await trio.sleep(POLL_INTERVAL)
@@ -248,11 +249,11 @@ class EmbeddedServer(ABC):
         return f"did not answer within {START_TIMEOUT:.0f} s"
 
     async def _wait_for_end(self, process: Child) -> str:
-        """Return what has ended it; or that its socket was taken away, so that nobody new would ever reach it."""
+        """Return what ended it; or that its socket was removed, so that no new client could reach it."""
         while True:
             with trio.move_on_after(SOCKET_LOOK):
                 return _ended(await process.wait())
-            with contextlib.suppress(OSError):  # whatever keeps us from looking is no sign that it is gone
+            with contextlib.suppress(OSError):  # that we cannot look does not mean that it is gone
                 if not (self._sockets / self.socket_name).exists():
                     return "has lost its socket"
 
@@ -262,7 +263,7 @@ class EmbeddedServer(ABC):
             self._on_change()
 
     async def _stop_processes(self) -> None:
-        """Stop what runs in this home; return when nothing does. Without any, one look at /proc (2 ms)."""
+        """Stop what runs in this home; return when nothing does. Where nothing runs, this is one look at /proc: 2 ms."""
         asked: set[int] = set()
         with trio.move_on_after(TAKE_OVER_TIMEOUT):
             while found := self._look():
@@ -271,13 +272,13 @@ class EmbeddedServer(ABC):
                 if found.pids and asked.isdisjoint(found.pids):
                     break
                 await trio.sleep(POLL_INTERVAL)
-        with trio.move_on_after(TAKE_OVER_TIMEOUT):  # what outlives even SIGKILL hangs in the kernel
+        with trio.move_on_after(TAKE_OVER_TIMEOUT):  # a process that outlives even SIGKILL hangs in the kernel
             while found := self._look():
                 send_signal(signal.SIGKILL, found.pids)
                 await trio.sleep(POLL_INTERVAL)
 
     def _look(self) -> Found | None:
-        """Return what runs in this home, None when nothing does; nothing in particular, when it cannot look now."""
+        """Return what runs in this home; None: nothing. While it cannot look, that is a `Found` without any process."""
         try:
             found = processes_in(self._home, self.programs)
             return Found(set(found), self._leaders(found)) if found else None
@@ -287,19 +288,19 @@ class EmbeddedServer(ABC):
             return Found(set(), set())
 
     def _leaders(self, found: Mapping[int, int]) -> set[int]:
-        """Return those of `found` (process and its parent) that are to be asked to stop; they stop the others."""
+        """Return those of `found` (process and its parent) to ask to stop; they stop the others."""
         return {pid for pid, parent in found.items() if parent not in found}
 
-    # What it is started with, and what it says.
+    # Its environment and its log.
 
     def _environment(self) -> dict[str, str]:
-        """Return what a server needs of our environment: neither our secrets nor a PGPORT."""
+        """Return the part of our environment that a server needs: neither our secrets nor a PGPORT."""
         kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
         return {**kept, "LC_ALL": "C"}
 
     @contextlib.contextmanager
     def _open_log(self) -> Iterator[int]:
-        """Open the server's log at its end, after moving one that is longer than LOG_BYTES away."""
+        """Open the server's log at its end. A log longer than LOG_BYTES is moved away first."""
         with contextlib.suppress(FileNotFoundError):
             if self._log.stat().st_size > LOG_BYTES:
                 self._log.replace(self._log.with_suffix(".log.1"))
@@ -311,7 +312,7 @@ class EmbeddedServer(ABC):
             os.close(log)
 
     def _reason(self) -> str:
-        """Return the last lines which the last server process logged, one indented below the other."""
+        """Return the last lines that the last server process logged, each indented on a line of its own."""
         lines: list[str] = []
         with contextlib.suppress(OSError), self._log.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
@@ -321,7 +322,7 @@ class EmbeddedServer(ABC):
 
     @contextlib.contextmanager
     def _naming_the_place(self) -> Iterator[None]:
-        """Turn what the operating system refuses into an error that says for which server."""
+        """Turn a refusal of the operating system into an error that names the server."""
         try:
             yield
         except OSError as exc:
