@@ -263,7 +263,7 @@ class EmbeddedServer(ABC):
             self._on_change()
 
     async def _stop_processes(self) -> None:
-        """Stop what runs in this home; return when nothing does. Where nothing runs, this is one look at /proc: 2 ms."""
+        """Stop what runs in this home; return when nothing does. Where nothing runs, it looks once at /proc: 2 ms."""
         asked: set[int] = set()
         with trio.move_on_after(TAKE_OVER_TIMEOUT):
             while found := self._look():
