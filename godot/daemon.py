@@ -1,7 +1,8 @@
 """Runs the stations of an entry's journey in one nursery. Read this first.
 
-    clients ─▶ listener ─▶ [channel] ─▶ batcher ─▶ buffer ─▶ sender ─▶ Dewey
-                                        100/100 ms  Redis    backoff   PostgreSQL
+    MCP ──▶ listener ─┐
+                      ├─▶ [channel] ─▶ batcher ─▶ buffer ─▶ sender ─▶ Dewey
+    HTTP ─▶ http ─────┘                100/100 ms  Redis    backoff   PostgreSQL
 
 The producers (listener, http, maintenance, status line) run inside the cancel scope `intake`; the batcher and the
 sender run outside of it, because they have to finish. A stop cancels `intake`. With it the channel's last sender

@@ -16,7 +16,6 @@ from tests.contract.buffers import Bench, MemoryBench, RedisBench
 from tests.postgres_servers import VERSIONS, Database, Servers
 from tests.redis_servers import RedisServer
 
-
 REDIS: Final = {"redis": "redis_server", "redis 6.2": "oldest_redis_server"}
 """What Godot starts, and the oldest that it speaks to: scripts keep to its commands."""
 

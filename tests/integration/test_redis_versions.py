@@ -1,4 +1,4 @@
-"""Data directories of another Redis: an upgrade loses nothing, the way back neither, and what cannot be read is told."""
+"""Data directories of another Redis: an upgrade loses nothing, nor does the way back; what cannot be read is told."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def drain(url: str) -> list[bytes]:
     """Take what a daemon that was killed left, as its successor does."""
     buffer, found = queue(url), list[bytes]()
     await buffer.hand_back()
-    while taken := await buffer.take(1000):
+    while taken := (await buffer.take(1000)).entries:
         found += taken
         await buffer.settle()
     counts = await buffer.counts()
