@@ -27,7 +27,7 @@ from godot.entries.entry import MAX_ENTRY_BYTES
 from godot.json.text import NotJSON, loads
 
 _ORIGIN_MAX_BYTES: Final = 65_536
-"""Of an entry that others wrote, to be looked into when it is dropped."""
+"""When an entry that others wrote is dropped, it is only read when it is no larger than this."""
 
 
 class MemoryBuffer:
@@ -36,8 +36,8 @@ class MemoryBuffer:
     :param max_size: entries that may be queued.
     :param max_bytes: bytes of entries that may be queued.
     :param dead_max: dead entries that are kept; older ones go, but stay counted.
-    :param dead_max_bytes: their bytes.
-    :param entry_max_bytes: bytes of an entry; larger ones of others are put aside.
+    :param dead_max_bytes: bytes of dead entries that are kept.
+    :param entry_max_bytes: bytes that an entry may have; larger ones of others are put aside.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class MemoryBuffer:
 
     def _bury(self, entry: DeadEntry) -> None:
         self._count(dead=1)
-        if len(entry.packed) > self._dead_max_bytes:  # it takes none of the others with it
+        if len(entry.packed) > self._dead_max_bytes:  # no other has to go for it
             self._count(dead_forgotten=1)
             return
         self.dead.append(entry)
@@ -206,7 +206,7 @@ class MemoryBuffer:
             self._count(dead_forgotten=1)
 
     def _notice_strangers(self) -> None:
-        """Count what somebody else put into the queue (GOD-001) or took out of it since we last looked."""
+        """Count what another process put into the queue (GOD-001) or took out of it since our last step."""
         more = len(self.queue) - self._expected
         if not more:
             return
@@ -220,7 +220,7 @@ class MemoryBuffer:
         self._expected = self._unchecked = len(self.queue)
 
     def _turn_away(self, entries: Sequence[bytes]) -> list[bytes]:
-        """Return those that have a place in the queue; each of the others goes by itself."""
+        """Return those that have a place in the queue; each of the others goes alone."""
         giants = [entry for entry in entries if len(entry) > self._entry_max_bytes]
         for entry in giants:
             self._bury(DeadEntry.beginning(entry, self._entry_max_bytes))
@@ -240,7 +240,7 @@ class MemoryBuffer:
         self._done()
 
     def _note_gone(self, number: int) -> None:
-        """So many of the oldest entries are gone."""
+        """Note that so many of the oldest entries are gone."""
         self._unchecked = max(0, self._unchecked - number)
 
     def _note_drops(self, dropped: Sequence[bytes], for_bytes: int) -> None:

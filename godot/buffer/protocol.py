@@ -1,12 +1,11 @@
 """What the stations ask of the buffer between taking entries in and delivering them.
 
-Entries are bytes here (`godot.entries.wire` made them); a buffer looks only into those that it drops. It is a
-queue with a bound: what is pushed beyond it makes the OLDEST entries go, and every one of them is counted
-(GOD-005). What the sender takes stays `in flight` in the buffer until the sender settles it, so that
-a sender that dies loses nothing.
+Entries are bytes here (`godot.entries.wire` made them); a buffer reads only those that it drops. It is a queue with a
+bound: a push beyond it makes the OLDEST entries go, and every one of them is counted (GOD-005). What the sender takes
+stays `in flight` in the buffer until the sender settles it, so that a sender that dies loses nothing.
 
-Beside the queue it keeps what can never be stored (`DeadLetters`), and the account of each run of drops,
-until that is stored where people read (`Holes`).
+Beside the queue a buffer keeps what can never be stored (`DeadLetters`), and the account of each run of drops, until
+that account is stored where people read (`Holes`).
 
 At every instant, also across restarts:
 
@@ -25,28 +24,28 @@ from godot.entries.entry import MAX_ENTRY_BYTES
 from godot.json.text import dumps, loads
 
 TAKE_MAX_BYTES: Final = 8 * 1024 * 1024
-"""A take ends with the entry that passes this, so that a thousand large entries do not become one frame."""
+"""A take ends with the entry that exceeds this, so that a thousand large entries do not become one frame."""
 
 QUEUE_MAX_BYTES: Final = 1024**3
 """Bytes of entries that may be queued, unless `GODOT_MAX_QUEUE_BYTES` says otherwise."""
 
 DEAD_MAX: Final = 10_000
 DEAD_MAX_BYTES: Final = 256 * 1024 * 1024
-"""Dead entries that are kept, and their bytes with their reasons; older ones are forgotten, and counted."""
+"""How many dead entries are kept, and how many bytes with their reasons. Older ones are forgotten, and counted."""
 
 GRAVE_MAX_BYTES: Final = 2 * MAX_ENTRY_BYTES + 65_536
-"""What is kept of one: all of it when it is JSON, whose bytes at most double as a text in JSON. Others become up to
-six."""
+"""How much is kept of a dead entry. That is all of it when it is JSON: as a text in JSON its bytes at most double. Each
+byte of anything else may become six."""
 
 BEGINNING_BYTES: Final = 65_536
-"""What is kept of one that is larger."""
+"""How much is kept of a larger one."""
 
 COMPONENTS_MAX: Final = 100
-"""Components that are counted one by one in a run of drops: names come from outside, and memory is finite."""
+"""How many components are counted one by one in a run of drops: names come from outside, and memory is finite."""
 
 
 def has_room_again(queued: int, queued_bytes: int, max_size: int, max_bytes: int) -> bool:
-    """Whether a run of drops is over: a tenth of the queue is free. Less, and it would begin again at once."""
+    """Whether a run of drops is over: a tenth of the queue is free. With less it would begin again at once."""
     return queued * 10 <= max_size * 9 and queued_bytes * 10 <= max_bytes * 9
 
 
@@ -63,13 +62,13 @@ class DeadEntry:
 
     @classmethod
     def beginning(cls, raw: bytes, entry_max_bytes: int) -> DeadEntry:
-        """Make it of one that is larger than an entry may be; the scripts in Redis do the same."""
+        """Make it of the beginning of an entry that is too large; the scripts in Redis do the same."""
         reason = f"an entry may have {entry_max_bytes} bytes, this one has {len(raw)}"
         return cls(raw[:BEGINNING_BYTES], reason, len(raw))
 
     @property
     def id(self) -> str:
-        """A name for it, since it may have none of its own. Identical entries with the same reason share it."""
+        """A name for it, since it may have no id of its own. Identical entries with the same reason share it."""
         return blake2b(b"%b\0%b" % (self.reason.encode(), self.raw), digest_size=8).hexdigest()
 
     @property
@@ -85,7 +84,7 @@ class DeadEntry:
 
     @classmethod
     def unpack(cls, record: bytes) -> DeadEntry:
-        """Make it from that."""
+        """Make it from what `packed` returned."""
         value = loads(record.decode("utf-8", "replace"))  # a script cuts anywhere, and copies any byte
         return cls(value["entry"].encode(), value["reason"], value.get("bytes", 0))
 
@@ -103,7 +102,7 @@ def chosen(entry: DeadEntry, ids: Collection[str] | None) -> bool:
 class DeadPage:
     """Some of the dead entries, oldest first.
 
-    :param kept: how many there are altogether.
+    :param kept: how many are kept altogether.
     """
 
     entries: Sequence[DeadEntry]
@@ -114,11 +113,11 @@ class DeadPage:
 class Drops:
     """A run of drops, from the first entry that found the queue full until there was room again.
 
-    :param first: `created_at` of the first entry that was dropped, as far as that is known.
+    :param first: `created_at` of the first dropped entry, as far as that is known.
     :param last: that of the last one.
     :param components: how many entries of which component.
-    :param others: how many entries that say of no component, or of one beyond the `COMPONENTS_MAX` first.
-    :param for_bytes: how many went because of their bytes, when there was room for their number.
+    :param others: how many entries without a component, or of one beyond the first `COMPONENTS_MAX`.
+    :param for_bytes: how many went because of their bytes, while there was room for their number.
     """
 
     dropped: int
@@ -133,13 +132,13 @@ class Drops:
 class Counts:
     """What a buffer holds now, and what became of everything it was ever given.
 
-    :param queued_bytes: of the entries that are queued. What others pushed is weighed with our own next push or take.
+    :param queued_bytes: bytes of the queued entries. What others pushed is weighed with our own next push or take.
     :param dropped_for_bytes: those of `dropped` that were over the bound in bytes, and not over that in entries.
-    :param vanished: those of `dropped` that somebody else took out of the queue, or that Redis evicted.
-    :param dead_forgotten: those of `dead` that are not kept any more because there were too many.
-    :param began: when counting began, in microseconds since 1970; 0 when that is not known. A later time than before:
-        the counts were lost, and began anew.
-    :param weakness: of what `push` returns: why that push may be lost although it was answered. None: it is durable.
+    :param vanished: those of `dropped` that another process took out of the queue, or that Redis evicted.
+    :param dead_forgotten: those of `dead` that are not kept any more, because there were too many.
+    :param began: when counting began, in microseconds since 1970; 0: not known. When it is later than before, the
+        counts were lost and began anew.
+    :param weakness: set by `push`: why that push may be lost although it was answered. None: it is durable.
     """
 
     queued: int = 0
@@ -179,55 +178,55 @@ class Queue(Protocol):
     async def push(self, entries: Sequence[bytes]) -> Counts:
         """Append a batch, oldest first, and cut the queue to its bounds.
 
-        An entry that is larger than all of the queue may be goes alone, and is counted as dropped.
+        An entry that is larger than the whole queue may be goes alone, and is counted as dropped.
 
-        Pushing the same batch again after `BufferUnavailable` pushes it once.
+        The same batch, pushed again after `BufferUnavailable`, is pushed once.
         """
 
     async def take(self, limit: int) -> Taken:
         """Move up to `limit` of the oldest entries in flight and return them, oldest first.
 
-        What is in flight already is returned again, and nothing beside it: the answer to the take before
-        may have been lost. Fewer come when they are large (`TAKE_MAX_BYTES`), but at least one if there is one.
+        What is in flight already is returned again, and nothing beside it: the answer to the take before may have been
+        lost. Fewer come when they are large (`TAKE_MAX_BYTES`), but at least one if there is one.
 
-        What others pushed and is larger than an entry may be is never returned: it is dead.
+        What others pushed is never returned when it is larger than an entry may be: it is dead.
         """
 
     async def settle(self, keep: Sequence[bytes] = (), dead: Sequence[DeadEntry] = ()) -> Counts:
         """Replace what is in flight by `keep`, oldest first, and put `dead` aside; the rest was stored.
 
-        :param keep: what is still to be stored: nothing when the batch is done, the mended batch when
-            entries had to be completed before they can be sent.
+        :param keep: what is still to be stored: nothing when the batch is done; the mended batch when entries had to be
+            completed before they can be sent.
         :param dead: entries exactly as they are in flight.
-        :raises NotInFlight: another has handed it back since it was taken. Nothing is settled: take again.
+        :raises NotInFlight: another daemon has handed it back since it was taken. Nothing is settled: take again.
 
-        Settling the same again after `BufferUnavailable` settles it once.
+        The same, settled again after `BufferUnavailable`, is settled once.
         """
 
     async def hand_back(self) -> Counts:
-        """Put what is in flight back, as the oldest of the queue and in its old order.
+        """Put what this sender has in flight back, as the oldest of the queue and in its old order.
 
-        That of this sender, and that of every other sender whose lease has run out.
+        Do the same for every other sender whose lease has run out.
         """
 
     async def counts(self) -> Counts:
-        """Look, and change nothing."""
+        """Return the counts, and change nothing."""
 
     async def oldest(self) -> bytes | None:
         """Return the oldest entry that is queued; None when none is, or when it is larger than an entry may be."""
 
     async def weakness(self) -> str | None:
-        """Look why what is pushed now may be lost although it was answered; None: it is durable."""
+        """Return why what is pushed now may be lost although it was answered; None: it is durable."""
 
 
 class Holes(Protocol):
-    """What the sender asks of a buffer so that a run of drops is told of, once."""
+    """What the sender asks of a buffer, so that people are told of a run of drops, once."""
 
     async def hole(self, describe: Callable[[Drops], bytes]) -> bytes | None:
         """Return the entry that tells of the oldest run of drops that is over, or None.
 
-        It is the same bytes, with the same id, each time and for every daemon, until `hole_told`. It is not
-        in the queue: nothing can drop it.
+        Until `hole_told` it is the same bytes, with the same id, each time and for every daemon. It is not in the
+        queue: nothing can drop it.
 
         :param describe: makes that entry, for a run that has none yet.
         """
@@ -235,14 +234,14 @@ class Holes(Protocol):
     async def hole_told(self, entry: bytes, refused: str | None = None) -> Counts:
         """Note that such an entry is stored: it counts as received and stored, once.
 
-        :param refused: why it cannot be stored, if that is so; then it is dead.
+        :param refused: why it cannot be stored; then it is dead. None: it is stored.
         """
 
 
 class DeadLetters(Protocol):
     """What an operator asks of a buffer about entries that could not be stored.
 
-    `Counts.dead` is how many there are or were: it falls when some are put back, and not when some are deleted.
+    `Counts.dead` counts those that are or were dead: it falls when some are put back, and not when some are deleted.
     """
 
     async def dead_letters(self, skip: int, limit: int) -> DeadPage:
@@ -251,7 +250,7 @@ class DeadLetters(Protocol):
     async def retry(self, ids: Collection[str] | None = None) -> int:
         """Put dead entries back as the oldest of the queue, and return how many: no more than there is room for.
 
-        Those of which only the beginning is kept stay, and those that are larger than all of the queue may be.
+        An entry stays dead when only its beginning is kept, or when it is larger than the whole queue may be.
 
         :param ids: `DeadEntry.id`; None: all.
         """
@@ -267,7 +266,7 @@ class LevelNotes(Protocol):
         """Keep what is known of levels (`godot.pipeline.levels`) instead of what was noted before."""
 
     async def noted_levels(self) -> bytes | None:
-        """Return it; None when nothing was noted."""
+        """Return what was noted; None: nothing."""
 
 
 class Buffer(Queue, Holes, DeadLetters, LevelNotes, Protocol):

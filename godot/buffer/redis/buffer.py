@@ -1,4 +1,4 @@
-"""The buffer's twin in Redis: which script does what is asked, with which keys."""
+"""The buffer in Redis: which script does what is asked, with which keys."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ from godot.entries.entry import MAX_ENTRY_BYTES
 from godot.errors import NotInFlight
 
 LEASE_MS: Final = 30_000
-"""Shorter than a sender may try one batch: what is then sent by two is stored once, by its ids."""
+"""A sender may try one batch for longer than this. Then two senders send it, and its ids see to it that it is stored
+once."""
 
 ACCOUNT_MS: Final = 7 * 24 * 3_600_000
-"""How long it is remembered what a daemon pushed and took last. Daemons come and go; each name would stay for ever."""
+"""How long the last push and take of a daemon are remembered. Daemons come and go; each name would stay for ever."""
 
 _RECORDS_AT_ONCE: Final = 100
 
@@ -42,16 +43,16 @@ class RedisBuffer:
 
     :param url: as redis-py takes it (`redis://`, `rediss://`, `unix://`), or `redis+sentinel://` or
         `redis+cluster://`, see `servers.py`.
-    :param daemon: this daemon's name among those that share the queue; the same after a restart, so that
-        it finds what it had in flight.
+    :param daemon: this daemon's name among those that share the queue. It has to be the same after a restart, so that
+        the daemon finds what it had in flight.
     :param max_size: entries that may be queued (`MAX_QUEUE_SIZE`).
     :param max_bytes: bytes of entries that may be queued (`GODOT_MAX_QUEUE_BYTES`).
-    :param entry_max_bytes: bytes of an entry; larger ones of others are put aside.
-    :param replicas: that have to have a batch before it is pushed: replication is asynchronous, and a failover
-        loses what no replica had. None: 1 where there are failovers (Sentinel, Cluster), else 0.
+    :param entry_max_bytes: bytes that an entry may have; larger ones of others are put aside.
+    :param replicas: how many have to have a batch before it counts as pushed: replication is asynchronous, and a
+        failover loses what no replica had. None: 1 where there are failovers (Sentinel, Cluster), else 0.
     :param vouched: the operator says that Redis is durable where it does not tell (`GODOT_REDIS_DURABLE`).
     :param lost_file: looks at the append-only file of a Redis of our own.
-    :raises ConfigError: the URL is none, or the name of the queue does not do for a cluster.
+    :raises ConfigError: the URL cannot be read, or the name of the queue is not possible on a cluster.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class RedisBuffer:
 
         def work(client: redis.Redis) -> Counts:
             pushed = _counts(self._pushes.confirm(client, "push", keys, argv))
-            # Read here: outside, a later connection may have been looked at already.
+            # Read here: outside, another connection may have been checked already.
             return attrs.evolve(pushed, weakness=self._weakness)
 
         return await self._pushes.call(work)
@@ -108,7 +109,7 @@ class RedisBuffer:
         """See `Buffer.settle`."""
         records = [part for entry in dead for part in (entry.raw, entry.packed)]
         argv = [*self._bounds, LEASE_MS, self._daemon, self._flight, len(dead), *records, *keep]
-        # What is kept may just have got its ids: losing them in a failover would store it twice.
+        # What is kept may just have got its ids. If a failover lost them, it would be stored twice.
         run = self._takes.run_confirmed if keep else self._takes.run
         if not (report := await run("settle", self._keys_of(self._daemon), argv)):
             raise NotInFlight("what was taken was given to another daemon meanwhile: the lease had run out")
@@ -132,9 +133,9 @@ class RedisBuffer:
         """See `Holes.hole`."""
         found: list[bytes] = await self._takes.run("hole", self._keys("hole"), self._bounds)
         while found:
-            # Described here and not in the script, which has neither a clock nor ids to give.
+            # Described here, because a script has neither a clock nor ids to give.
             entry = describe(_drops(found)) if len(found) > 1 else found[0]
-            # Losing it in a failover, once it is sent, would tell of the same run again under another id.
+            # If a failover lost it once it was sent, the same run would be told of again under another id.
             argv = [*self._bounds, b"\0".join(found), entry]
             found = await self._takes.run_confirmed("hole", self._keys("hole"), argv)
             if len(found) == 1:
@@ -199,7 +200,7 @@ class RedisBuffer:
         return await self._pushes.call(check)
 
     def _check(self, connection: Any) -> None:
-        """Check the server behind a connection, on that connection: another one may lead elsewhere."""
+        """Check the server behind a connection, on that connection: another one may lead to another server."""
 
         def ask(*command: str) -> Any:
             connection.send_command(*command)
@@ -213,10 +214,10 @@ class RedisBuffer:
     async def _each_page(
         self, is_chosen: Callable[[DeadEntry], bool], act: Callable[[Sequence[bytes]], Awaitable[int]]
     ) -> int:
-        """Let `act` have those of the dead entries, page by page, until it takes less than it gets.
+        """Give `act` the chosen dead entries, page by page, until it takes fewer than it gets.
 
-        A page is one script: whatever dies between two of them, an entry is either dead or it is not. Those that
-        die meanwhile come behind the others and are left alone.
+        A page is one script: whatever dies between two of them, an entry is either dead or it is not. Entries that die
+        meanwhile come behind the others and are left alone.
         """
         acted = passed = 0
         unseen, _ = await self._dead_records(0, 0)

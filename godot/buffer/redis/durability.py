@@ -1,7 +1,7 @@
-"""Whether what Redis answers is on disk, and stays: what makes `durable` true.
+"""Whether what Redis answers is on disk, and stays there: only then `durable` is true.
 
-It is looked at on each new connection before its first use, since another server may be behind it, and at intervals,
-since settings change while a server runs.
+Each new connection is checked before its first use, since another server may be behind it. The check is repeated at
+intervals, since settings change while a server runs.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ Ask = Callable[..., Any]
 """Sends a command and returns the reply as it came."""
 
 LostFile = Callable[[int], bool]
-"""Looks whether what the server appends to is not what it would read when it next starts: that file was deleted, or
-another one is in its place. Given how many bytes the server knows it to have."""
+"""Returns whether the server would read another file at its next start than the one to which it appends: that one was
+deleted or cut off, or another one is in its place. It gets how many bytes the server takes the file to have."""
 
 _WANTED = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 
 
 def find_weakness(ask: Ask, *, vouched: bool, lost_file: LostFile | None = None) -> str | None:
-    """Return why an answered write may be lost, and what to do about that; None: it is on disk, and stays.
+    """Return why an answered write may be lost, and what to do about that; None: it is on disk, and stays there.
 
-    What Redis does not tell counts as weak, unless the operator vouches for it (`GODOT_REDIS_DURABLE`): managed
-    servers forbid CONFIG. Where it does tell, that counts.
+    Managed servers forbid CONFIG. What Redis does not tell counts as weak, unless the operator vouches for it
+    (`GODOT_REDIS_DURABLE`). What it does tell counts in any case.
 
-    A file that was lost is written anew.
+    A lost file is written anew.
 
-    :param lost_file: for a server whose files can be looked at.
+    :param lost_file: for a server whose files we can see.
     :raises redis.RedisError: it does not answer.
     """
     silent = None
@@ -54,7 +54,7 @@ def find_weakness(ask: Ask, *, vouched: bool, lost_file: LostFile | None = None)
             "set maxmemory-policy noeviction"
         )
     if lost_file is not None and _is_lost(ask, lost_file):
-        with suppress(redis.ResponseError):  # it is being written already
+        with suppress(redis.ResponseError):  # it is already being written
             ask("BGREWRITEAOF")
         return (
             "the append-only file of Redis was deleted, cut off, or replaced by another one, and its death would lose "
@@ -103,7 +103,7 @@ def _confirms_writes(ask: Ask) -> bool:
 
 
 def _is_lost(ask: Ask, lost_file: LostFile) -> bool:
-    # A rewrite puts another file in its place, but not between question and look twice in a row.
+    # A rewrite puts another file in its place; but not twice in a row between the question and the look.
     return all(lost_file(int(_lines(ask("INFO", "persistence")).get("aof_current_size", 0))) for _ in range(2))
 
 

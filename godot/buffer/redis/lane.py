@@ -45,10 +45,10 @@ SCRIPTS: Final = _read_scripts()
 
 
 class RedisLane:
-    """One client in one worker thread: what runs in one lane waits for nothing that runs in another.
+    """One client in one worker thread: work in one lane does not wait for work in another.
 
-    :param replicas: that have to have what is written by `run_confirmed` before it returns.
-    :param greet: is called with each new connection before its first use.
+    :param replicas: how many have to have what `run_confirmed` writes before it returns.
+    :param greet: called with each new connection before its first use.
     """
 
     def __init__(self, servers: Servers, *, replicas: int, greet: Greet | None = None) -> None:
@@ -60,29 +60,29 @@ class RedisLane:
         self._limiter = trio.CapacityLimiter(1)
 
     async def run(self, name: str, keys: Sequence[str], argv: Sequence[Any] = ()) -> Any:
-        """Run a script and return what it does.
+        """Run a script and return its answer.
 
         :raises BufferUnavailable: it did not run, or it ran and its answer was lost.
         """
         return await self.call(lambda client: _run(client, SCRIPTS[name], keys, argv))
 
     async def run_confirmed(self, name: str, keys: Sequence[str], argv: Sequence[Any] = ()) -> Any:
-        """The same, and wait until enough replicas have what it wrote.
+        """Run a script, wait until enough replicas have what it wrote, and return its answer.
 
         :raises BufferUnavailable: they have not confirmed it in time. It may be written all the same: run it again.
         """
         return await self.call(lambda client: self.confirm(client, name, keys, argv))
 
     def confirm(self, client: redis.Redis, name: str, keys: Sequence[str], argv: Sequence[Any]) -> Any:
-        """Do so inside of a `call`."""
+        """Do what `run_confirmed` does, inside of a `call`."""
         if not self._replicas:
             return _run(client, SCRIPTS[name], keys, argv)
         return _run_confirmed(client, SCRIPTS[name], keys, argv, self._replicas)
 
     async def call(self, work: Callable[[redis.Redis], T]) -> T:
-        """Do something with the client.
+        """Do some work with the client, in the thread of this lane.
 
-        :raises BufferUnavailable: Redis did not.
+        :raises BufferUnavailable: Redis failed.
         """
         try:
             return await trio.to_thread.run_sync(self._call, work, limiter=self._limiter)
@@ -99,7 +99,7 @@ class RedisLane:
             raise
 
     def _current(self) -> redis.Redis:
-        """Return a client of the server that has the queue; after any failure that may be another one."""
+        """Return a client of the server that has the queue; after a failure that may be another server."""
         if self._client is None or self._doubts != self._servers.doubts:
             if self._client is not None:
                 self._client.close()
@@ -117,7 +117,7 @@ def _run(client: redis.Redis, script: Script, keys: Sequence[str], argv: Sequenc
 
 
 def _run_confirmed(client: redis.Redis, script: Script, keys: Sequence[str], argv: Sequence[Any], replicas: int) -> Any:
-    # WAIT speaks of what its own connection has written. In a pipeline that is sure to be the same one.
+    # WAIT is about what its own connection has written. A pipeline is sure to use one connection for both.
     with client.pipeline(transaction=False) as pipeline:
         pipeline.eval(script.source, len(keys), *keys, *argv)
         pipeline.wait(replicas, REPLICAS_WAIT_MS)
@@ -126,7 +126,7 @@ def _run_confirmed(client: redis.Redis, script: Script, keys: Sequence[str], arg
         if isinstance(each, redis.RedisError):
             raise each
     if confirmed < replicas:
-        # A master that was cut off from the others looks like this: the next call asks anew who is the master.
+        # A master that was cut off from the others looks like this: the next call asks anew for the master.
         raise redis.RedisError(
             f"{confirmed} of {replicas} replicas confirmed the write within {REPLICAS_WAIT_MS / 1000:g} s"
         )

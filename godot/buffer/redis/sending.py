@@ -1,7 +1,7 @@
-"""How long a connection to Redis may take: longer for what is large, and never longer than that in all.
+"""How long a connection to Redis may take: more for a larger command, and never more than that in all.
 
-redis-py has one timeout for everything, and takes it anew for each part of a command. So a large entry on a slow way
-was never sent to its end, and stood in the way of all others for ever.
+redis-py has one timeout for everything, and counts it anew for each part of a command. With that, a large entry on a
+slow way was never sent to its end, and held up all others for ever.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import redis
 from redis.connection import AbstractConnection
 
 SOCKET_TIMEOUT_S: Final = 2.0
-"""A deadline cannot interrupt a worker thread, so this is what bounds one: to send, with the time for what is sent, and
-once more to get the answer."""
+"""A deadline cannot interrupt a worker thread, so this bounds it: once for sending, with the time for what is sent, and
+once more for the answer."""
 
 SLOWEST_BYTES_PER_S: Final = 1024 * 1024
-"""A way to Redis that is slower than this is as good as none."""
+"""A way to Redis that is slower than this counts as none."""
 
 _LEAST_S: Final = 0.001
-"""0 would mean not to wait at all, which is another mode of a socket."""
+"""0 would put the socket into another mode, in which it does not wait at all."""
 
 
 class _Patient(AbstractConnection):
@@ -34,7 +34,7 @@ class _Patient(AbstractConnection):
                 self._allow(deadline - time.monotonic())
                 super().send_packed_command([part], check_health)  # type: ignore[no-untyped-call]
         finally:
-            # What was sent may still be on its way, in the buffers between.
+            # What was sent may still be on its way, in buffers of the network.
             self._allow(max(deadline - time.monotonic(), SOCKET_TIMEOUT_S))
 
     def _allow(self, seconds: float) -> None:
@@ -44,7 +44,7 @@ class _Patient(AbstractConnection):
 
 
 def be_patient(client: redis.Redis) -> redis.Redis:
-    """Have the connections of a client take the time that their commands need; return it."""
+    """Let the connections of a client take the time that their commands need; return the client."""
     pool: Any = client.connection_pool
     pool.connection_class = type("Patient", (_Patient, pool.connection_class), {})
     return client

@@ -1,5 +1,6 @@
-"""Which server has the queue: the one that the URL names, the master that Sentinels name, or the primary of the
-queue's slot in a cluster. All keys of a queue are in one slot, so that there is one such server at a time.
+"""Which server has the queue: the one in the URL, the master that Sentinels name, or the primary of the queue's slot.
+
+All keys of a queue are in one slot of a cluster, so that there is one such server at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SENTINEL_PORT: Final = 26379
 REDIS_PORT: Final = 6379
 
 Greet = Callable[[Any], None]
-"""Gets a connection of redis-py that is logged in and was not used yet. What it raises ends that connection."""
+"""Gets a connection of redis-py that is logged in and was not used yet. An error of its own ends that connection."""
 
 
 class Servers(ABC):
@@ -37,14 +38,14 @@ class Servers(ABC):
     """Whether another server takes over when the one that has the queue dies."""
 
     doubts = 0
-    """How often a client of theirs has failed. What one lane finds out the others need not."""
+    """How often a client of theirs has failed. So all lanes learn what one of them has found out."""
 
     @abstractmethod
     def connect(self, greet: Greet | None = None) -> redis.Redis:
         """Return a client of the server that has the queue now. Blocks.
 
-        :param greet: is called with each connection of that client. A client makes new ones by itself.
-        :raises redis.RedisError: it cannot be told which one that is.
+        :param greet: called with each connection of that client. A client makes new ones by itself.
+        :raises redis.RedisError: nobody says which server that is.
         """
 
 
@@ -55,7 +56,7 @@ class OneServer(Servers):
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.connect()  # which looks at the URL, and does not connect yet
+        self.connect()  # this checks the URL, and does not connect yet
 
     def connect(self, greet: Greet | None = None) -> redis.Redis:
         """See `Servers.connect`."""
@@ -86,8 +87,8 @@ class SentinelServers(Servers):
 class ClusterServers(Servers):
     """`redis+cluster://[user:password@]host[:port][,host[:port]]`.
 
-    redis-py's own `RedisCluster` is for many keys in many slots; besides, what it raises when no node can be
-    reached is no `RedisError`.
+    redis-py's own `RedisCluster` is for many keys in many slots. Besides, it raises no `RedisError` when it reaches no
+    node.
 
     :param key: has a hash tag, and is in the slot of all keys.
     """
@@ -105,10 +106,10 @@ class ClusterServers(Servers):
         self._slot = key_slot(key.encode())
 
     def connect(self, greet: Greet | None = None) -> redis.Redis:
-        """See `Servers.connect`. Whoever is known is asked: those of the URL, and those that were found before."""
+        """See `Servers.connect`. All known nodes are asked: those of the URL, and those that were found before."""
         faults = []
-        # In any order: one that is cut off from the others, and believes what was true once, must not be the first
-        # to be asked for ever.
+        # In a random order: a node that is cut off from the others knows only what was true before, and must not be
+        # asked first for ever.
         for asked in random.sample(self._nodes, len(self._nodes)):
             try:
                 with closing(self._client(asked, FIND_TIMEOUT_S)) as client:
@@ -118,7 +119,7 @@ class ClusterServers(Servers):
                 continue
             for first, last, *nodes in ranges:
                 if first <= self._slot <= last:
-                    # A node that does not know by which address it is reached leaves it out.
+                    # A node that does not know its own address leaves it out.
                     found = [((host or b"").decode() or asked[0], int(port)) for host, port, *_ in nodes]
                     self._nodes = list(dict.fromkeys([*found, *self._nodes]))
                     return self._client(found[0], SOCKET_TIMEOUT_S, greet)
@@ -133,12 +134,12 @@ class ClusterServers(Servers):
 def find_servers(url: str, queue: str) -> Servers:
     """Return the servers behind a URL.
 
-    :raises ConfigError: it is none, or the queue's name does not do for a cluster.
+    :raises ConfigError: it cannot be read, or the queue's name is not possible on a cluster.
     """
     try:
         for each in urlsplit(url).netloc.rpartition("@")[2].split(","):
             _ = urlsplit(f"//{each}").port
-    except ValueError:  # its words would show a part of a password that was not written as it has to be
+    except ValueError:  # its text would show a part of a password that was not escaped
         raise ConfigError("REDIS_URL: a host or a port cannot be read; in a password @ / : are %40 %2F %3A") from None
     try:
         if url.startswith("redis+sentinel://"):
@@ -172,7 +173,7 @@ def _options(timeout_s: float, greet: Greet | None = None) -> dict[str, Any]:
 
 
 def _hosts(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-    """Read the hosts of a URL that may have several, and who to log in as."""
+    """Return the hosts of a URL that may have several, and the login."""
     if urlsplit(url).query:
         raise ValueError("takes no options behind a question mark")
     login, _, hosts = urlsplit(url).netloc.rpartition("@")

@@ -1,10 +1,10 @@
 -- Return the entry that tells of a run of drops; or the run itself, when it is over and has no such entry yet; or
--- nothing. KEYS: hole. ARGV, to make it its entry or to have that one confirmed: what was returned before, joined, and
+-- nothing. KEYS: hole. ARGV, to give the run its entry or to have that confirmed: what was returned before, joined, and
 -- the entry.
 local hole, seen, entry = KEYS[5], ARGV[6], ARGV[7]
 local waiting = redis.call('GET', hole)
 if waiting then
-  if seen == waiting then  -- a write, so that WAIT behind it waits for this entry; room first, as below
+  if seen == waiting then  -- a write, so that a WAIT after it waits for this entry; DEL first, as below
     redis.call('DEL', hole)
     redis.call('SET', hole, waiting)
   end

@@ -2,15 +2,16 @@
 -- ARGV[1] how many entries may be queued, ARGV[2] of how many bytes, ARGV[3] how many may be dead, ARGV[4] of how many
 -- bytes, ARGV[5] the bytes that an entry may have. A script's own keys and arguments come after them.
 --
--- `expected` is the length that our own last script left behind: what is more was pushed by somebody else and
--- counts as received, what is less was taken away and counts as dropped. So the equation of `godot.buffer.protocol` holds
--- whoever touches the list.
+-- `expected` is the length that our own last script left. When there is more, others pushed it, and it counts as
+-- received. When there is less, others took it away, and it counts as dropped. So the equation of
+-- `godot.buffer.protocol` holds whoever touches the list.
 --
--- `unchecked` is how many of the oldest entries may be others': all that were there when somebody else was noticed, and
--- what was put back in front of them since. Whoever takes them has to look into them; the rest is our own serialisation.
+-- `unchecked` is how many of the oldest entries may be others': all that were there when another process was noticed,
+-- and what was put back in front of them since. Their sender has to check them; the rest is our own serialisation.
 --
--- `bytes` is the running total of the queue. Our own scripts keep it exact. What others pushed at the head is weighed
--- once, when it is noticed. All is weighed only after others took something away, and for counts that have no total.
+-- `bytes` is the total of the queue. Our own scripts keep it exact. What others pushed at the head is weighed once,
+-- when it is noticed. The whole queue is weighed only after others took something away, and for counts that have no
+-- total.
 local queue, counts, drops, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local max_size, max_bytes, dead_max, dead_max_bytes, entry_max_bytes =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -23,13 +24,13 @@ local function counted(name)
   return tonumber(redis.call('HGET', counts, name) or 0)
 end
 
--- How many entries of some bytes are read at once behind one of that size: Lua holds them all.
+-- How many entries to read at once after `some` of them had `bytes` in all: Lua holds them all.
 local function next_some(some, bytes)
   return bytes < 65536 and math.min(2 * some, 128) or 1
 end
 
--- Who wrote an entry and when, or nothing. Our own serialisation has its fields in a fixed order, so that neither
--- an entry's message nor its data is looked at; what others pushed may be anything.
+-- Return the component and the time of an entry, or nothing. Our own serialisation has its fields in a fixed order, so
+-- neither message nor data is read; what others pushed may be anything.
 local function origin(entry)
   local component = string.match(entry, '^{"id":"[^"]*","trace_id":[^,]*,"component":"([^"\\]+)"')
   local created_at = component and string.match(string.sub(entry, -43), '^"created_at":"([^"\\]+)"}$')
@@ -64,7 +65,7 @@ local function note_drop(run, entry, for_bytes)
   if for_bytes then run.for_bytes = run.for_bytes + 1 end
 end
 
--- Count them, and add them to the run of drops. COMPONENTS_MAX in `godot.buffer.protocol` is the 100.
+-- Count these drops, and add them to the run of drops. The 100 is COMPONENTS_MAX in `godot.buffer.protocol`.
 local function tally(run)
   if run.dropped == 0 then return end
   count('dropped', run.dropped)
@@ -87,7 +88,7 @@ local function tally(run)
   if run.others > 0 then redis.call('HINCRBY', drops, 'others', run.others) end
 end
 
--- The bytes of the dead entries are counted as those of the queue; nobody else touches them.
+-- Count the bytes of the dead entries, once; nobody else touches them.
 local function weigh_dead()
   if redis.call('HEXISTS', counts, 'dead_bytes') == 1 then return end
   local length, bytes, at, some = redis.call('LLEN', dead), 0, 0, 1
@@ -99,7 +100,8 @@ local function weigh_dead()
   redis.call('HSET', counts, 'dead_bytes', bytes)
 end
 
--- Keep it among the dead, and forget the oldest of them beyond the bounds; what alone has no room takes none with it.
+-- Keep it among the dead, and forget the oldest of them beyond the bounds. One that is too large by itself is not kept,
+-- and no other has to go for it.
 local function bury(record)
   count('dead', 1)
   if #record > dead_max_bytes then
@@ -118,16 +120,16 @@ local function bury(record)
   count('dead_forgotten', forgotten)
 end
 
--- Put an entry aside that is larger than an entry may be: `DeadEntry.beginning` in `godot.buffer.protocol`. It is never given
--- to a daemon, which would have to hold it.
+-- Put an entry aside that is larger than an entry may be: `DeadEntry.beginning` in `godot.buffer.protocol`. No daemon
+-- gets it, or it would have to hold it.
 local function bury_beginning(entry)
   local first = string.sub(entry, 1, 65536)
   local reason = 'an entry may have ' .. entry_max_bytes .. ' bytes, this one has ' .. #entry
   bury('{"reason":"' .. reason .. '","entry":' .. cjson.encode(first) .. ',"bytes":' .. #entry .. '}')
 end
 
--- Whether an entry has no place in the queue. It goes by itself, and takes no other with it: one that is larger than
--- an entry may be to the dead, one that is larger than all of the queue may be as a drop.
+-- Return whether an entry has no place in the queue. It goes alone: to the dead when it is larger than an entry may be,
+-- as a drop when it is larger than the whole queue may be.
 local function turn_away(entry, run)
   if #entry > entry_max_bytes then
     bury_beginning(entry)
@@ -139,8 +141,8 @@ local function turn_away(entry, run)
   return true
 end
 
--- Weigh the first entries of the queue, oldest first, and turn away what has no place in it; return their bytes. Few
--- at a time, and only one where they are large.
+-- Weigh the first entries of the queue, oldest first, and turn away those that have no place in it; return their bytes.
+-- Read few at a time, and only one where they are large.
 local function weigh(length)
   local bytes, some, gone, run = 0, 1, 0, new_run()
   while length > 0 do
@@ -163,8 +165,8 @@ local function weigh(length)
   return bytes
 end
 
--- Counts without a total are new, or were lost (evicted, deleted), or are of an older Godot, whose numbers of pushes
--- and takes stood among them. When counting began tells a daemon that they were lost.
+-- Counts without a total are new, or were lost (evicted, deleted), or are of an older Godot, which kept its pushes and
+-- takes among them. From the time when counting began a daemon sees that they were lost.
 local function begin()
   local now = redis.call('TIME')
   for _, field in ipairs(redis.call('HKEYS', counts)) do
@@ -195,12 +197,12 @@ local function notice_strangers()
   redis.call('HSET', counts, 'expected', length, 'unchecked', length)
 end
 
--- So many of the oldest entries are gone.
+-- Note that so many of the oldest entries are gone.
 local function note_gone(number)
   count('unchecked', -math.min(number, counted('unchecked')))
 end
 
--- When the counts were lost, what they had counted and still is there counts as received again.
+-- When the counts were lost, what is still there counts as received again.
 local function recount(name, there)
   local missing = there - counted(name)
   if missing > 0 then

@@ -2,7 +2,7 @@
 -- first.
 local pushed, digest = KEYS[5], ARGV[7]
 if redis.call('GET', pushed) == digest then
-  redis.call('SET', pushed, digest, 'PX', ARGV[6])  -- a write, so that WAIT behind it waits for the push before
+  redis.call('SET', pushed, digest, 'PX', ARGV[6])  -- a write, so that a WAIT after it waits for the push before
   return report()
 end
 notice_strangers()

@@ -1,6 +1,6 @@
--- Return nothing when what this sender took was handed back by another since.
--- KEYS: in flight, lease, daemons, flight. ARGV: lease in ms, daemon, name of the take, how many die now, for each the
--- entry and what is kept of it, then what stays in flight, oldest first.
+-- Return nothing when another daemon handed back what this sender took.
+-- KEYS: in flight, lease, daemons, flight. ARGV: lease in ms, daemon, name of the take, how many die now, for each of
+-- them the entry and what is kept of it, then what stays in flight, oldest first.
 local inflight, lease, daemons, flight = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local lease_ms, daemon, name, dying = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
 if (redis.call('GET', flight) or '') ~= name then return {} end

@@ -1,9 +1,9 @@
--- KEYS: in flight, lease, daemons, flight. ARGV: limit, bytes, lease in ms, daemon, a name for this take, how long that
--- is kept in ms.
--- Nothing is written when there is nothing to take: an idle sender looks often.
--- The answer begins with a name, and with '1' when others may have pushed some of what follows. What is taken has its
--- name until it is handed back: a settlement may still be on its way when its sender has long given it up, and must not
--- settle what was taken since.
+-- KEYS: in flight, lease, daemons, flight. ARGV: limit, bytes, lease in ms, daemon, a name for this take, how long the
+-- name is kept in ms.
+-- Nothing is written when there is nothing to take: an idle sender asks often.
+-- The answer begins with a name, then '1' when others may have pushed some of what follows, else '0'. What is taken has
+-- its name until it is handed back: a settlement may still be on its way when its sender gave it up long ago, and must
+-- not settle what was taken since.
 local inflight, lease, daemons, flight = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local limit, room, lease_ms, daemon, name, kept_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), unpack(ARGV, 8, 11)
 local taken = redis.call('LRANGE', inflight, 0, -1)
@@ -27,7 +27,7 @@ while #taken < limit and bytes < room do
   local entry = redis.call('RPOPLPUSH', queue, inflight)
   if not entry then break end
   gone = gone + 1
-  if #entry > entry_max_bytes then  -- its stranger took one away as well, or pushed it at the tail: it was not noticed
+  if #entry > entry_max_bytes then  -- not noticed before: its pusher took one away as well, or pushed it at the tail
     redis.call('LTRIM', inflight, 1, -1)
     bury_beginning(entry)
     turned_away = turned_away + #entry
