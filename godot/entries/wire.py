@@ -16,16 +16,9 @@ import orjson
 
 from godot.entries.entry import MAX_DEPTH, MAX_ENTRY_BYTES, REPLACED, Entry, kept_by_us, storable
 from godot.errors import EntryRejected
+from godot.json.numbers import large_exponents
 from godot.json.structure import Repeating
-from godot.json.text import (
-    _DIGITS_TO_ZERO,
-    _MAX_DIGITS,
-    MAX_VALUES,
-    _is_more,
-    _outside_of_strings,
-    dumps,
-    has_more_values,
-)
+from godot.json.text import MAX_VALUES, dumps, has_more_values, is_more, outside_of_strings
 
 MAX_DIGITS_OF_EXPONENTS: Final = 1024 * 1024
 """Digits that the exponents of an entry's numbers may stand for, in all."""
@@ -33,9 +26,8 @@ MAX_DIGITS_OF_EXPONENTS: Final = 1024 * 1024
 _SHORT_BYTES: Final = 1_024
 """Most entries are shorter: with hardly two hundred numbers at the most, they are not looked through."""
 
-_EXPONENT: Final = re.compile(rb"[0-9][eE][+-]?([0-9]{2,6})")
-_LARGE_EXPONENTS: Final = (b"0e00", b"0e+00", b"0e-00")
-"""How those of two digits and more look where every digit is a zero."""
+_EXPONENT: Final = re.compile(rb"[eE][+-]?([0-9]{2,6})")
+_EXPONENTS: Final = re.compile(rb"[0-9][eE][+-]?([0-9]{2,6})")
 
 KEPT_REPEATS: Final = 100
 """Of so many repeated keys is said that they were, when the values that do not count are more than this."""
@@ -52,11 +44,11 @@ def _has_long_numbers(raw: bytes) -> bool:
     """
     if len(raw) <= _SHORT_BYTES:
         return False
-    digits = raw.translate(_DIGITS_TO_ZERO)
-    if sum(map(digits.count, _LARGE_EXPONENTS)) * _MAX_DIGITS <= MAX_DIGITS_OF_EXPONENTS:
+    likely = (int(found[1]) for at in large_exponents(raw) if (found := _EXPONENT.match(raw, at)))
+    if not is_more(likely, MAX_DIGITS_OF_EXPONENTS):
         return False
-    lengths = (sum(map(int, _EXPONENT.findall(piece))) for piece in _outside_of_strings(raw))
-    return _is_more(lengths, MAX_DIGITS_OF_EXPONENTS)
+    lengths = (sum(map(int, _EXPONENTS.findall(piece))) for piece in outside_of_strings(raw))
+    return is_more(lengths, MAX_DIGITS_OF_EXPONENTS)
 
 
 def encode_entry(entry: Entry, warnings: list[str]) -> bytes:

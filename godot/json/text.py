@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import orjson
 
+from godot.json.numbers import MAX_DIGITS, is_delicate
 from godot.json.structure import Repeating
 from godot.json.weight import separators
 
@@ -29,15 +30,6 @@ _ENVELOPE_VALUES: Final = 1_000
 
 _COUNTED_BYTES: Final = 64 * 1024
 """Bytes that are searched at once where values are counted exactly; it takes a millisecond."""
-
-_DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789E", b"0" * 9 + b"e")
-_MANY_DIGITS: Final = b"0" * 16
-_TINY_EXPONENT: Final = b"0e-000"
-_DELICATE: Final = re.compile(rb"[0-9]{19}|(?=[0-9.]{17})[0-9]+\.[0-9]|[0-9]{16}[eE]|[0-9][eE]-[0-9]{3}")
-"""Numbers that may not fit into 64 bits: as an integer, or as a float of the same value."""
-
-_MAX_DIGITS: Final = 5_000
-"""A number may have so many digits, after so many zeros; PostgreSQL keeps 16,383 digits behind the point."""
 
 _RAW: Final = f"raw-{uuid4().hex}-"
 """Marks a text that is to be written without quotes: a `Decimal`, which the standard library cannot write."""
@@ -61,7 +53,7 @@ def loads(text: str | bytes) -> Any:
     :raises TooManyValues: it has more than `MAX_VALUES`.
     """
     raw = _bounded(text)
-    return _loads_slowly(raw) if _is_delicate(raw) else _loads(raw)
+    return _loads_slowly(raw) if is_delicate(raw) else _loads(raw)
 
 
 def loads_as_said(text: str | bytes) -> Any:
@@ -70,7 +62,7 @@ def loads_as_said(text: str | bytes) -> Any:
     For texts of others; it takes twice as long.
     """
     raw = _bounded(text)
-    if _is_delicate(raw):
+    if is_delicate(raw):
         return _loads_slowly(raw, pairs=_object)
     value = _loads(raw)
     # If the value has fewer keys than the text, one was repeated. The keys of the serialised value are cheap to count.
@@ -98,10 +90,10 @@ def has_more_values(raw: bytes, limit: int) -> bool:
     if len(raw) <= limit or separators(raw) <= limit:
         return False
     # Some of the separators may stand in strings.
-    return _is_more(map(separators, _outside_of_strings(raw)), limit)
+    return is_more(map(separators, outside_of_strings(raw)), limit)
 
 
-def _outside_of_strings(raw: bytes) -> Iterator[bytes]:
+def outside_of_strings(raw: bytes) -> Iterator[bytes]:
     """Yield the parts of JSON outside of its strings, in pieces of some milliseconds' work."""
     # Without escaped quotes, every other piece between quotes is a string.
     plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -112,16 +104,9 @@ def _outside_of_strings(raw: bytes) -> Iterator[bytes]:
         inside ^= len(pieces) % 2 == 0
 
 
-def _is_more(counts: Iterable[int], limit: int) -> bool:
+def is_more(counts: Iterable[int], limit: int) -> bool:
     """Whether counts add up to more than a limit; the rest is not counted then."""
     return any(total > limit for total in accumulate(counts))
-
-
-def _is_delicate(raw: bytes) -> bool:
-    """Whether JSON may contain a number that does not fit into 64 bits."""
-    # Most numbers are short: a search in the translated bytes costs 2 ns a byte, the regular expression ten times that.
-    digits = raw.translate(_DIGITS_TO_ZERO, b".")
-    return (_MANY_DIGITS in digits or _TINY_EXPONENT in digits) and _DELICATE.search(raw) is not None
 
 
 def _loads(raw: bytes) -> Any:
@@ -166,13 +151,13 @@ def _float(text: str) -> float | Decimal:
     if not math.isfinite(number := float(text)):
         raise ValueError(f"the number {text:.80} is too large")
     try:
-        exact = Decimal(text) if len(text) <= _MAX_DIGITS else None
+        exact = Decimal(text) if len(text) <= MAX_DIGITS else None
     except InvalidOperation:  # an exponent beyond all bounds
         exact = None
     if exact == Decimal(repr(number)):
         return number
-    if exact is None or exact.adjusted() < -_MAX_DIGITS:
-        raise ValueError(f"the number {text:.80} has more than {_MAX_DIGITS:,} digits")
+    if exact is None or exact.adjusted() < -MAX_DIGITS:
+        raise ValueError(f"the number {text:.80} has more than {MAX_DIGITS:,} digits")
     return exact
 
 
