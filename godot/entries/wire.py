@@ -15,6 +15,7 @@ import attrs
 import orjson
 
 from godot.entries.entry import MAX_DEPTH, MAX_ENTRY_BYTES, REPLACED, Entry, kept_by_us, storable
+from godot.entries.levels import LEVELS
 from godot.errors import EntryRejected
 from godot.json.numbers import large_exponents
 from godot.json.structure import Repeating
@@ -28,6 +29,14 @@ _SHORT_BYTES: Final = 1_024
 
 _EXPONENT: Final = re.compile(rb"[eE][+-]?([0-9]{2,6})")
 _EXPONENTS: Final = re.compile(rb"[0-9][eE][+-]?([0-9]{2,6})")
+
+_UUID: Final = rb'"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"'
+_HEAD: Final = re.compile(
+    rb'\{"id":%b,"trace_id":(?:null|%b),"component":"(?:[^"\\]|\\.){1,2000}+",'
+    rb'"level":"(?:%b)","message":"' % (_UUID, _UUID, "|".join(LEVELS).encode())
+)
+_TAIL: Final = re.compile(rb'"created_at":"(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"\}')
+_TAIL_BYTES: Final = 43
 
 KEPT_REPEATS: Final = 100
 """Of so many repeated keys is said that they were, when the values that do not count are more than this."""
@@ -60,6 +69,11 @@ def encode_entry(entry: Entry, warnings: list[str]) -> bytes:
     raw = _encode(entry, warnings)
     check_bounds(raw, entry.data)
     return raw
+
+
+def is_ours(raw: bytes) -> bool:
+    """Whether bytes begin and end as `encode_entry` writes them. The message and `data` between are not looked at."""
+    return _HEAD.match(raw) is not None and _TAIL.fullmatch(raw, max(0, len(raw) - _TAIL_BYTES)) is not None
 
 
 def id_of(raw: bytes) -> str:

@@ -18,7 +18,7 @@ import trio
 from godot.buffer.protocol import LevelNotes
 from godot.entries.levels import LEVELS, RANK, LevelSetting
 from godot.errors import BufferUnavailable, DeweyUnavailable
-from godot.json.text import dumps, loads
+from godot.json.text import NotJSON, dumps, loads
 from godot.pipeline.dewey import Dewey
 from godot.toolnames import DEWEY_GET_LEVELS
 
@@ -94,7 +94,8 @@ class Levels:
         except BufferUnavailable:
             return
         if noted is not None:
-            self._take_over({component: LevelSetting(**setting) for component, setting in loads(noted).items()})
+            with suppress(NotJSON, AttributeError, TypeError, ValueError):  # Dewey has the truth, and is asked soon
+                self._take_over({component: LevelSetting(**setting) for component, setting in loads(noted).items()})
 
     async def refresh(self, dewey: Dewey, notes: LevelNotes) -> None:
         """Ask Dewey, and note what is new.

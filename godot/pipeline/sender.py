@@ -12,7 +12,7 @@ import trio
 
 from godot.buffer.protocol import Counts, DeadEntry, Drops, Holes, Queue, Taken
 from godot.entries.entry import MAX_BATCH, admit_json
-from godot.entries.wire import encode_entry
+from godot.entries.wire import encode_entry, is_ours
 from godot.errors import BatchRefused, BufferUnavailable, DeweyFailed, DeweyUnavailable, EntryRejected, NotInFlight
 from godot.json.text import NotJSON, loads_as_said
 from godot.json.weight import weigh
@@ -122,7 +122,9 @@ class Sender:
 
     async def _deliver(self, taken: Taken) -> int:
         """See one batch through, or hand it back and wait for Dewey; return how many to take next."""
-        batch = await self._complete(taken.entries) if taken.unchecked else taken.entries
+        # Others who pushed and took away as many were not noticed: so the form is looked at in any case.
+        unchecked = taken.unchecked or not all(map(is_ours, taken.entries))
+        batch = await self._complete(taken.entries) if unchecked else taken.entries
         pauses = delays(QUICK_FIRST_S, jitter=self.jitter)
         retries = 0 if self._guard.alert else QUICK_RETRIES
         while batch:

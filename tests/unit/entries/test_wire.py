@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godot.entries.entry import NUL_SHOWN, SURROGATE_SHOWN, Entry
-from godot.entries.wire import KEPT_REPEATS, encode_entry
+from godot.entries.entry import NUL_SHOWN, SURROGATE_SHOWN, Entry, admit_json
+from godot.entries.wire import KEPT_REPEATS, encode_entry, is_ours
 from godot.errors import EntryRejected
 from godot.json.text import NotJSON, TooManyValues, dumps, loads, loads_as_said
 
@@ -332,3 +332,20 @@ def test_some_numbers_with_large_exponents_pass(number: str) -> None:
 def test_what_looks_like_a_large_exponent_in_a_text_is_none() -> None:
     text = "0e99999 " * 50_000
     assert loads(encode_entry(entry(message=text, data={"a": text}), []))["message"] == text
+
+
+def test_what_godot_serialised_is_told_from_what_others_push() -> None:
+    """GOD-001: a list that others keep at one length hides that they pushed."""
+    warnings: list[str] = []
+    for value in (
+        {"component": "relay", "level": "info", "message": "m"},
+        {"component": 'r"\\ü✓' * 40, "level": "TRACE", "message": "", "data": {"n": [1.5, None]}},
+        {"component": "a\x00\ud800", "level": "WARN", "message": "x", "trace_id": "0af7651916cd43dd8448eb211c80319c"},
+        {"component": "c", "level": "ERROR", "message": "x", "created_at": "0001-01-01T00:00:00Z"},
+    ):
+        raw = encode_entry(admit_json(value, warnings), warnings)
+        assert is_ours(raw), raw
+        assert not is_ours(raw.replace(b'"level":', b'"level": '))
+        assert not is_ours(raw[:-30] + b'"infinity"}')
+        assert not is_ours(raw[1:])
+    assert not is_ours(b"")

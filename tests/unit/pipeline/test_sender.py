@@ -267,6 +267,21 @@ async def test_a_batch_whose_answer_was_lost_is_stored_once(autojump_clock: trio
 # What others pushed, and what is no entry
 
 
+async def test_what_others_push_is_looked_at_although_they_keep_the_list_at_its_length(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """GOD-001: LPUSH with LTRIM; one such entry of the time `infinity` made every query fail."""
+    bench = Bench()
+    await bench.buffer.push(raw_entries(3))
+    own = loads(raw_entry("own"))
+    for raw in (foreign("without an id"), dumps({**own, "created_at": "infinity"})):
+        bench.buffer.queue.popleft()
+        bench.buffer.queue.append(raw)
+    counts = await bench.run_dry()
+    assert (counts.stored, counts.dead) == (2, 1)
+    assert bench.dewey.stored == ["2", "without an id"]
+
+
 async def test_an_entry_without_id_gets_one_and_its_time_before_it_is_first_sent_and_keeps_both(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
