@@ -4,9 +4,9 @@
                       ├─▶ [channel] ─▶ batcher ─▶ buffer ─▶ sender ─▶ Dewey
     HTTP ─▶ http ─────┘                100/100 ms  Redis    backoff   PostgreSQL
 
-The producers (listener, http, maintenance, status line) run inside the cancel scope `intake`; the batcher and the
-sender run outside of it, because they have to finish. A stop cancels `intake`. With it the channel's last sender
-closes; the batcher runs dry and closes its own channel; the sender delivers the rest and returns; the nursery's
+The producers (listener, http, maintenance, durability, status line) run inside the cancel scope `intake`; the batcher
+and the sender run outside of it, because they have to finish. A stop cancels `intake`. With it the channel's last
+sender closes; the batcher runs dry and closes its own channel; the sender delivers the rest and returns; the nursery's
 deadline bounds it all.
 """
 
