@@ -112,8 +112,11 @@ class Gate:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    return host in LOOPBACK or host.startswith("127.")
+    """Whether only this machine can reach an address. A name such as `127.example.org` is no address."""
+    try:
+        return host in LOOPBACK or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parts(url: str) -> tuple[str | None, int | None]:

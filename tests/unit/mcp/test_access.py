@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from godot.errors import ConfigError
-from godot.mcp.access import Gate, PeerRefused
+from godot.mcp.access import Gate, PeerRefused, is_loopback
 from godot.mcp.toolbox import ROLES
 from godot.service.tokens import read_token, read_tokens
 
@@ -158,3 +158,19 @@ def test_the_token_that_is_shown_to_dewey_is_one_word(tmp_path: Path) -> None:
     path.write_text("two words")
     with pytest.raises(ConfigError, match="one token"):
         read_token(path)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("127.example.org", False),
+        ("", False),
+    ],
+)
+def test_a_name_that_begins_like_an_address_of_this_machine_is_none(host: str, is_here: bool) -> None:
+    """Whoever listens there needs tokens."""
+    assert is_loopback(host) is is_here
