@@ -33,7 +33,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 P = ParamSpec("P")
 T = TypeVar("T")
 
-ENOUGH: Final = 90.0
+ENOUGH: Final = 180.0
 """Seconds for a test that takes a few: a deadline for what hangs. A test machine may be busy, with other tests too."""
 
 POLL_S: Final = 0.005

@@ -35,7 +35,7 @@ IN_FLIGHT: Final = 64 * MB
 FACTOR: Final = 8
 """What Python takes for a byte in flight, generously: a frame is there as text, as bytes and as objects."""
 
-PEER_TIMEOUT_S: Final = 3.0
+PEER_TIMEOUT_S: Final = 5.0
 """Shorter, and on a busy machine the one who has to be answered is taken for one who does not read."""
 
 IDLE: Final = 1_005
