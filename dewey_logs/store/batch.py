@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeVar
 
 import attrs
 
-from godot.entries.entry import Entry
+from godot.entries.entry import Entry, of_entry
 from godot.entries.wire import created_at_of, encode_entries, encode_entry, id_of
 from godot.errors import BatchRefused, EntryRejected
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @attrs.frozen
@@ -58,19 +62,30 @@ class Batch:
         json = encode_entries(entries)
         if json is not None:
             return cls(ids, times, json, lambda index: encode_entry(entries[index], []))
-        encoded: list[bytes] = []
-        warnings: list[str] = []
-        faults: list[tuple[int, str]] = []
-        for index, entry in enumerate(entries):
-            own: list[str] = []
-            try:
-                encoded.append(encode_entry(entry, own))
-            except EntryRejected as exc:
-                faults.append((index, str(exc)))
-            warnings += [f"entry {index}: {warning}" for warning in own]
-        if faults:
-            raise BatchRefused(faults)
+        encoded, warnings = for_each(entries, encode_entry)
         return cls(ids, times, _array(encoded), encoded.__getitem__, warnings)
+
+
+def for_each(values: Iterable[T], work: Callable[[T, list[str]], R]) -> tuple[list[R], list[str]]:
+    """Do some work on every entry of a batch, so that one answer names all that are at fault.
+
+    :param work: gets an entry, and a list to which it adds warnings; it raises `EntryRejected`.
+    :returns: the results, and the warnings, as `entry <index>: …`.
+    :raises BatchRefused: naming each entry that was rejected.
+    """
+    results: list[R] = []
+    warnings: list[str] = []
+    faults: list[tuple[int, str]] = []
+    for index, value in enumerate(values):
+        own: list[str] = []
+        try:
+            results.append(work(value, own))
+        except EntryRejected as exc:
+            faults.append((index, str(exc)))
+        warnings += [of_entry(index, warning) for warning in own]
+    if faults:
+        raise BatchRefused(faults)
+    return results, warnings
 
 
 def _array(entries: Sequence[bytes]) -> bytes:

@@ -9,10 +9,10 @@ import attrs
 
 from dewey_logs.follow import Followers
 from dewey_logs.query import TRACE_ID_SHOWN
-from dewey_logs.store.batch import Batch
+from dewey_logs.store.batch import Batch, for_each
 from dewey_logs.store.protocol import LogStore, Stored
-from godot.entries.entry import MAX_BATCH, Entry, EntryFields, admit_json
-from godot.errors import BatchRefused, EntryRejected
+from godot.entries.entry import MAX_BATCH, EntryFields, admit_json
+from godot.errors import EntryRejected
 from godot.json.schema import object_schema
 from godot.json.structure import argument
 from godot.mcp.heavy import message_weight, off_the_loop
@@ -93,17 +93,6 @@ def _admit_all(logs: list[Any]) -> tuple[Batch, list[str]]:
         raise EntryRejected(
             f"logs: at most {MAX_BATCH:,} entries in one call, not {len(logs):,}; send the rest in further calls"
         )
-    entries: list[Entry] = []
-    warnings: list[str] = []
-    faults: list[tuple[int, str]] = []
-    for index, value in enumerate(logs):
-        own: list[str] = []
-        try:
-            entries.append(admit_json(value, own))
-        except EntryRejected as exc:
-            faults.append((index, str(exc)))
-        warnings += [f"entry {index}: {warning}" for warning in own]
-    if faults:
-        raise BatchRefused(faults)
+    entries, warnings = for_each(logs, admit_json)
     batch = Batch.of_entries(entries)
     return batch, [*warnings, *batch.warnings]

@@ -12,7 +12,7 @@ from godot.cli.daemon import Daemon, Style, Unanswered, Work, complain, write
 from godot.cli.render import Entry, harmless, level_color, paint, renderer, table
 from godot.cli.story import tell
 from godot.json.text import dumps
-from godot.service.exits import EXIT_NONE, EXIT_UNREACHABLE, EXIT_USAGE
+from godot.service.exits import EXIT_NONE, EXIT_PARTIAL, EXIT_UNREACHABLE, EXIT_USAGE
 from godot.toolnames import QUERY, STATS, TAIL
 
 PAGE: Final = 1_000
@@ -144,12 +144,14 @@ def list_components(*, as_json: bool) -> Work:
     async def work(daemon: Daemon) -> int:
         stats = await daemon.ask(STATS)
         last: dict[str, Entry] = {}
+        unanswered: list[str] = []
 
         async def ask_for_last(component: str) -> None:
             try:
                 page = await daemon.ask(QUERY, component=component, limit=1, fields=["created_at", "level"])
             except Unanswered as exc:
                 complain(f"{harmless(component)}: {exc}")
+                unanswered.append(component)
                 return
             if page["entries"]:
                 last[component] = page["entries"][0]
@@ -172,7 +174,7 @@ def list_components(*, as_json: bool) -> Work:
         if len(rows) == 1:
             complain("nothing is stored yet")
             return EXIT_NONE
-        return 0
+        return EXIT_PARTIAL if unanswered else 0
 
     return work
 

@@ -16,7 +16,7 @@ from godot.json.text import NotJSON, loads_as_said
 from godot.json.weight import weigh
 from godot.mcp.budget import Account
 from godot.mcp.heavy import off_the_loop
-from godot.service.site import Site, Way, _peer
+from godot.service.site import Site, Way, peer_of
 from godot.settings import Ack
 
 BODY_S: Final = 30.0
@@ -74,7 +74,7 @@ async def _read_body(request: Request, site: Site) -> bytes | Response:
             if len(body) > site.max_body_bytes:
                 setting = f"{site.prefix}_MAX_MESSAGE_BYTES"
                 reason = f"at most {site.max_body_bytes:,} bytes in one request ({setting}); send several"
-                site.report("refused", _peer(request.scope), f"POST {request.url.path}: {reason}")
+                site.report("refused", peer_of(request.scope), f"POST {request.url.path}: {reason}")
                 return _problem(413, reason)
     if patience.cancelled_caught:
         return _problem(408, "the request took too long to be told; nothing was taken in")

@@ -164,7 +164,7 @@ def _unanswered(tool: str, timeout_s: float) -> DeweyFailed:
 
 
 def _parts(entries: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:
-    """Cut a batch into what one message may have (`codec.MAX_VALUES`), each part with the index of its first entry."""
+    """Cut a batch into parts that fit into a message (`MAX_VALUES`), each with the index of its first entry."""
     first, values = 0, 0
     for index, entry in enumerate(entries):
         more = separators(entry)

@@ -94,8 +94,10 @@ class Levels:
         except BufferUnavailable:
             return
         if noted is not None:
-            with suppress(NotJSON, AttributeError, TypeError, ValueError):  # Dewey has the truth, and is asked soon
+            try:
                 self._take_over({component: LevelSetting(**setting) for component, setting in loads(noted).items()})
+            except (NotJSON, AttributeError, LookupError, TypeError, ValueError):
+                self._take_over({})  # Dewey has the truth, and is asked soon
 
     async def refresh(self, dewey: Dewey, notes: LevelNotes) -> None:
         """Ask Dewey, and note what is new.

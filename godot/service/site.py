@@ -113,7 +113,7 @@ def _app(site: Site) -> ASGIApp:
         except ClientDisconnect:
             pass  # the client is gone, and nothing of its request was taken in
         except Exception as exc:  # noqa: BLE001 - the top of the handler of a request
-            site.report("bug", _peer(scope), f"{scope.get('path', '')}: {exc!r}")
+            site.report("bug", peer_of(scope), f"{scope.get('path', '')}: {exc!r}")
             if scope["type"] == "http" and not started:
                 await PlainTextResponse("a bug of ours; it is in the log of the daemon\n", 500)(scope, receive, send)
 
@@ -136,7 +136,7 @@ def _routes(site: Site) -> list[Route]:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
 
         def note(bug: Exception) -> None:
-            site.report("bug", _peer(request.scope), f"/metrics: {bug!r}")
+            site.report("bug", peer_of(request.scope), f"/metrics: {bug!r}")
 
         return Response(site.registry.expose(encode, note), media_type=content_type)
 
@@ -179,7 +179,7 @@ def _misframed(scope: Scope) -> Response | None:
     return None
 
 
-def _peer(scope: Scope) -> str:
+def peer_of(scope: Scope) -> str:
     host, port = scope.get("client") or ("nobody", 0)
     return f"{host}:{port}"
 
@@ -194,7 +194,7 @@ def _check_host(site: Site, request: Request) -> None:
     try:
         site.gate.check_host(host)
     except PeerRefused as exc:
-        site.report("refused", _peer(request.scope), exc.reason)
+        site.report("refused", peer_of(request.scope), exc.reason)
         raise
 
 
@@ -204,7 +204,7 @@ def _check_access(site: Site, request: Request, role: Role | None) -> None:
     :param role: that the client needs, if there are tokens; None if it needs no token.
     :raises PeerRefused: it may not have the answer.
     """
-    peer = _peer(request.scope)
+    peer = peer_of(request.scope)
     try:
         if role is None:
             attrs.evolve(site.gate, tokens={}).roles_for(request.headers.get("host", ""), request.headers.raw)

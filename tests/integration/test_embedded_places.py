@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -289,3 +290,18 @@ async def test_data_is_served_by_the_version_that_wrote_it_although_another_come
     async with running(told.postgres(root / "it")) as embedded:
         assert await remembers(embedded)
         assert executable(embedded).parent.parent.name == "pginstall"
+
+
+def test_the_redis_of_a_wheel_in_an_activated_environment_is_no_choice_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`godot up` in an activated .venv once started the 6.2 of a development tool."""
+    own, users = tmp_path / "venv", tmp_path / "users"
+    for folder in (own, users):
+        folder.mkdir()
+        server = folder / "redis-server"
+        server.write_text("#!/bin/sh\necho 'Redis server v=99.0.0 sha=0'\n")
+        server.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(own / "python"))
+    monkeypatch.setenv("PATH", f"{own}:{users}")
+    assert find_redis() == users / "redis-server"

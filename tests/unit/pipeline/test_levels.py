@@ -123,7 +123,17 @@ async def test_without_redis_levels_count_and_are_noted_when_it_is_back(bench: B
     assert not ignorant.filter().lets_through("relay", "INFO")
 
 
-@pytest.mark.parametrize("noted", [b"junk", b"[1]", b'{"relay":{"odd":1}}', b'{"relay":5}'])
+@pytest.mark.parametrize(
+    "noted",
+    [
+        b"junk",
+        b"[1]",
+        b'{"relay":{"odd":1}}',
+        b'{"relay":5}',
+        b'{"relay":{"level":"LOUD"}}',
+        b'{"relay":{"level":"INFO","until":"junk"}}',
+    ],
+)
 async def test_a_note_of_levels_that_cannot_be_read_keeps_nothing_from_starting(bench: Bench, noted: bytes) -> None:
     """DEW-011: anybody can write to Redis."""
     await bench.buffer.note_levels(noted)
